@@ -1,0 +1,70 @@
+// Mapping and reading files. Signals and short reads are handled here, nowhere else.
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool file_map(struct file_map *out, const char *path, struct err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
+    if (fstat(fd, &st) != 0) {
+        err_errno(e, ERR_IO, "cannot stat %s", path);
+        goto fail;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        err_set(e, ERR_IO, "%s is not a regular file", path);
+        goto fail;
+    }
+    struct file_map m = {.n = (size_t)st.st_size, .fd = fd};
+    if (m.n > 0) {
+        void *p = mmap(NULL, m.n, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            err_errno(e, ERR_IO, "cannot map %s (%zu bytes)", path, m.n);
+            goto fail;
+        }
+        m.p = p;
+    }
+    *out = m;
+    return true;
+fail:
+    close(fd);
+    return false;
+}
+
+void file_unmap(struct file_map *m)
+{
+    if (m->p != NULL) munmap((void *)(uintptr_t)m->p, m->n);
+    if (m->fd > 0) close(m->fd);
+    *m = (struct file_map){.fd = -1};
+}
+
+static bool read_fd(struct buf *out, int fd, const char *path, size_t max_bytes, struct err *e)
+{
+    size_t start = out->n;
+    for (;;) {
+        if (!buf_reserve(out, 65536)) return err_set(e, ERR_MEMORY, "no memory to read %s", path);
+        ssize_t n = read(fd, out->p + out->n, 65536);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return err_errno(e, ERR_IO, "cannot read %s", path);
+        if (n == 0) return true;
+        out->n += (size_t)n;
+        if (out->n - start > max_bytes)
+            return err_set(e, ERR_TOO_LARGE, "%s is larger than %zu bytes", path, max_bytes);
+    }
+}
+
+bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *e)
+{
+    if (strcmp(path, "-") == 0) return read_fd(out, STDIN_FILENO, "standard input", max_bytes, e);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
+    bool ok = read_fd(out, fd, path, max_bytes, e);
+    close(fd);
+    return ok;
+}

@@ -1,0 +1,20 @@
+// Files: mapped read-only, or read whole up to a bound.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct file_map {
+    const unsigned char *p; // n bytes, NULL when n is 0
+    size_t n;
+    int fd; // open as long as the map is; -1 in a closed one
+};
+
+// Maps all of path. *out is owned by the caller; close with file_unmap.
+bool file_map(struct file_map *out, const char *path, struct err *e);
+void file_unmap(struct file_map *m);
+// Appends all of path ("-" is standard input) to out; ERR_TOO_LARGE above max_bytes.
+bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *e);

@@ -1,0 +1,11 @@
+// The subcommands. Each gets its own argv (argv[0] is its name) and returns the exit code.
+#pragma once
+
+#include "base/err.h"
+
+int cmd_serve(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+
+// Prints "submind COMMAND: message" to standard error and returns the error's exit code.
+int cmd_fail(const char *command, const struct err *e);

@@ -1,0 +1,44 @@
+// Finds the subcommand. What a command does stands in its own file.
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"serve", cmd_serve, "serve a model over the OpenAI API"},
+    {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
+    {"inspect", cmd_inspect, "tokens, prompts, logits, metadata: what the server would see"},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void usage(FILE *f)
+{
+    fprintf(f,
+            "submind %s: a local brain for background agents\n\n"
+            "usage: submind COMMAND [flags]\n\n",
+            SUBMIND_VERSION);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fprintf(f, "\nsubmind COMMAND --help lists a command's flags. Start with: submind serve\n");
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        printf("submind %s\n", SUBMIND_VERSION);
+        return 0;
+    }
+    bool asked =
+        strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (!asked) fprintf(stderr, "submind: there is no command \"%s\"\n\n", name);
+    usage(asked ? stdout : stderr);
+    return asked && argc > 1 ? 0 : 2;
+}

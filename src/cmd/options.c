@@ -1,0 +1,212 @@
+// Parsing by table: nothing here knows a setting by name, except the two functions at the end that
+// hand settings on to the engine.
+#include "cmd/options.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/default_model.h"
+
+enum setting_type { SETTING_STR, SETTING_U32, SETTING_F32, SETTING_SIZE, SETTING_FLAG };
+
+struct setting {
+    unsigned commands;
+    enum setting_type type;
+    size_t offset, given_offset;
+    const char *name, *arg, *help;
+};
+
+static const struct setting settings_table[] = {
+#define SETTING(commands, type, field, name, arg, help) \
+    {commands,                                          \
+     SETTING_##type,                                    \
+     offsetof(struct settings, field),                  \
+     offsetof(struct settings, given.field),            \
+     name,                                              \
+     arg,                                               \
+     help},
+#include "cmd/settings.def"
+#undef SETTING
+};
+
+enum { N_SETTINGS = sizeof settings_table / sizeof settings_table[0] };
+
+bool options_size(const char *text, size_t *out)
+{
+    static const char units[] = "kmgt";
+    char *end;
+    errno = 0;
+    double v = strtod(text, &end);
+    if (end == text || errno != 0 || !(v >= 0)) return false;
+    if (*end != '\0') {
+        const char *unit = strchr(units, *end | 0x20);
+        if (unit == NULL) return false;
+        v *= ldexp(1.0, 10 * (int)(unit - units + 1));
+        end++;
+        if ((*end | 0x20) == 'i') end++;
+        if ((*end | 0x20) == 'b') end++;
+    }
+    if (*end != '\0' || v >= 9e18) return false;
+    *out = (size_t)v;
+    return true;
+}
+
+static bool parse_u32(const char *text, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || v > UINT32_MAX || *text == '-') return false;
+    *out = (uint32_t)v;
+    return true;
+}
+
+static bool parse_f32(const char *text, float *out)
+{
+    char *end;
+    float v = strtof(text, &end);
+    if (end == text || *end != '\0' || !isfinite(v)) return false;
+    *out = v;
+    return true;
+}
+
+static bool store(struct settings *s, const struct setting *t, const char *text, struct err *e)
+{
+    static const char *const wanted[] = {"text", "a whole number from 0 to 4294967295", "a number",
+                                         "a size such as 512M or 8G", "no value"};
+    char *base = (char *)s;
+    bool ok = true;
+    switch (t->type) {
+    case SETTING_STR: memcpy(base + t->offset, &text, sizeof text); break;
+    case SETTING_U32: ok = parse_u32(text, (uint32_t *)(void *)(base + t->offset)); break;
+    case SETTING_F32: ok = parse_f32(text, (float *)(void *)(base + t->offset)); break;
+    case SETTING_SIZE: ok = options_size(text, (size_t *)(void *)(base + t->offset)); break;
+    case SETTING_FLAG: *(bool *)(base + t->offset) = true; break;
+    }
+    if (!ok)
+        return err_set(e, ERR_INPUT, "--%s takes %s, not \"%s\"", t->name, wanted[t->type], text);
+    *(bool *)(base + t->given_offset) = true;
+    return true;
+}
+
+static const struct setting *find(enum command_bit command, const char *name, size_t n)
+{
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        const struct setting *t = &settings_table[i];
+        if ((t->commands & command) != 0 && strlen(t->name) == n && memcmp(t->name, name, n) == 0)
+            return t;
+    }
+    return NULL;
+}
+
+// SUBMIND_KV_MEMORY=8G stands for --kv-memory 8G. Flags without a value are on for "1".
+static bool read_environment(struct settings *s, enum command_bit command, struct err *e)
+{
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        const struct setting *t = &settings_table[i];
+        char name[64] = "SUBMIND_";
+        size_t n = strlen(name);
+        if ((t->commands & command) == 0 || strcmp(t->name, "help") == 0) continue;
+        for (const char *p = t->name; *p != '\0' && n + 1 < sizeof name; p++, n++)
+            name[n] = *p == '-' ? '_' : (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+        const char *text = getenv(name);
+        if (text == NULL || *text == '\0') continue;
+        if (t->type == SETTING_FLAG && strcmp(text, "1") != 0) continue;
+        if (!store(s, t, text, e)) return err_prefix(e, "environment %s: ", name);
+    }
+    return true;
+}
+
+// One flag at argv[i]; *used is how many words it took.
+static bool parse_flag(struct settings *s, enum command_bit command, int argc, char **argv, int i,
+                       int *used, struct err *e)
+{
+    const char *word = argv[i];
+    if (strcmp(word, "-h") == 0) word = "--help";
+    const char *name = word + 2, *equals = strchr(word, '=');
+    size_t n = equals != NULL && equals > name ? (size_t)(equals - name) : strlen(name);
+    const struct setting *t = word[1] == '-' ? find(command, name, n) : NULL;
+    if (word[1] != '-' && word[1] != '\0' && word[2] == '\0') t = find(command, word + 1, 1);
+    if (t == NULL)
+        return err_set(e, ERR_INPUT, "unknown flag %s; --help lists those that exist", argv[i]);
+    *used = 1;
+    if (t->type == SETTING_FLAG) {
+        if (equals != NULL) return err_set(e, ERR_INPUT, "--%s takes no value", t->name);
+        return store(s, t, "", e);
+    }
+    if (equals != NULL) return store(s, t, equals + 1, e);
+    if (i + 1 >= argc) return err_set(e, ERR_INPUT, "--%s needs a value: %s", t->name, t->arg);
+    *used = 2;
+    return store(s, t, argv[i + 1], e);
+}
+
+bool options_parse(struct settings *out, enum command_bit command, int argc, char **argv,
+                   struct err *e)
+{
+    struct settings s = {0};
+    int n = 0;
+    bool flags_over = false;
+    if (!read_environment(&s, command, e)) return false;
+    for (int i = 1; i < argc;) {
+        int used = 1;
+        if (!flags_over && strcmp(argv[i], "--") == 0)
+            flags_over = true;
+        else if (flags_over || argv[i][0] != '-' || argv[i][1] == '\0')
+            argv[1 + n++] = argv[i];
+        else if (!parse_flag(&s, command, argc, argv, i, &used, e))
+            return false;
+        i += used;
+    }
+    s.args = (const char *const *)(argv + 1);
+    s.n_args = n;
+    *out = s;
+    return true;
+}
+
+void options_help(enum command_bit command)
+{
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        const struct setting *t = &settings_table[i];
+        if ((t->commands & command) == 0) continue;
+        char flag[64];
+        snprintf(flag, sizeof flag, "--%s %s", t->name, t->arg);
+        printf("  %-30s %s\n", flag, t->help);
+    }
+}
+
+bool options_engine(const struct settings *s, struct engine_settings *out, struct err *e)
+{
+    struct engine_settings es = {
+        .model_path = s->model,
+        .device = s->device == NULL ? "auto" : s->device,
+        .n_threads = s->threads,
+        .n_ctx = s->ctx,
+        .n_parallel = s->parallel,
+        .n_queue = s->queue,
+        .kv_bytes = s->kv_memory,
+        .kv_type = s->kv_type,
+        .step_ms = s->step_ms,
+    };
+    if (es.model_path == NULL && !default_model_path(&es.model_path, e)) return false;
+    *out = es;
+    return true;
+}
+
+void options_sampling(const struct settings *s, struct sampling *out)
+{
+    *out = (struct sampling){
+        .has_temperature = s->given.temperature,
+        .temperature = s->temperature,
+        .has_top_k = s->given.top_k,
+        .top_k = s->top_k,
+        .has_top_p = s->given.top_p,
+        .top_p = s->top_p,
+        .has_min_p = s->given.min_p,
+        .min_p = s->min_p,
+        .has_repeat_penalty = s->given.repeat_penalty,
+        .repeat_penalty = s->repeat_penalty,
+    };
+}

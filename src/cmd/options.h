@@ -1,0 +1,52 @@
+// The command line as one struct, filled from settings.def: flags win over the environment.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/engine.h"
+
+enum command_bit {
+    C_SERVE = 1,
+    C_RUN = 2,
+    C_INSPECT = 4,
+    C_BENCH = 8,
+    C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
+    C_ALL = 0xff,
+};
+
+#define SETTING_TYPE_STR  const char *
+#define SETTING_TYPE_U32  uint32_t
+#define SETTING_TYPE_F32  float
+#define SETTING_TYPE_SIZE size_t
+#define SETTING_TYPE_FLAG bool
+
+// Strings are borrowed from argv and the environment. A field that was not given is zero (NULL,
+// false); given.FIELD tells an explicit zero from an absent setting.
+struct settings {
+#define SETTING(commands, type, field, name, arg, help) SETTING_TYPE_##type field;
+#include "cmd/settings.def"
+#undef SETTING
+    struct {
+#define SETTING(commands, type, field, name, arg, help) bool field;
+#include "cmd/settings.def"
+#undef SETTING
+    } given;
+    const char *const *args; // what is no flag, in order; inside argv
+    int n_args;
+};
+
+// Parses argv[1..] for a command. "--name value" and "--name=value"; "--" ends the flags.
+// argv is reordered so that the positional arguments are contiguous.
+bool options_parse(struct settings *out, enum command_bit command, int argc, char **argv,
+                   struct err *e);
+// Prints the flags of a command with their help to standard output.
+void options_help(enum command_bit command);
+// "512M", "8G", "1048576", "1.5g" -> bytes.
+bool options_size(const char *text, size_t *out);
+// The engine's part of the settings. model_path falls back to the built-in model.
+bool options_engine(const struct settings *s, struct engine_settings *out, struct err *e);
+// The sampling flags that were given.
+void options_sampling(const struct settings *s, struct sampling *out);

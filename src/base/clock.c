@@ -10,6 +10,12 @@ uint64_t clock_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-double clock_ms_since(uint64_t start_ns) { return (double)(clock_ns() - start_ns) / 1e6; }
+double clock_ms_since(uint64_t start_ns)
+{
+    return (double)(clock_ns() - start_ns) / 1e6;
+}
 
-int64_t clock_unix(void) { return (int64_t)time(NULL); }
+int64_t clock_unix(void)
+{
+    return (int64_t)time(NULL);
+}

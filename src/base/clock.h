@@ -3,6 +3,6 @@
 
 #include <stdint.h>
 
-uint64_t clock_ns(void);      // monotonic
+uint64_t clock_ns(void); // monotonic
 double clock_ms_since(uint64_t start_ns);
-int64_t clock_unix(void);     // seconds since 1970
+int64_t clock_unix(void); // seconds since 1970

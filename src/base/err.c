@@ -60,6 +60,15 @@ bool err_prefix(struct err *e, const char *fmt, ...)
     return false;
 }
 
-const char *err_name(enum err_code code) { return err_table[code].name; }
-int err_http_status(enum err_code code) { return err_table[code].http; }
-int err_exit_code(enum err_code code) { return err_table[code].exit_code; }
+const char *err_name(enum err_code code)
+{
+    return err_table[code].name;
+}
+int err_http_status(enum err_code code)
+{
+    return err_table[code].http;
+}
+int err_exit_code(enum err_code code)
+{
+    return err_table[code].exit_code;
+}

@@ -12,7 +12,8 @@ bool file_map(struct file_map *out, const char *path, struct err *e)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
+    if (fd < 0)
+        return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
     if (fstat(fd, &st) != 0) {
         err_errno(e, ERR_IO, "cannot stat %s", path);
         goto fail;
@@ -63,7 +64,8 @@ bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *
 {
     if (strcmp(path, "-") == 0) return read_fd(out, STDIN_FILENO, "standard input", max_bytes, e);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
+    if (fd < 0)
+        return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
     bool ok = read_fd(out, fd, path, max_bytes, e);
     close(fd);
     return ok;

@@ -3,7 +3,10 @@
 
 #include <xxhash.h>
 
-uint64_t hash64(const void *p, size_t n, uint64_t seed) { return XXH3_64bits_withSeed(p, n, seed); }
+uint64_t hash64(const void *p, size_t n, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(p, n, seed);
+}
 
 struct hash128 hash128(const void *p, size_t n, uint64_t seed)
 {

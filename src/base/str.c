@@ -101,9 +101,18 @@ void buf_put(struct buf *b, const void *p, size_t n)
     b->n += n;
 }
 
-void buf_str(struct buf *b, struct str s) { buf_put(b, s.p, s.n); }
-void buf_z(struct buf *b, const char *z) { buf_put(b, z, strlen(z)); }
-void buf_c(struct buf *b, char c) { buf_put(b, &c, 1); }
+void buf_str(struct buf *b, struct str s)
+{
+    buf_put(b, s.p, s.n);
+}
+void buf_z(struct buf *b, const char *z)
+{
+    buf_put(b, z, strlen(z));
+}
+void buf_c(struct buf *b, char c)
+{
+    buf_put(b, &c, 1);
+}
 
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
@@ -154,7 +163,10 @@ void buf_json(struct buf *b, struct str s)
     buf_c(b, '"');
 }
 
-struct str buf_view(const struct buf *b) { return (struct str){b->p == NULL ? "" : b->p, b->n}; }
+struct str buf_view(const struct buf *b)
+{
+    return (struct str){b->p == NULL ? "" : b->p, b->n};
+}
 
 const char *buf_cstr(struct buf *b)
 {

@@ -12,17 +12,17 @@
 struct net;
 
 struct net_settings {
-    uint32_t n_ctx;       // longest sequence; above model_config.n_ctx_train YaRN stretches the rope
-    uint32_t max_rows;    // rows of a step at most
-    uint32_t max_out;     // rows with logits at most
-    uint32_t n_top;       // candidates kept per row, <= TOPK_MAX
+    uint32_t n_ctx;    // longest sequence; above model_config.n_ctx_train YaRN stretches the rope
+    uint32_t max_rows; // rows of a step at most
+    uint32_t max_out;  // rows with logits at most
+    uint32_t n_top;    // candidates kept per row, <= TOPK_MAX
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
     void *progress_arg;
 };
 
 // Allocates and loads everything but the KV pages. Borrows b, g and c, which must outlive the net.
-bool net_open(struct net **out, struct backend *b, const struct gguf *g, const struct model_config *c,
-              const struct net_settings *s, struct err *e);
+bool net_open(struct net **out, struct backend *b, const struct gguf *g,
+              const struct model_config *c, const struct net_settings *s, struct err *e);
 void net_close(struct net *n);
 // Device bytes that net_open will take: weights and activations (for planning before taking).
 size_t net_bytes(struct backend *b, const struct gguf *g, const struct model_config *c,

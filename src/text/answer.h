@@ -22,13 +22,15 @@ typedef void answer_sink(void *arg, enum answer_part part, int call, struct str 
 struct answer; // one answer in the making
 
 struct answer_options {
-    enum tool_format tools;   // TOOLS_NONE: everything is content
-    bool split_thinking;      // <think>...</think> goes to reasoning
-    bool starts_in_thinking;  // the prompt ends with an open <think>
-    struct str forced;        // text that the prompt already holds of the answer ('<tool_call>\n{"name": "x", ...')
+    enum tool_format tools;  // TOOLS_NONE: everything is content
+    bool split_thinking;     // <think>...</think> goes to reasoning
+    bool starts_in_thinking; // the prompt ends with an open <think>
+    struct str
+        forced; // text that the prompt already holds of the answer ('<tool_call>\n{"name": "x", ...')
 };
 
-struct answer *answer_open(const struct answer_options *o, answer_sink *sink, void *arg); // NULL: no memory
+struct answer *answer_open(const struct answer_options *o, answer_sink *sink,
+                           void *arg); // NULL: no memory
 void answer_close(struct answer *a);
 // The next piece of generated text (whole UTF-8 characters).
 void answer_feed(struct answer *a, struct str text);

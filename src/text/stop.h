@@ -10,8 +10,8 @@
 struct stop {
     const struct str *strings; // borrowed
     size_t n_strings;
-    struct buf held;           // not yet given out
-    bool hit;                  // a stop string was seen; nothing more comes out
+    struct buf held; // not yet given out
+    bool hit;        // a stop string was seen; nothing more comes out
 };
 
 // Adds a token's bytes and appends to out what may be given out now. Returns true when a stop string

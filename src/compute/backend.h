@@ -48,7 +48,7 @@ struct kv_shape {
 
 struct buf_desc {
     enum buf_kind kind;
-    enum fmt fmt;                // BUF_WEIGHT, BUF_VECTOR
+    enum fmt fmt; // BUF_WEIGHT, BUF_VECTOR
     uint32_t n_rows, n_cols;
     struct weight_source source; // BUF_WEIGHT, BUF_VECTOR
     struct kv_shape kv;          // BUF_KV
@@ -65,14 +65,23 @@ enum op_kind {
 };
 
 // out[i] = table[tokens[i]] for the batch's rows. table [n_vocab][n_embd], out [n_rows][n_embd].
-struct op_embed { struct dbuf *table, *out; };
+struct op_embed {
+    struct dbuf *table, *out;
+};
 
 // out[i] = x[i] * w / sqrt(mean(x[i]^2) + eps). n_rows 0 means all rows of the batch, otherwise that
 // many (after GATHER).
-struct op_rms_norm { struct dbuf *x, *w, *out; float eps; uint32_t n_rows; };
+struct op_rms_norm {
+    struct dbuf *x, *w, *out;
+    float eps;
+    uint32_t n_rows;
+};
 
 // out[j][i] = w[j] x[i] (+ bias[j]), j < n: weights [n_out_j][n_in] that share the input x [rows][n_in].
-struct op_linear { struct dbuf *x, *w[3], *bias[3], *out[3]; uint32_t n, n_rows; };
+struct op_linear {
+    struct dbuf *x, *w[3], *bias[3], *out[3];
+    uint32_t n, n_rows;
+};
 
 // For every row of the batch at its position: q and k heads are normed (q_norm, k_norm [head_dim],
 // or NULL), rotated by angle position * freqs[i] (freqs [n_rot / 2]; values times mscale), q is left
@@ -92,12 +101,20 @@ struct op_attention {
     float scale;
 };
 
-struct op_swiglu { struct dbuf *gate, *up, *out; };         // [rows][n_ff]; out may be gate
-struct op_add { struct dbuf *x, *y; };                      // x += y, x a BUF_STREAM
-struct op_gather { struct dbuf *x, *out; };                 // out[i] = x[batch.out_rows[i]], n_out rows
+struct op_swiglu {
+    struct dbuf *gate, *up, *out;
+}; // [rows][n_ff]; out may be gate
+struct op_add {
+    struct dbuf *x, *y;
+}; // x += y, x a BUF_STREAM
+struct op_gather {
+    struct dbuf *x, *out;
+}; // out[i] = x[batch.out_rows[i]], n_out rows
 // For each of batch.n_out rows of logits: apply the batch's adjustments of that row in place, then
 // find the n_cols(out) largest, largest first, equal ones by smaller id, and log sum exp over all.
-struct op_topk { struct dbuf *logits, *out; };
+struct op_topk {
+    struct dbuf *logits, *out;
+};
 
 struct op {
     enum op_kind kind;
@@ -112,11 +129,18 @@ struct op {
 
 // The rows of one sequence in this step: rows row0 .. row0 + n_rows - 1 stand at positions
 // pos0 .. pos0 + n_rows - 1. Position p lives in page pages[page0 + p / page_tokens], slot p % page_tokens.
-struct batch_seq { uint32_t row0, n_rows, pos0, page0, n_pages; };
+struct batch_seq {
+    uint32_t row0, n_rows, pos0, page0, n_pages;
+};
 
 // logit = logit * scale + add, or with `divide` the repetition penalty: logit / scale where positive,
 // logit * scale where negative; then + add. add may be -INFINITY.
-struct logit_adjust { uint32_t out_row; int32_t token; float scale, add; bool divide; };
+struct logit_adjust {
+    uint32_t out_row;
+    int32_t token;
+    float scale, add;
+    bool divide;
+};
 
 struct batch {
     uint32_t n_rows, n_seqs, n_out, n_page_ids, n_adjust;
@@ -131,7 +155,7 @@ enum { TOPK_MAX = 128 };
 // One row of a BUF_TOPK as `read` delivers it; n entries are filled.
 struct topk_row {
     uint32_t n;
-    float lse;                // log sum exp of all adjusted logits of the row
+    float lse; // log sum exp of all adjusted logits of the row
     int32_t ids[TOPK_MAX];
     float logits[TOPK_MAX];
 };
@@ -139,10 +163,10 @@ struct topk_row {
 // ---- the device -----------------------------------------------------------------------------
 
 struct backend_settings {
-    const char *device;   // "cpu", "ref", "cuda:0"
-    uint32_t n_threads;   // CPU: 0 = one per physical core
-    uint32_t max_rows;    // no step has more rows than this
-    uint32_t max_out;     // nor more rows that want logits
+    const char *device; // "cpu", "ref", "cuda:0"
+    uint32_t n_threads; // CPU: 0 = one per physical core
+    uint32_t max_rows;  // no step has more rows than this
+    uint32_t max_out;   // nor more rows that want logits
 };
 
 struct backend_info {
@@ -150,9 +174,9 @@ struct backend_info {
     char device[128];     // what it runs on, for people: "AMD EPYC (AVX2), 2 threads"
     uint32_t page_tokens; // tokens a KV page
     uint64_t mem_total_bytes, mem_free_bytes;
-    bool unified;         // device memory is host memory
+    bool unified;          // device memory is host memory
     uint32_t prefill_rows; // rows a step should have when only prefill runs
-    uint32_t numerics;    // version of the arithmetic: part of the cache's fingerprint
+    uint32_t numerics;     // version of the arithmetic: part of the cache's fingerprint
 };
 
 struct backend_class {
@@ -174,20 +198,24 @@ struct backend_class {
                   struct err *e);
     // One page's bytes, in the backend's layout, page_bytes(shape) of them (cache tiers).
     size_t (*page_bytes)(const struct backend *b, const struct kv_shape *s);
-    bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out, struct err *e);
-    bool (*page_write)(struct backend *b, struct dbuf *kv, uint32_t page, const void *in, struct err *e);
+    bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
+                      struct err *e);
+    bool (*page_write)(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
+                       struct err *e);
     // Runs the ops in order over the batch. Returns when the work is queued (a GPU) or done (the CPU);
     // the batch's arrays are borrowed during the call only.
-    bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops, const struct batch *batch,
-                   struct err *e);
+    bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,
+                   const struct batch *batch, struct err *e);
     bool (*wait)(struct backend *b, struct err *e);
 };
 
 // Every opened backend begins with this.
-struct backend { const struct backend_class *class; };
+struct backend {
+    const struct backend_class *class;
+};
 
-extern const struct backend_class backend_ref;  // plain C, f32: the definition
-extern const struct backend_class backend_cpu;  // the fast CPU
+extern const struct backend_class backend_ref; // plain C, f32: the definition
+extern const struct backend_class backend_cpu; // the fast CPU
 
 // Opens the device that settings->device names; "auto" takes the best one here. ERR_NOT_FOUND names
 // those that exist.

@@ -1,0 +1,48 @@
+// Buffers of the backends that run on the host (ref, cpu): what alloc, free, read and write mean
+// there. Weights are used in place from the map. A row of activations holds n_cols floats.
+//
+// A KV page holds [layer][k, v][kv_head][token][head_dim] of f16 or f32: the keys of a head are
+// contiguous, and a page is one piece of memory for the cache tiers.
+#pragma once
+
+#include "compute/backend.h"
+
+struct dbuf {
+    enum buf_kind kind;
+    enum fmt fmt;
+    uint32_t n_rows, n_cols;
+    size_t row_bytes;
+    unsigned char *data;          // n_rows * row_bytes, or all pages
+    const unsigned char *weights; // BUF_WEIGHT: borrowed from the map
+    size_t n_bytes;               // taken from the system; 0 for a weight
+    struct kv_shape kv;
+    size_t page_bytes, layer_bytes, head_bytes; // BUF_KV strides
+};
+
+size_t hostbuf_size(const struct backend *b, const struct buf_desc *d);
+bool hostbuf_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e);
+void hostbuf_free(struct backend *b, struct dbuf *d);
+bool hostbuf_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
+                  struct err *e);
+bool hostbuf_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows,
+                   const float *in, struct err *e);
+size_t hostbuf_page_bytes(const struct backend *b, const struct kv_shape *s);
+bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
+                       struct err *e);
+bool hostbuf_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
+                        struct err *e);
+// Total and available bytes of the machine's memory.
+void hostbuf_memory(uint64_t *total_bytes, uint64_t *free_bytes);
+
+static inline float *hostbuf_row(const struct dbuf *d, uint32_t row)
+{
+    return (float *)(void *)(d->data + row * d->row_bytes);
+}
+
+// Keys (v 0) or values (v 1) of one head in a page: [page_tokens][head_dim] of the KV's type.
+static inline unsigned char *hostbuf_kv(const struct dbuf *d, uint32_t page, uint32_t layer,
+                                        uint32_t v, uint32_t head)
+{
+    return d->data + page * d->page_bytes + layer * d->layer_bytes +
+           (v * d->kv.n_kv_heads + head) * d->head_bytes;
+}

@@ -1,6 +1,9 @@
-// The enum and the table made from formats.def. Shared by model/ and compute/; knows no code of either.
+// The enum and the table made from formats.def, and the blocks' layout. Shared by model/ and
+// compute/; knows no code of either. Blocks are little-endian, as GGUF files store them, and need no
+// alignment beyond 2 bytes. Source: the block structures of ggml's quantisation formats.
 #pragma once
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +27,48 @@ static const struct fmt_info fmt_info[FMT_COUNT] = {
 #include "kernels/common/formats.def"
 #undef FMT
 };
+
+// ---- blocks: d, dmin are binary16 bits -------------------------------------------------------
+
+struct block_F32 {
+    float x;
+};
+struct block_F16 {
+    uint16_t x;
+};
+struct block_BF16 {
+    uint16_t x;
+};
+struct block_Q8_0 {
+    uint16_t d;
+    int8_t q[32];
+}; // x = d * q
+struct block_Q4_0 {
+    uint16_t d;
+    uint8_t q[16];
+}; // low nibbles 0..15, high 16..31: x = d * (q - 8)
+// Eight groups of 32: x = d * scale * q - dmin * min. scales: eight 6-bit scales and mins, packed.
+// Each 32 bytes of q hold two groups: low nibbles the first, high nibbles the second.
+struct block_Q4_K {
+    uint16_t d, dmin;
+    uint8_t scales[12], q[128];
+};
+// As Q4_K with a fifth bit: bit g of high[i] belongs to element i of group g.
+struct block_Q5_K {
+    uint16_t d, dmin;
+    uint8_t scales[12], high[32], q[128];
+};
+// Sixteen groups of 16: x = d * scale * (q - 32); low four bits in q, the upper two in high.
+struct block_Q6_K {
+    uint8_t q[128], high[64];
+    int8_t scales[16];
+    uint16_t d;
+};
+
+#define FMT(id, name, gguf, block, bytes) \
+    static_assert(sizeof(struct block_##id) == (bytes), "block of " name);
+#include "kernels/common/formats.def"
+#undef FMT
 
 // Bytes of a row of n_cols weights; n_cols is a multiple of the format's block.
 static inline size_t fmt_row_bytes(enum fmt f, size_t n_cols)

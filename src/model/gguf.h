@@ -13,8 +13,19 @@
 #include "kernels/common/formats.h"
 
 enum gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32,
-    GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
     GGUF_TYPE_COUNT
 };
 
@@ -22,8 +33,8 @@ enum gguf_type {
 struct gguf_kv {
     struct str key;
     enum gguf_type type;
-    enum gguf_type item_type; // of an array
-    uint64_t n_items;         // of an array; 1 otherwise
+    enum gguf_type item_type;  // of an array
+    uint64_t n_items;          // of an array; 1 otherwise
     const unsigned char *data; // of an array: first item, in the map
     union {
         uint64_t u;
@@ -38,11 +49,11 @@ struct gguf_tensor {
     struct str name;
     enum fmt fmt;
     uint32_t n_dims;
-    uint64_t dims[4];   // dims[0] is the row length; unused ones are 1
+    uint64_t dims[4];          // dims[0] is the row length; unused ones are 1
     const unsigned char *data; // n_bytes, in the map
     size_t n_bytes;
-    int fd;             // the file that holds it (split models have several) ...
-    uint64_t file_off;  // ... and where, for direct reads
+    int fd;            // the file that holds it (split models have several) ...
+    uint64_t file_off; // ... and where, for direct reads
 };
 
 struct gguf; // owns the maps
@@ -51,7 +62,11 @@ struct gguf; // owns the maps
 // *out is owned by the caller; close with gguf_close. A file without tensors is fine.
 // A tensor of a type that formats.def lacks fails with ERR_UNSUPPORTED and the list of those it has.
 bool gguf_open(struct gguf **out, const char *path, struct err *e);
-void gguf_close(struct gguf *g);
+// The same from bytes in memory, one string a part in order (tests, fuzzing). The bytes are borrowed
+// until gguf_close; name stands for the path in messages.
+bool gguf_open_memory(struct gguf **out, const struct str *parts, size_t n_parts, const char *name,
+                      struct err *e);
+void gguf_close(struct gguf *g); // NULL is fine
 
 const char *gguf_path(const struct gguf *g);
 size_t gguf_file_bytes(const struct gguf *g); // all parts
@@ -60,7 +75,8 @@ const struct gguf_kv *gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); // NULL when absent
 size_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
-const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); // NULL when absent
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g,
+                                           const char *name); // NULL when absent
 
 // Typed look-ups. An absent key leaves *out alone and returns true; a key of another kind or a value
 // out of range fails with ERR_FORMAT. Integers of every width and sign are taken where they fit.

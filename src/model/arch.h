@@ -18,31 +18,58 @@ struct sampling_defaults {
 };
 
 struct arch_traits {
-    const char *name;       // general.architecture
+    const char *name; // general.architecture
     enum rope_kind rope;
-    bool qk_norm;           // RMS norm of every q and k head before rope
+    bool qk_norm; // RMS norm of every q and k head before rope
     bool qkv_bias;
-    bool moe;               // named, not yet supported
+    bool moe;                                 // named, not yet supported
     struct sampling_defaults thinking, plain; // what the model's makers recommend
 };
 
 struct model_config {
     const struct arch_traits *traits;
-    struct str name;          // general.name, may be empty
+    struct str name; // general.name, may be empty
     uint32_t n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
     uint32_t n_ctx_train;
     float rms_eps;
     float rope_base;
-    float rope_factor;        // from %s.rope.scaling.*; 1 = none
-    uint32_t rope_orig_ctx;   // what rope_factor stretches; n_ctx_train when absent
-    bool tied_embeddings;     // no output.weight: token_embd serves for both
-    uint32_t file_type;       // general.file_type
-    uint64_t n_params;        // counted over tensors
+    float rope_factor;                 // YaRN factor from %s.rope.scaling.*; 1 = none
+    uint32_t rope_orig_ctx;            // what rope_factor stretches; n_ctx_train when absent
+    const float *rope_divisors;        // [head_dim / 2], each frequency's divisor; NULL = none
+    bool tied_embeddings;              // no output.weight: token_embd serves for both
+    uint32_t file_type;                // general.file_type; UINT32_MAX when absent
+    uint64_t n_params;                 // counted over tensors
     struct sampling_defaults sampling; // general.sampling.*
 };
 
+// The tensors of a dense transformer by their role; those from TENSOR_ATTN_NORM on are in every layer.
+enum tensor_role {
+    TENSOR_TOKEN_EMBD,
+    TENSOR_OUTPUT_NORM,
+    TENSOR_OUTPUT,
+    TENSOR_ROPE_FREQS,
+    TENSOR_ATTN_NORM,
+    TENSOR_ATTN_Q,
+    TENSOR_ATTN_K,
+    TENSOR_ATTN_V,
+    TENSOR_ATTN_Q_BIAS,
+    TENSOR_ATTN_K_BIAS,
+    TENSOR_ATTN_V_BIAS,
+    TENSOR_ATTN_Q_NORM,
+    TENSOR_ATTN_K_NORM,
+    TENSOR_ATTN_OUTPUT,
+    TENSOR_FFN_NORM,
+    TENSOR_FFN_GATE,
+    TENSOR_FFN_UP,
+    TENSOR_FFN_DOWN,
+    TENSOR_ROLE_COUNT
+};
+
 // Reads and checks the configuration, including that every tensor of every layer is there with the
-// right shape; a file without tensors passes only when vocab_only.
+// right shape and none is left over that the forward pass would not use; a file without tensors
+// passes only when vocab_only. Borrows from g.
 bool arch_read(struct model_config *out, const struct gguf *g, bool vocab_only, struct err *e);
+// The tensor of a role (layer counts for those of layers only); NULL when the model has none.
+const struct gguf_tensor *arch_tensor(const struct gguf *g, enum tensor_role role, uint32_t layer);
 // A short name such as "Q4_K_M" for general.file_type; "mixed" when unknown.
 const char *arch_file_type_name(uint32_t file_type);

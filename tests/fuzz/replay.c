@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { MAX_INPUT = 1 << 20, MUTATIONS = 300 };
+enum { MAX_SEED_BYTES = 1 << 20, MUTATIONS = 300 };
 
 static uint64_t random_state = 88172645463325252u; // xorshift64, any non-zero seed
 
@@ -31,7 +31,7 @@ static size_t mutate(uint8_t *p, size_t n)
 
 static int run_file(const char *path)
 {
-    static uint8_t original[MAX_INPUT];
+    static uint8_t original[MAX_SEED_BYTES];
     FILE *f = fopen(path, "rb");
     if (f == NULL) return 0;
     size_t n = fread(original, 1, sizeof original, f);

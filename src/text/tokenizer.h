@@ -10,25 +10,33 @@
 #include "base/str.h"
 
 enum token_kind { // the numbers of tokenizer.ggml.token_type
-    TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN,
+    TOKEN_CONTROL,
+    TOKEN_USER,
+    TOKEN_UNUSED,
+    TOKEN_BYTE
 };
 
 // What a tokenizer is made of. Borrowed during tokenizer_open only.
 struct tokenizer_data {
-    struct str model;         // tokenizer.ggml.model, "gpt2"
-    struct str pre;           // tokenizer.ggml.pre, "qwen2"
+    struct str model; // tokenizer.ggml.model, "gpt2"
+    struct str pre;   // tokenizer.ggml.pre, "qwen2"
     uint32_t n_tokens;
     const struct str *tokens; // [n_tokens], in GPT-2's byte-to-unicode spelling
     const int32_t *types;     // [n_tokens] enum token_kind; NULL = all normal
     uint32_t n_merges;
-    const struct str *merges; // [n_merges] "left right", by rank
+    const struct str *merges;   // [n_merges] "left right", by rank
     int32_t bos, eos, eot, pad; // -1 = none
     bool add_bos;
 };
 
 struct tokenizer;
 
-struct ids { int32_t *p; size_t n, cap; }; // a growing list, owned; starts as {0}
+struct ids {
+    int32_t *p;
+    size_t n, cap;
+};                                                       // a growing list, owned; starts as {0}
 bool ids_put(struct ids *l, const int32_t *p, size_t n); // false: no memory, list unchanged
 void ids_free(struct ids *l);
 

@@ -19,3 +19,9 @@ int64_t clock_unix(void)
 {
     return (int64_t)time(NULL);
 }
+
+void clock_sleep_ms(uint32_t ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}

@@ -15,6 +15,7 @@
 #include "text/nfc.h"
 #include "text/pieces.h"
 #include "text/pretok.h"
+#include "text/repair.h"
 #include "text/special.h"
 #include "text/wordcache.h"
 
@@ -229,28 +230,16 @@ static bool is_ascii(struct str s)
     return (high & 0x8080808080808080u) == 0;
 }
 
-// Without guards and with U+FFFD for each byte that is not UTF-8. Returns s itself where it is clean.
-static struct str clean_text(struct str s, struct buf *room)
-{
-    if (utf8_valid(s)) return s;
-    buf_clear(room);
-    for (size_t i = 0; i < s.n;) {
-        size_t begin = i;
-        for (size_t len; i < s.n && (len = utf8_valid_len(s.p + i, s.n - i)) > 0;) i += len;
-        buf_put(room, s.p + begin, i - begin);
-        if (i == s.n) break;
-        if (s.p[i] != TOKENIZE_GUARD) buf_z(room, "\xef\xbf\xbd");
-        i++;
-    }
-    return buf_view(room);
-}
-
 // Guards dropped, bad bytes replaced, normalised; borrows from s or from the scratch.
 static bool prepare(const struct tokenizer *t, struct scratch *w, struct str *s)
 {
     if (is_ascii(*s)) return true;
-    *s = clean_text(*s, &w->clean);
-    if (w->clean.failed) return false;
+    if (!utf8_valid(*s)) {
+        buf_clear(&w->clean);
+        repair_utf8(&w->clean, *s, (unsigned char)TOKENIZE_GUARD);
+        if (w->clean.failed) return false;
+        *s = buf_view(&w->clean);
+    }
     if (!t->rule->nfc) return true;
     buf_clear(&w->normal);
     if (!nfc_put(&w->normal, *s, &w->nfc)) return false;

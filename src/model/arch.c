@@ -121,7 +121,9 @@ static bool check_tensor(struct model_config *c, const struct gguf *g, enum tens
                        name, c->traits->name);
     if (t == NULL || (!required && row->presence != OPTIONAL)) return true;
     uint64_t cols = dim_size(c, row->cols), rows = dim_size(c, row->rows);
-    if (t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != 1 || t->dims[3] != 1)
+    bool vector = row->rows == D_NONE;
+    if (vector != (t->n_dims == 1) || t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != 1 ||
+        t->dims[3] != 1)
         return err_set(e, ERR_FORMAT,
                        "%s: tensor '%s' has the shape [%" PRIu64 ", %" PRIu64 ", %" PRIu64
                        ", %" PRIu64 "], the metadata ask for [%" PRIu64 ", %" PRIu64 "]",

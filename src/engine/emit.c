@@ -1,0 +1,183 @@
+// What a step's logits become: tokens in streams, and the ends of sequences.
+// Log probabilities are those of the distribution that was sampled from before temperature: penalties
+// and biases are in it.
+#include "engine/loop.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+
+static void remove_from(struct seq **list, uint32_t *n, const struct seq *s)
+{
+    for (uint32_t i = 0; i < *n; i++) {
+        if (list[i] != s) continue;
+        list[i] = list[--*n];
+        return;
+    }
+}
+
+static void count_end(struct loop *l, const struct seq *s, enum finish finish,
+                      const struct err *error)
+{
+    const double e2e_s = (double)(clock_ns() - stream_submit_ns(s->stream)) / 1e9;
+    pthread_mutex_lock(&l->stats.lock);
+    struct engine_stats *st = &l->stats.s;
+    if (s->first_ns == 0) st->cached_tokens += s->n_cached; // otherwise counted at the first token
+    if (finish != FINISH_ERROR) {
+        st->requests_done++;
+        histogram_add(&st->e2e, e2e_s);
+        l->stats.speed.mean_new = 0.9 * l->stats.speed.mean_new + 0.1 * s->n_generated;
+    } else if (error->code == ERR_CANCELLED) {
+        st->requests_cancelled++;
+    } else {
+        st->requests_failed++;
+    }
+    pthread_mutex_unlock(&l->stats.lock);
+}
+
+void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error)
+{
+    seq_give_pages(s, &l->tree);
+    remove_from(l->running, &l->n_running, s);
+    remove_from(l->waiting, &l->n_waiting, s);
+    count_end(l, s, finish, error);
+    loop_progress(l, s, 0, 0);
+    pthread_mutex_lock(&l->lock);
+    remove_from(l->live, &l->n_live, s);
+    pthread_mutex_unlock(&l->lock);
+    stream_end(s->stream, finish, error);
+    seq_close(s);
+}
+
+static bool out_of_time(struct loop *l, const struct seq *s, uint64_t now, struct err *error)
+{
+    if (s->deadline_ns == 0 || now < s->deadline_ns) return false;
+    const double spent_s = (double)(now - stream_submit_ns(s->stream)) / 1e9;
+    const double tps = stats_speed(&l->stats).wall_tps;
+    const uint32_t n_match = s->n_match * s->page_tokens;
+    uint32_t done = s->n_high > n_match ? s->n_high : n_match;
+    if (done > s->n_prompt) done = s->n_prompt;
+    if (s->first_ns > 0) {
+        const double generate_s = (double)(now - s->first_ns) / 1e9;
+        err_set(error, ERR_TIMEOUT, "timed out after %.1f s: %u tokens generated at %.1f tokens/s",
+                spent_s, s->n_generated, generate_s > 0 ? s->n_generated / generate_s : 0);
+        return true;
+    }
+    char more[80] = "no speed is known yet";
+    if (tps > 0)
+        snprintf(more, sizeof more, "%.0f tokens/s, would have needed %.1f s more", tps,
+                 (s->n_prompt - done) / tps);
+    err_set(error, ERR_TIMEOUT, "timed out after %.1f s in %s: %u of %u tokens at %s", spent_s,
+            s->admitted_ns > 0 ? "prefill" : "the queue", done, s->n_prompt, more);
+    return true;
+}
+
+void loop_end_gone(struct loop *l)
+{
+    struct err cancelled = {0};
+    err_set(&cancelled, ERR_CANCELLED, "the client went away");
+    const uint64_t now = clock_ns();
+    struct seq **lists[2] = {l->running, l->waiting};
+    uint32_t *counts[2] = {&l->n_running, &l->n_waiting};
+    for (int k = 0; k < 2; k++) {
+        for (uint32_t i = *counts[k]; i-- > 0;) {
+            struct seq *s = lists[k][i]; // an end moves the last one here, which was seen
+            struct err error = {0};
+            if (stream_is_cancelled(s->stream))
+                loop_end(l, s, FINISH_ERROR, &cancelled);
+            else if (out_of_time(l, s, now, &error))
+                loop_end(l, s, FINISH_ERROR, &error);
+        }
+    }
+}
+
+// ---- tokens -------------------------------------------------------------------------------------
+
+// The sampled token, and its logit.
+static bool pick(struct loop *l, struct seq *s, uint32_t out, int32_t *id, float *logit,
+                 struct err *e)
+{
+    struct topk_row *row = &l->scratch.topk[out];
+    float *logits = NULL;
+    if (!sample_pick(row, &s->sampling, &s->rng, id)) {
+        logits = l->scratch.logits;
+        if (!net_read_logits(l->cfg.net, out, logits, e)) return false;
+        struct topk_row scratch = {0};
+        *id = sample_pick_full(logits, l->cfg.n_vocab, &s->sampling, &s->rng, &scratch);
+        *logit = logits[*id];
+        return true;
+    }
+    *logit = 0;
+    for (uint32_t i = 0; i < row->n; i++)
+        if (row->ids[i] == *id) *logit = row->logits[i];
+    return true;
+}
+
+static void first_token(struct loop *l, struct seq *s)
+{
+    if (s->first_ns > 0) return;
+    s->first_ns = clock_ns();
+    const double ttft_s = (double)(s->first_ns - stream_submit_ns(s->stream)) / 1e9;
+    pthread_mutex_lock(&l->stats.lock);
+    histogram_add(&l->stats.s.ttft, ttft_s);
+    l->stats.s.cached_tokens += s->n_cached;
+    pthread_mutex_unlock(&l->stats.lock);
+}
+
+static void put_token(struct loop *l, struct seq *s, int32_t id, float logit,
+                      const struct topk_row *row)
+{
+    struct stream_event event = {.kind = EVENT_TOKEN, .id = id};
+    if (s->logprobs) {
+        event.logprob = logit - row->lse;
+        event.n_top = s->n_top < row->n ? s->n_top : row->n;
+        for (uint32_t i = 0; i < event.n_top; i++) {
+            event.top[i].id = row->ids[i];
+            event.top[i].logprob = row->logits[i] - row->lse;
+        }
+    }
+    seq_append(s, id);
+    loop_set_stage(s, STAGE_GENERATE);
+    loop_progress(l, s, 0, 0);
+    stream_put(s->stream, &event);
+    pthread_mutex_lock(&l->stats.lock);
+    l->stats.s.generated_tokens++;
+    pthread_mutex_unlock(&l->stats.lock);
+}
+
+// A stop string's last token is in the stream: who shows text holds back with text/stop.h as well,
+// and may need that token's first bytes.
+static bool completes_stop(struct loop *l, struct seq *s, int32_t id)
+{
+    if (s->stop.n_strings == 0 || l->cfg.tok == NULL) return false;
+    buf_clear(&s->text);
+    return stop_feed(&s->stop, tokenizer_piece(l->cfg.tok, id), &s->text);
+}
+
+void loop_emit(struct loop *l, struct seq *s, uint32_t out)
+{
+    struct err error = {0};
+    if (s->logits != NULL) {
+        const bool ok = net_read_logits(l->cfg.net, out, s->logits, &error);
+        first_token(l, s);
+        loop_end(l, s, ok ? FINISH_STOP : FINISH_ERROR, &error);
+        return;
+    }
+    int32_t id;
+    float logit;
+    if (!pick(l, s, out, &id, &logit, &error)) {
+        loop_end(l, s, FINISH_ERROR, &error);
+        return;
+    }
+    first_token(l, s);
+    if (!s->ignore_eos && l->cfg.tok != NULL && tokenizer_is_end(l->cfg.tok, id)) {
+        loop_end(l, s, FINISH_STOP, NULL);
+        return;
+    }
+    put_token(l, s, id, logit, &l->scratch.topk[out]);
+    if (completes_stop(l, s, id))
+        loop_end(l, s, FINISH_STOP_STRING, NULL);
+    else if (s->n_generated >= s->max_new)
+        loop_end(l, s, FINISH_LENGTH, NULL);
+}

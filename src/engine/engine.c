@@ -1,0 +1,383 @@
+// Opening a model and everything around it, in the order in which things depend on each other, and
+// closing in the other. What happens to jobs is the loop's (loop.c).
+#include "engine/engine.h"
+
+#include <assert.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "engine/loop.h"
+#include "engine/net.h"
+#include "engine/plan.h"
+#include "engine/vocab.h"
+
+enum {
+    PARALLEL_DEFAULT = 16,
+    PARALLEL_MAX = 256,
+    QUEUE_DEFAULT = 256,
+    QUEUE_MAX = 65536,
+    CTX_MIN = 16,
+    CTX_MAX = 1 << 24,
+    STEP_MS_DEFAULT = 100,
+    ALONE_MS = 1000, // a cancel and a stop wait no longer than this for a step
+    MAX_ROWS = 512,
+};
+
+struct engine {
+    struct engine_info info;
+    struct engine_settings settings; // strings are borrowed during engine_open only
+    struct backend_info device;
+    char model_name[128], model_path[1024];
+    struct gguf *gguf;
+    struct model_config config;
+    struct tokenizer *tok;
+    struct chat_template chat;
+    bool has_chat;
+    struct buf template_text;
+    struct backend *backend;
+    struct net *net;
+    struct dbuf *kv;
+    struct kv_shape kv_shape;
+    struct loop *loop;
+    struct sampling flags;
+    atomic_uint_fast64_t n_seeds; // for jobs without one
+    uint64_t seed0;
+};
+
+// ---- settings -----------------------------------------------------------------------------------
+
+static bool check_settings(struct engine_settings *s, struct err *e)
+{
+    if (s->n_parallel == 0) s->n_parallel = PARALLEL_DEFAULT;
+    if (s->n_queue == 0) s->n_queue = QUEUE_DEFAULT;
+    if (s->step_ms == 0) s->step_ms = STEP_MS_DEFAULT;
+    if (s->n_parallel > PARALLEL_MAX)
+        return err_set(e, ERR_INPUT, "--parallel is %u; at most %d sequences run at once",
+                       s->n_parallel, PARALLEL_MAX);
+    if (s->n_queue > QUEUE_MAX)
+        return err_set(e, ERR_INPUT, "the queue would hold %u jobs; at most %d are allowed",
+                       s->n_queue, QUEUE_MAX);
+    if (s->n_ctx != 0 && (s->n_ctx < CTX_MIN || s->n_ctx > CTX_MAX))
+        return err_set(e, ERR_INPUT, "--ctx is %u; it must be from %d to %d", s->n_ctx, CTX_MIN,
+                       CTX_MAX);
+    return true;
+}
+
+static bool kv_type_from(const char *name, enum kv_type *out, struct err *e)
+{
+    static const char *const names[KV_TYPE_COUNT] = {
+        [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"};
+    *out = KV_F16;
+    if (name == NULL || name[0] == '\0') return true;
+    for (int i = 0; i < KV_TYPE_COUNT; i++) {
+        if (strcmp(name, names[i]) != 0) continue;
+        *out = (enum kv_type)i;
+        return true;
+    }
+    return err_set(e, ERR_INPUT, "KV type \"%s\" is not known; there are f16, f32 and q8_0", name);
+}
+
+// ---- the file -----------------------------------------------------------------------------------
+
+static void name_model(struct engine *en)
+{
+    const char *path = en->settings.model_path;
+    struct str name = en->config.name;
+    if (name.n == 0) {
+        const char *slash = strrchr(path, '/');
+        name = str_from(slash == NULL ? path : slash + 1);
+        if (str_ends(name, STR(".gguf"))) name.n -= 5;
+    }
+    snprintf(en->model_name, sizeof en->model_name, "%.*s", (int)name.n, name.p);
+    snprintf(en->model_path, sizeof en->model_path, "%s", path);
+}
+
+// The model's own template may be one that cannot be parsed: then chat is off, everything else works.
+static bool open_chat(struct engine *en, struct err *e)
+{
+    struct str source = en->settings.chat_template;
+    const bool own = source.n == 0;
+    if (own && !gguf_get_str(en->gguf, "tokenizer.chat_template", &source, e)) return false;
+    if (source.n == 0) return true;
+    buf_str(&en->template_text, source);
+    if (en->template_text.failed) return err_set(e, ERR_MEMORY, "no memory for the chat template");
+    en->info.chat_template = buf_view(&en->template_text);
+    struct err own_error = {0};
+    en->has_chat = chat_template_open(&en->chat, en->info.chat_template, en->tok, &own_error);
+    if (en->has_chat) return true;
+    if (!own) {
+        if (e != NULL) *e = own_error;
+        return err_prefix(e, "the chat template: ");
+    }
+    log_warn("engine", "chat is off: the model's template: %s", own_error.msg);
+    return true;
+}
+
+static bool open_file(struct engine *en, struct err *e)
+{
+    if (!gguf_open(&en->gguf, en->settings.model_path, e) ||
+        !arch_read(&en->config, en->gguf, en->settings.vocab_only, e) ||
+        !vocab_open(&en->tok, en->gguf, e) || !open_chat(en, e))
+        return false;
+    name_model(en);
+    const struct model_config *c = &en->config;
+    struct engine_info *info = &en->info;
+    info->model_name = str_from(en->model_name);
+    info->model_path = str_from(en->model_path);
+    info->arch = str_from(c->traits->name);
+    info->file_type = str_from(arch_file_type_name(c->file_type));
+    info->n_vocab = c->n_vocab;
+    info->n_ctx_train = c->n_ctx_train;
+    info->n_ctx = en->settings.n_ctx != 0 ? en->settings.n_ctx : c->n_ctx_train;
+    info->n_embd = c->n_embd;
+    info->n_layers = c->n_layers;
+    info->n_params = c->n_params;
+    info->model_bytes = gguf_file_bytes(en->gguf);
+    info->n_parallel = en->settings.n_parallel;
+    info->rope_factor = 1;
+    if (info->n_ctx < CTX_MIN || info->n_ctx > CTX_MAX)
+        return err_set(e, ERR_FORMAT, "the model was trained for a context of %u; set --ctx",
+                       info->n_ctx);
+    return true;
+}
+
+// ---- the device ---------------------------------------------------------------------------------
+
+static bool open_device(struct engine *en, struct err *e)
+{
+    const struct backend_settings bs = {.device = en->settings.device,
+                                        .n_threads = en->settings.n_threads,
+                                        .max_rows = MAX_ROWS,
+                                        .max_out = en->settings.n_parallel};
+    if (!backend_open(&en->backend, &bs, e)) return false;
+    en->backend->class->info(en->backend, &en->device);
+    en->info.device = str_from(en->device.device);
+    en->info.page_tokens = en->device.page_tokens;
+    return true;
+}
+
+static bool plan_and_take(struct engine *en, const struct net_settings *ns, struct err *e)
+{
+    const struct backend_class *class = en->backend->class;
+    const struct model_config *c = &en->config;
+    struct kv_shape shape = {.n_pages = 1,
+                             .page_tokens = en->device.page_tokens,
+                             .n_layers = c->n_layers,
+                             .n_kv_heads = c->n_kv_heads,
+                             .head_dim = c->head_dim};
+    if (!kv_type_from(en->settings.kv_type, &shape.type, e)) return false;
+    const struct plan_input in = {
+        .free_bytes = en->device.mem_free_bytes,
+        .network_bytes = net_bytes(en->backend, en->gguf, c, ns),
+        .page_bytes = class->page_bytes(en->backend, &shape),
+        .kv_bytes = en->settings.kv_bytes,
+        .page_tokens = shape.page_tokens,
+        .n_ctx = en->info.n_ctx,
+        .n_parallel = en->settings.n_parallel,
+    };
+    if (!plan_pages(&in, &shape.n_pages, e)) return false;
+    const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "KV pages"};
+    if (!class->alloc(en->backend, &d, &en->kv, e)) return false;
+    en->info.n_pages = shape.n_pages;
+    en->info.kv_bytes = (uint64_t)shape.n_pages * in.page_bytes;
+    return true;
+}
+
+static bool open_loop(struct engine *en, struct err *e)
+{
+    uint32_t prefill_rows = en->device.prefill_rows;
+    if (prefill_rows == 0 || prefill_rows > MAX_ROWS) prefill_rows = MAX_ROWS;
+    const struct loop_settings ls = {
+        .net = en->net,
+        .kv = en->kv,
+        .backend = en->backend,
+        .tok = en->tok,
+        .n_vocab = en->config.n_vocab,
+        .n_ctx = en->info.n_ctx,
+        .n_pages = en->info.n_pages,
+        .page_tokens = en->info.page_tokens,
+        .n_parallel = en->settings.n_parallel,
+        .n_queue = en->settings.n_queue,
+        .max_rows = MAX_ROWS,
+        .prefill_rows = prefill_rows,
+        .step_ms = en->settings.step_ms,
+        .alone_ms = ALONE_MS,
+    };
+    return loop_open(&en->loop, &ls, e);
+}
+
+static bool open_network(struct engine *en, struct err *e)
+{
+    const struct net_settings ns = {.n_ctx = en->info.n_ctx,
+                                    .max_rows = MAX_ROWS,
+                                    .max_out = en->settings.n_parallel,
+                                    .n_top = TOPK_MAX,
+                                    .progress = en->settings.progress,
+                                    .progress_arg = en->settings.progress_arg};
+    if (!open_device(en, e) || !plan_and_take(en, &ns, e) ||
+        !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e) || !open_loop(en, e))
+        return false;
+    en->info.rope_factor = net_rope_factor(en->net);
+    log_info("engine",
+             "loaded model=\"%s\" type=%s device=\"%s\" ctx=%u parallel=%u kv_tokens=%llu",
+             en->model_name, en->info.file_type.p, en->device.device, en->info.n_ctx,
+             en->info.n_parallel, (unsigned long long)en->info.n_pages * en->info.page_tokens);
+    if (en->info.rope_factor > 1)
+        log_info("engine", "context beyond training: YaRN is on trained=%u factor=%.2f",
+                 en->info.n_ctx_train, (double)en->info.rope_factor);
+    return true;
+}
+
+// ---- open and close -----------------------------------------------------------------------------
+
+bool engine_open(struct engine **out, const struct engine_settings *s, struct err *e)
+{
+    struct engine *en = calloc(1, sizeof *en);
+    if (en == NULL) return err_set(e, ERR_MEMORY, "no memory for an engine");
+    en->settings = *s;
+    if (!check_settings(&en->settings, e) || !open_file(en, e) ||
+        (!s->vocab_only && !open_network(en, e))) {
+        engine_close(en);
+        return false;
+    }
+    en->info.loaded_unix = clock_unix();
+    en->seed0 = clock_ns() ^ (uint64_t)(uintptr_t)en;
+    *out = en;
+    return true;
+}
+
+void engine_stop(struct engine *en)
+{
+    if (en->loop != NULL) loop_stop(en->loop);
+}
+
+void engine_close(struct engine *en)
+{
+    if (en == NULL) return;
+    loop_close(en->loop);
+    net_close(en->net);
+    if (en->backend != NULL) {
+        en->backend->class->free(en->backend, en->kv);
+        en->backend->class->close(en->backend);
+    }
+    if (en->has_chat) chat_template_close(&en->chat);
+    tokenizer_close(en->tok);
+    gguf_close(en->gguf);
+    buf_free(&en->template_text);
+    free(en);
+}
+
+const struct engine_info *engine_info(const struct engine *en)
+{
+    return &en->info;
+}
+
+const struct tokenizer *engine_tokenizer(const struct engine *en)
+{
+    return en->tok;
+}
+
+const struct chat_template *engine_chat(const struct engine *en)
+{
+    return en->has_chat ? &en->chat : NULL;
+}
+
+// ---- sampling defaults --------------------------------------------------------------------------
+
+#define FILL(s, field, from)                            \
+    do {                                                \
+        if (!(s)->has_##field && (from)->has_##field) { \
+            (s)->has_##field = true;                    \
+            (s)->field = (from)->field;                 \
+        }                                               \
+    } while (0)
+
+static void fill_defaults(struct sampling *s, const struct sampling_defaults *from)
+{
+    FILL(s, temperature, from);
+    FILL(s, top_k, from);
+    FILL(s, top_p, from);
+    FILL(s, min_p, from);
+    FILL(s, repeat_penalty, from);
+}
+
+void engine_set_sampling(struct engine *en, const struct sampling *flags)
+{
+    en->flags = *flags;
+}
+
+void engine_sampling(const struct engine *en, bool thinking, struct sampling *s)
+{
+    const struct arch_traits *traits = en->config.traits;
+    FILL(s, temperature, &en->flags);
+    FILL(s, top_k, &en->flags);
+    FILL(s, top_p, &en->flags);
+    FILL(s, min_p, &en->flags);
+    FILL(s, repeat_penalty, &en->flags);
+    FILL(s, seed, &en->flags);
+    if (s->presence_penalty == 0) s->presence_penalty = en->flags.presence_penalty;
+    if (s->frequency_penalty == 0) s->frequency_penalty = en->flags.frequency_penalty;
+    fill_defaults(s, &en->config.sampling);
+    fill_defaults(s, thinking ? &traits->thinking : &traits->plain);
+    const struct sampling_defaults neutral = {.has_temperature = true,
+                                              .has_top_k = true,
+                                              .has_top_p = true,
+                                              .has_min_p = true,
+                                              .has_repeat_penalty = true,
+                                              .temperature = 1,
+                                              .top_p = 1,
+                                              .repeat_penalty = 1};
+    fill_defaults(s, &neutral);
+    if (s->has_seed) return;
+    struct engine *counter = (struct engine *)(uintptr_t)en; // the count is not part of the value
+    const uint64_t n = atomic_fetch_add_explicit(&counter->n_seeds, 1, memory_order_relaxed);
+    s->has_seed = true;
+    s->seed = hash64(&n, sizeof n, en->seed0);
+}
+
+// ---- jobs ---------------------------------------------------------------------------------------
+
+bool engine_submit(struct engine *en, const struct job *job, struct stream **out, struct err *e)
+{
+    if (en->loop == NULL)
+        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; nothing can be run");
+    return loop_submit(en->loop, job, NULL, out, e);
+}
+
+static void wait_for_end(struct stream *s, struct stream_event *end)
+{
+    struct pollfd p = {.fd = stream_fd(s), .events = POLLIN};
+    while (!stream_next(s, end)) poll(&p, 1, -1);
+}
+
+bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *logits,
+                   struct err *e)
+{
+    if (en->loop == NULL)
+        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; nothing can be run");
+    const struct job job = {.ids = ids, .n_ids = n_ids, .sampling = {.repeat_penalty = 1}};
+    struct stream *s;
+    if (!loop_submit(en->loop, &job, logits, &s, e)) return false;
+    struct stream_event end;
+    wait_for_end(s, &end);
+    stream_close(s);
+    if (end.finish != FINISH_ERROR) return true;
+    return err_set(e, end.error.code, "%s", end.error.msg);
+}
+
+void engine_stats(const struct engine *en, struct engine_stats *out)
+{
+    *out = (struct engine_stats){0};
+    if (en->loop != NULL) loop_stats(en->loop, out);
+}
+
+size_t engine_slots(const struct engine *en, struct engine_slot *out, size_t max)
+{
+    return en->loop == NULL ? 0 : loop_slots(en->loop, out, max);
+}

@@ -1,0 +1,284 @@
+// The engine thread's life, and the hand-over of jobs to it.
+// Invariant: a sequence is in `live` from hand-over to its end, and in exactly one of inbox, waiting
+// and running; after the hand-over only the engine thread looks inside it.
+#include "engine/loop.h"
+
+#include <assert.h>
+#include <math.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { STOPS_MAX = 16, BIAS_MAX = 1024 };
+
+// ---- checks of a job, on the submitting thread --------------------------------------------------
+
+static bool check_tokens(const struct loop *l, const struct job *job, struct err *e)
+{
+    if (job->n_ids == 0) return err_set(e, ERR_INPUT, "the prompt is empty");
+    for (size_t i = 0; i < job->n_ids; i++)
+        if (job->ids[i] < 0 || (uint32_t)job->ids[i] >= l->cfg.n_vocab)
+            return err_set(e, ERR_INPUT, "prompt token %zu is %d; the vocabulary ends at %u", i,
+                           job->ids[i], l->cfg.n_vocab - 1);
+    for (size_t i = 0; i < job->n_bias; i++)
+        if (job->bias[i].token < 0 || (uint32_t)job->bias[i].token >= l->cfg.n_vocab ||
+            isnan(job->bias[i].bias))
+            return err_set(e, ERR_INPUT, "logit_bias of token %d: no such token or no number",
+                           job->bias[i].token);
+    return true;
+}
+
+static bool check_size(const struct loop *l, const struct job *job, bool logits, struct err *e)
+{
+    const uint64_t n_new = logits ? 0 : 1; // logits need no room for an answer
+    if (job->n_ids + n_new > l->cfg.n_ctx)
+        return err_set(e, ERR_TOO_LONG,
+                       "the request exceeds the available context size: %zu prompt tokens, %u "
+                       "context; shorten it or start with a larger --ctx",
+                       job->n_ids, l->cfg.n_ctx);
+    const uint64_t room = (uint64_t)l->cfg.n_pages * l->cfg.page_tokens;
+    if (job->n_ids + n_new > room)
+        return err_set(e, ERR_MEMORY,
+                       "%zu prompt tokens can never fit the KV memory of %llu tokens; raise "
+                       "--kv-memory",
+                       job->n_ids, (unsigned long long)room);
+    return true;
+}
+
+static bool check_job(const struct loop *l, const struct job *job, bool logits, struct err *e)
+{
+    if (job->n_stops > STOPS_MAX)
+        return err_set(e, ERR_INPUT, "%zu stop strings; at most %d are allowed", job->n_stops,
+                       STOPS_MAX);
+    if (job->n_bias > BIAS_MAX)
+        return err_set(e, ERR_INPUT, "%zu entries in logit_bias; at most %d are allowed",
+                       job->n_bias, BIAS_MAX);
+    if (job->n_top_logprobs > TOP_LOGPROBS_MAX)
+        return err_set(e, ERR_INPUT, "top_logprobs is %u; at most %d are given",
+                       job->n_top_logprobs, TOP_LOGPROBS_MAX);
+    return check_size(l, job, logits, e) && check_tokens(l, job, e);
+}
+
+static bool hand_over(struct loop *l, struct seq *s, struct err *e)
+{
+    bool ok = false;
+    pthread_mutex_lock(&l->lock);
+    if (l->failed) {
+        err_set(e, l->failure.code, "%s", l->failure.msg);
+    } else if (l->stopping) {
+        err_set(e, ERR_SHUTDOWN, "the engine is stopping");
+    } else if (l->n_live >= l->cap_live) {
+        err_set(e, ERR_FULL, "the queue is full: %u requests run or wait", l->n_live);
+        if (e != NULL) e->retry_after_ms = stats_retry_ms(&l->stats, l->n_live, l->cfg.n_parallel);
+    } else {
+        s->id = ++l->next_id;
+        l->inbox[l->n_inbox++] = s;
+        l->live[l->n_live++] = s;
+        ok = true;
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (ok) doorbell_ring(l->bell);
+    return ok;
+}
+
+bool loop_submit(struct loop *l, const struct job *job, float *logits, struct stream **out,
+                 struct err *e)
+{
+    if (!check_job(l, job, logits != NULL, e)) return false;
+    struct seq *s;
+    if (!seq_open(&s, job, l->cfg.n_ctx, l->cfg.n_vocab, l->cfg.page_tokens, e)) return false;
+    struct stream *stream;
+    if (!stream_open(&stream, l->bell, s->n_prompt, e)) {
+        seq_close(s);
+        return false;
+    }
+    s->stream = stream;
+    s->logits = logits;
+    if (job->timeout_ms > 0)
+        s->deadline_ns = stream_submit_ns(stream) + (uint64_t)job->timeout_ms * 1000000;
+    if (!hand_over(l, s, e)) {
+        if (e == NULL || e->code == ERR_FULL) stats_refused(&l->stats);
+        seq_close(s);
+        stream_unref(stream);
+        return false;
+    }
+    *out = stream;
+    return true;
+}
+
+// ---- the engine thread --------------------------------------------------------------------------
+
+// False when the engine is to stop.
+static bool take_inbox(struct loop *l)
+{
+    pthread_mutex_lock(&l->lock);
+    for (uint32_t i = 0; i < l->n_inbox; i++) l->waiting[l->n_waiting++] = l->inbox[i];
+    l->n_inbox = 0;
+    const bool go_on = !l->stopping;
+    pthread_mutex_unlock(&l->lock);
+    return go_on;
+}
+
+static void end_all(struct loop *l, const struct err *error)
+{
+    while (l->n_running > 0) loop_end(l, l->running[0], FINISH_ERROR, error);
+    while (l->n_waiting > 0) loop_end(l, l->waiting[0], FINISH_ERROR, error);
+}
+
+// Milliseconds until the next deadline, -1 = none.
+static int next_deadline_ms(const struct loop *l)
+{
+    uint64_t first = UINT64_MAX;
+    for (uint32_t i = 0; i < l->n_running; i++)
+        if (l->running[i]->deadline_ns > 0 && l->running[i]->deadline_ns < first)
+            first = l->running[i]->deadline_ns;
+    for (uint32_t i = 0; i < l->n_waiting; i++)
+        if (l->waiting[i]->deadline_ns > 0 && l->waiting[i]->deadline_ns < first)
+            first = l->waiting[i]->deadline_ns;
+    if (first == UINT64_MAX) return -1;
+    const uint64_t now = clock_ns();
+    const uint64_t ms = first > now ? (first - now) / 1000000 + 1 : 0;
+    return ms > 1000000 ? 1000000 : (int)ms;
+}
+
+static void sleep_until_needed(struct loop *l)
+{
+    struct pollfd p = {.fd = l->bell->event.fd, .events = POLLIN};
+    poll(&p, 1, next_deadline_ms(l));
+    event_clear(&l->bell->event);
+}
+
+static void *run(void *arg)
+{
+    struct loop *l = arg;
+    while (take_inbox(l)) {
+        loop_end_gone(l);
+        if (l->failed) end_all(l, &l->failure); // written by this thread only
+        loop_admit(l);
+        const bool stepped = loop_step(l);
+        loop_report(l);
+        if (!stepped) sleep_until_needed(l);
+    }
+    struct err error = {0};
+    err_set(&error, ERR_SHUTDOWN, "the server is stopping");
+    end_all(l, &error);
+    return NULL;
+}
+
+// ---- open and close -----------------------------------------------------------------------------
+
+static bool alloc_scratch(struct loop *l)
+{
+    struct step_scratch *x = &l->scratch;
+    const struct loop_settings *c = &l->cfg;
+    const size_t n = c->n_parallel, ctx_pages = (c->n_ctx + c->page_tokens - 1) / c->page_tokens;
+    x->entries = calloc(n, sizeof *x->entries);
+    x->rows = calloc(n, sizeof *x->rows);
+    x->items = calloc(n, sizeof *x->items);
+    x->tokens = calloc(c->max_rows, sizeof *x->tokens);
+    x->seqs = calloc(n, sizeof *x->seqs);
+    x->pages = calloc(n * ctx_pages, sizeof *x->pages);
+    x->out_rows = calloc(n, sizeof *x->out_rows);
+    x->topk = calloc(n, sizeof *x->topk);
+    x->logits = calloc(c->n_vocab, sizeof *x->logits);
+    l->cap_live = c->n_parallel + c->n_queue;
+    l->inbox = calloc(l->cap_live, sizeof(struct seq *));
+    l->live = calloc(l->cap_live, sizeof(struct seq *));
+    l->waiting = calloc(l->cap_live, sizeof(struct seq *));
+    l->running = calloc(n, sizeof(struct seq *));
+    return x->entries != NULL && x->rows != NULL && x->items != NULL && x->tokens != NULL &&
+           x->seqs != NULL && x->pages != NULL && x->out_rows != NULL && x->topk != NULL &&
+           x->logits != NULL && l->inbox != NULL && l->live != NULL && l->waiting != NULL &&
+           l->running != NULL;
+}
+
+static void free_all(struct loop *l)
+{
+    struct step_scratch *x = &l->scratch;
+    tree_deinit(&l->tree);
+    assert(l->pool.n_free == l->pool.n_pages);
+    kv_deinit(&l->pool);
+    free(x->entries);
+    free(x->rows);
+    free(x->items);
+    free(x->tokens);
+    free(x->seqs);
+    free(x->pages);
+    free(x->out_rows);
+    free(x->topk);
+    free(x->logits);
+    free(x->adjust);
+    free(l->inbox);
+    free(l->live);
+    free(l->waiting);
+    free(l->running);
+    doorbell_unref(l->bell);
+    stats_deinit(&l->stats);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e)
+{
+    assert(s->max_rows >= s->n_parallel && s->n_parallel > 0 && s->prefill_rows > 0);
+    struct loop *l = calloc(1, sizeof *l);
+    if (l == NULL) return err_set(e, ERR_MEMORY, "no memory for the scheduler");
+    l->cfg = *s;
+    pthread_mutex_init(&l->lock, NULL);
+    stats_init(&l->stats);
+    l->stats.s.pages_total = s->n_pages;
+    l->bell = doorbell_open(e);
+    bool ok = l->bell != NULL && kv_init(&l->pool, s->n_pages, s->page_tokens, e) &&
+              tree_init(&l->tree, &l->pool, e);
+    if (ok && !alloc_scratch(l)) ok = err_set(e, ERR_MEMORY, "no memory for the scheduler");
+    if (ok && pthread_create(&l->thread, NULL, run, l) != 0)
+        ok = err_set(e, ERR_MEMORY, "cannot start the engine thread");
+    if (!ok) {
+        free_all(l);
+        return false;
+    }
+    *out = l;
+    return true;
+}
+
+void loop_stop(struct loop *l)
+{
+    pthread_mutex_lock(&l->lock);
+    const bool first = !l->stopping;
+    l->stopping = true;
+    pthread_mutex_unlock(&l->lock);
+    if (!first) return;
+    doorbell_ring(l->bell);
+    pthread_join(l->thread, NULL);
+}
+
+void loop_close(struct loop *l)
+{
+    if (l == NULL) return;
+    loop_stop(l);
+    free_all(l);
+}
+
+// ---- figures ------------------------------------------------------------------------------------
+
+void loop_stats(const struct loop *l, struct engine_stats *out)
+{
+    stats_copy(&l->stats, out);
+}
+
+size_t loop_slots(const struct loop *cl, struct engine_slot *out, size_t max)
+{
+    struct loop *l = (struct loop *)(uintptr_t)cl; // the mutex is not part of the value
+    pthread_mutex_lock(&l->lock);
+    const size_t n = l->n_live < max ? l->n_live : max;
+    for (size_t i = 0; i < n; i++) {
+        out[i].job_id = l->live[i]->id;
+        out[i].priority = l->live[i]->priority;
+        stream_status(l->live[i]->stream, &out[i].status);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return n;
+}

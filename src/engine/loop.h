@@ -1,0 +1,103 @@
+// The engine thread: takes jobs in, chooses steps, runs them, hands tokens out. It knows a network
+// only through net.h and tokens only through tokenizer.h, so tests run it over a small fake.
+//
+// loop.c: thread and hand-over. admit.c: waiting -> running, single flight, preemption.
+// step.c: one step through the network. emit.c: sampling and ends. report.c: progress and time left.
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compute/backend.h"
+#include "engine/net.h"
+#include "engine/sched.h"
+#include "engine/seq.h"
+#include "engine/stats.h"
+
+struct loop_settings {
+    struct net *net;         // borrowed, as all here
+    struct dbuf *kv;         // n_pages pages
+    struct backend *backend; // waited for after each step; NULL: net_step returns when it is done
+    const struct tokenizer *tok; // NULL: no token ends an answer, and there are no stop strings
+    uint32_t n_vocab, n_ctx, n_pages, page_tokens;
+    uint32_t n_parallel, n_queue;
+    uint32_t max_rows, prefill_rows; // of a step; max_rows >= n_parallel
+    uint32_t step_ms, alone_ms;
+};
+
+// One sequence's part of a step.
+struct step_item {
+    struct seq *seq;
+    uint32_t n_rows;
+    uint32_t out; // index among the out rows, UINT32_MAX without logits
+};
+
+// What a step is put together in; sized at open.
+struct step_scratch {
+    struct sched_entry *entries; // [n_parallel]
+    uint32_t *rows;              // [n_parallel]
+    struct step_item *items;     // [n_parallel]
+    int32_t *tokens;             // [max_rows]
+    struct batch_seq *seqs;      // [n_parallel]
+    uint32_t *pages;             // [n_parallel * pages of n_ctx]
+    uint32_t *out_rows;          // [n_parallel]
+    struct topk_row *topk;       // [n_parallel]
+    float *logits;               // [n_vocab]
+    struct logit_adjust *adjust; // [cap_adjust]
+    uint32_t cap_adjust;         // grows when a sequence is admitted, never in a step
+};
+
+struct loop {
+    struct loop_settings cfg;
+    struct doorbell *bell;
+    pthread_t thread;
+    struct stats stats;
+
+    pthread_mutex_t lock; // guards these
+    struct seq **inbox;   // [n_inbox] handed in, not yet taken
+    struct seq **live;    // [n_live] all that have not ended, the inbox included
+    uint32_t n_inbox, n_live, cap_live;
+    uint64_t next_id;
+    bool stopping;
+    bool failed; // the device is lost: see failure
+    struct err failure;
+
+    // Engine thread only.
+    struct kv_pool pool;
+    struct tree tree;
+    struct seq **waiting, **running; // [cap_live], [n_parallel]
+    uint32_t n_waiting, n_running;
+    uint64_t next_order, report_ns;
+    uint32_t n_failures; // device errors in a row
+    struct step_scratch scratch;
+};
+
+bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e);
+void loop_stop(struct loop *l);  // ends all jobs with ERR_SHUTDOWN; may be called twice
+void loop_close(struct loop *l); // stops, then frees; NULL is fine
+// As engine_submit. logits: instead of an answer, the last position's logits [n_vocab] are written
+// there before the stream ends.
+bool loop_submit(struct loop *l, const struct job *job, float *logits, struct stream **out,
+                 struct err *e);
+void loop_stats(const struct loop *l, struct engine_stats *out);
+size_t loop_slots(const struct loop *l, struct engine_slot *out, size_t max);
+
+// ---- between the loop's files: engine thread only ---------------------------------------------
+
+// admit.c
+void loop_admit(struct loop *l);
+void loop_preempt(struct loop *l, struct seq *s);
+// Running sequences whose next page another running one computes wait for it. True when s does.
+bool loop_is_led(struct loop *l, struct seq *s);
+// step.c: runs one step; false when no sequence can advance.
+bool loop_step(struct loop *l);
+// emit.c
+void loop_emit(struct loop *l, struct seq *s, uint32_t out);
+void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error);
+void loop_end_gone(struct loop *l); // cancelled or out of time
+// report.c
+void loop_report(struct loop *l);
+void loop_progress(struct loop *l, struct seq *s, double ahead_tokens, uint32_t queue_position);
+void loop_set_stage(struct seq *s, enum stream_stage stage);

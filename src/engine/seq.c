@@ -1,0 +1,231 @@
+// Copying jobs in, and a sequence's side of the prefix tree.
+// Invariants: pages[0, n_shared) are in the tree and form a path from its root; the rest are the
+// sequence's own; n_shared is n_done / page_tokens whenever no step is under way.
+#include "engine/seq.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STOP_ROOM = 512 }; // bytes of a token's text that the stop matcher takes without allocating
+
+static bool copy_stops(struct seq *s, const struct job *job)
+{
+    size_t n_bytes = job->n_stops * sizeof *s->stops, longest = 0;
+    for (size_t i = 0; i < job->n_stops; i++) {
+        n_bytes += job->stops[i].n;
+        if (job->stops[i].n > longest) longest = job->stops[i].n;
+    }
+    if (job->n_stops == 0) return true;
+    s->stops = malloc(n_bytes);
+    if (s->stops == NULL) return false;
+    char *p = (char *)(s->stops + job->n_stops);
+    for (size_t i = 0; i < job->n_stops; i++) {
+        s->stops[i] = (struct str){p, job->stops[i].n};
+        if (job->stops[i].n > 0) memcpy(p, job->stops[i].p, job->stops[i].n);
+        p += job->stops[i].n;
+    }
+    s->stop = (struct stop){.strings = s->stops, .n_strings = job->n_stops};
+    return buf_reserve(&s->stop.held, longest + STOP_ROOM) &&
+           buf_reserve(&s->text, longest + STOP_ROOM);
+}
+
+static void copy_settings(struct seq *s, const struct job *job)
+{
+    s->sampling = job->sampling;
+    s->ignore_eos = job->ignore_eos;
+    s->logprobs = job->logprobs;
+    s->n_top = job->n_top_logprobs;
+    s->priority = s->effective_priority = job->priority;
+    s->timeout_ms = job->timeout_ms;
+    s->salt = hash128(job->cache_salt.p, job->cache_salt.n, 0);
+    s->has_penalty = s->sampling.repeat_penalty != 1 || s->sampling.presence_penalty != 0 ||
+                     s->sampling.frequency_penalty != 0;
+    s->match_page = KV_NONE;
+    sample_seed(&s->rng, s->sampling.seed);
+}
+
+static bool alloc_text(struct seq *s, const struct job *job, uint32_t n_ctx, uint32_t page_tokens)
+{
+    s->n_prompt = (uint32_t)job->n_ids;
+    s->max_new = n_ctx - s->n_prompt;
+    if (job->max_tokens > 0 && job->max_tokens < s->max_new) s->max_new = job->max_tokens;
+    s->cap_tokens = s->n_prompt + s->max_new;
+    s->page_tokens = page_tokens;
+    const size_t n_pages = (s->cap_tokens + page_tokens - 1) / page_tokens;
+    s->tokens = calloc(s->cap_tokens, sizeof *s->tokens);
+    s->keys = calloc(n_pages, sizeof *s->keys);
+    s->pages = calloc(n_pages, sizeof *s->pages);
+    return s->tokens != NULL && s->keys != NULL && s->pages != NULL;
+}
+
+static void add_keys(struct seq *s)
+{
+    while ((s->n_keys + 1) * s->page_tokens <= s->n_tokens) {
+        const uint64_t before = s->n_keys == 0 ? tree_root_key(s->salt) : s->keys[s->n_keys - 1];
+        s->keys[s->n_keys] =
+            tree_next_key(before, s->tokens + s->n_keys * s->page_tokens, s->page_tokens);
+        s->n_keys++;
+    }
+}
+
+bool seq_open(struct seq **out, const struct job *job, uint32_t n_ctx, uint32_t n_vocab,
+              uint32_t page_tokens, struct err *e)
+{
+    struct seq *s = calloc(1, sizeof *s);
+    if (s == NULL) return err_set(e, ERR_MEMORY, "no memory for a request");
+    copy_settings(s, job);
+    bool ok = alloc_text(s, job, n_ctx, page_tokens) && copy_stops(s, job);
+    if (ok && job->n_bias > 0) {
+        s->bias = calloc(job->n_bias, sizeof *s->bias);
+        ok = s->bias != NULL;
+    }
+    if (ok && s->has_penalty) ok = counts_init(&s->counts, s->max_new, n_vocab);
+    if (!ok) {
+        seq_close(s);
+        return err_set(e, ERR_MEMORY, "no memory for a request of %zu tokens", job->n_ids);
+    }
+    if (job->n_bias > 0) memcpy(s->bias, job->bias, job->n_bias * sizeof *s->bias);
+    s->n_bias = (uint32_t)job->n_bias;
+    memcpy(s->tokens, job->ids, job->n_ids * sizeof *s->tokens);
+    s->n_tokens = s->n_prompt;
+    add_keys(s);
+    counts_start(&s->counts, s->tokens, s->n_tokens);
+    *out = s;
+    return true;
+}
+
+void seq_close(struct seq *s)
+{
+    if (s == NULL) return;
+    assert(s->n_pages == 0);
+    if (s->stream != NULL) stream_unref(s->stream);
+    counts_deinit(&s->counts);
+    stop_free(&s->stop);
+    buf_free(&s->text);
+    free(s->stops);
+    free(s->bias);
+    free(s->tokens);
+    free(s->keys);
+    free(s->pages);
+    free(s);
+}
+
+void seq_append(struct seq *s, int32_t id)
+{
+    assert(s->n_tokens < s->cap_tokens);
+    s->tokens[s->n_tokens++] = id;
+    s->n_generated++;
+    add_keys(s);
+    counts_add(&s->counts, s->tokens, s->n_tokens, true);
+}
+
+static struct tree_ref page_ref(const struct seq *s, uint32_t i_page, uint32_t parent)
+{
+    return (struct tree_ref){.parent = parent,
+                             .key = s->keys[i_page],
+                             .salt = s->salt,
+                             .tokens = s->tokens + i_page * s->page_tokens};
+}
+
+// Pages that may come from the tree: the text's last token is always computed.
+static uint32_t sharable_pages(const struct seq *s)
+{
+    return (s->n_tokens - 1) / s->page_tokens;
+}
+
+void seq_match(struct seq *s, const struct tree *t)
+{
+    if (s->n_match > 0 && t->nodes[s->match_page].generation != s->match_generation) {
+        s->n_match = 0;
+        s->match_page = KV_NONE;
+    }
+    while (s->n_match < sharable_pages(s)) {
+        const struct tree_ref ref = page_ref(s, s->n_match, s->match_page);
+        const uint32_t page = tree_find(t, &ref);
+        if (page == KV_NONE) break;
+        s->match_page = page;
+        s->match_generation = t->nodes[page].generation;
+        s->n_match++;
+    }
+}
+
+// The first n pages are behind the sequence without having been computed by it now.
+static void skip_to(struct seq *s, uint32_t n_pages)
+{
+    s->n_pages = s->n_shared = n_pages;
+    s->n_done = n_pages * s->page_tokens;
+    if (s->n_done <= s->n_high) return;
+    const uint32_t from = s->n_high < s->n_prompt ? s->n_high : s->n_prompt;
+    const uint32_t to = s->n_done < s->n_prompt ? s->n_done : s->n_prompt;
+    s->n_cached += to - from;
+    s->n_high = s->n_done;
+}
+
+void seq_take_match(struct seq *s, struct tree *t)
+{
+    assert(s->n_pages == 0);
+    uint32_t page = s->match_page;
+    for (uint32_t i = s->n_match; i-- > 0; page = t->nodes[page].parent) s->pages[i] = page;
+    for (uint32_t i = 0; i < s->n_match; i++) tree_pin(t, s->pages[i]);
+    skip_to(s, s->n_match);
+    s->n_match = 0;
+    s->match_page = KV_NONE;
+}
+
+void seq_join(struct seq *s, struct tree *t)
+{
+    while (s->n_done % s->page_tokens == 0 && s->n_shared == s->n_pages &&
+           s->n_shared < sharable_pages(s)) {
+        const uint32_t i = s->n_shared;
+        const struct tree_ref ref = page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+        const uint32_t page = tree_find(t, &ref);
+        if (page == KV_NONE) break;
+        tree_pin(t, page);
+        s->pages[i] = page;
+        skip_to(s, i + 1);
+    }
+}
+
+bool seq_grow(struct seq *s, struct tree *t, uint32_t n)
+{
+    while (s->n_pages * s->page_tokens < s->n_done + n) {
+        const uint32_t page = tree_page_take(t);
+        if (page == KV_NONE) return false;
+        s->pages[s->n_pages++] = page;
+    }
+    return true;
+}
+
+void seq_advance(struct seq *s, struct tree *t, uint32_t n)
+{
+    s->n_done += n;
+    if (s->n_done > s->n_high) s->n_high = s->n_done;
+    while ((s->n_shared + 1) * s->page_tokens <= s->n_done) {
+        const uint32_t i = s->n_shared;
+        const struct tree_ref ref = page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+        s->pages[i] = tree_publish(t, &ref, s->pages[i]);
+        s->n_shared++;
+    }
+}
+
+// Last page first: a page must not look older than those below it (tree.c).
+void seq_give_pages(struct seq *s, struct tree *t)
+{
+    while (s->n_pages > 0) tree_unpin(t, s->pages[--s->n_pages]);
+    s->n_shared = s->n_done = 0;
+}
+
+uint32_t seq_next_page(const struct seq *s, bool running)
+{
+    if (running && s->n_done % s->page_tokens != 0) return UINT32_MAX;
+    const uint32_t i = running ? s->n_done / s->page_tokens : s->n_match;
+    return i < sharable_pages(s) ? i : UINT32_MAX;
+}
+
+// Keys are chained, so equal keys mean equal text up to there. A false match would only delay s.
+bool seq_computes(const struct seq *r, const struct seq *s, uint32_t i_page)
+{
+    return i_page < r->n_keys && r->keys[i_page] == s->keys[i_page] &&
+           r->n_done < (i_page + 1) * r->page_tokens;
+}

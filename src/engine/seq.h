@@ -1,0 +1,83 @@
+// A sequence: a job inside the engine, from hand-over to its end. Made by the submitting thread,
+// then touched by the engine thread only.
+//
+// Its text is tokens[0, n_tokens), of which [0, n_done) have keys and values in pages. What is known
+// but not done is prefill, or a decode step when it is one token behind a sampled one. So a
+// preempted sequence needs no state of its own: it has n_done 0 and starts again.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "engine/counts.h"
+#include "engine/sample.h"
+#include "engine/stream.h"
+#include "engine/tree.h"
+#include "text/stop.h"
+
+struct seq {
+    struct stream *stream; // one reference
+    uint64_t id;
+
+    // What the job asked for.
+    struct sampling sampling;
+    bool ignore_eos, logprobs, has_penalty;
+    uint32_t n_top, max_new, timeout_ms;
+    int32_t priority;
+    uint64_t deadline_ns; // 0 = none
+    struct hash128 salt;
+    struct logit_bias *bias;
+    uint32_t n_bias;
+    struct str *stops; // one allocation with their bytes behind
+    float *logits;     // engine_logits: where they go; borrowed until the stream's end
+
+    // Text and its pages.
+    int32_t *tokens; // [cap_tokens]
+    uint32_t n_prompt, n_tokens, cap_tokens, page_tokens;
+    uint64_t *keys; // [n_keys] of the pages that n_tokens fill
+    uint32_t n_keys;
+    uint32_t *pages; // [n_pages], each pinned once; the first n_shared are in the tree
+    uint32_t n_pages, n_shared;
+    uint32_t n_done, n_high; // n_high: the most that n_done ever was
+    uint32_t n_cached, n_generated;
+
+    // The longest prefix in the tree as of the last look (while it waits).
+    uint32_t n_match, match_page, match_generation;
+
+    // Scheduling.
+    uint64_t order;             // of admission; smaller is older
+    int32_t effective_priority; // the most urgent of its own and of those that wait for its pages
+    bool parked;                // its reader is behind
+    enum stream_stage stage;
+    uint64_t admitted_ns, first_ns;
+
+    // Sampling.
+    struct sample_rng rng;
+    struct counts counts;
+    struct stop stop;
+    struct buf text; // what stop_feed gives out; not used further
+};
+
+// Copies a checked job. n_ctx bounds its text. Takes no reference of the stream: set by the caller.
+bool seq_open(struct seq **out, const struct job *job, uint32_t n_ctx, uint32_t n_vocab,
+              uint32_t page_tokens, struct err *e);
+void seq_close(struct seq *s); // holds no pages any more; lets go of the stream
+// A sampled token.
+void seq_append(struct seq *s, int32_t id);
+// Looks in the tree for more of the text, from where the last look ended. At least one token stays
+// to be computed.
+void seq_match(struct seq *s, const struct tree *t);
+// Takes the matched pages; the sequence has none so far. Tokens that were never computed count as cached.
+void seq_take_match(struct seq *s, struct tree *t);
+// Takes pages that came into the tree meanwhile where the sequence would compute them next.
+void seq_join(struct seq *s, struct tree *t);
+// Has pages for n more tokens; false when the pool is exhausted (those taken stay).
+bool seq_grow(struct seq *s, struct tree *t, uint32_t n);
+// n more tokens have keys and values: full pages go into the tree.
+void seq_advance(struct seq *s, struct tree *t, uint32_t n);
+void seq_give_pages(struct seq *s, struct tree *t); // and n_done is 0
+// The page that the sequence computes next and could share, UINT32_MAX when there is none.
+uint32_t seq_next_page(const struct seq *s, bool running);
+// Does r compute, or will it compute next, the page i_page of s's text?
+bool seq_computes(const struct seq *r, const struct seq *s, uint32_t i_page);

@@ -1,0 +1,312 @@
+// The server's life: listen, load, serve, stop. Order at the end: nobody new comes in, every
+// running answer ends with an error event, then threads are joined, then the engine goes.
+#include "serve/serve.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "serve/exchange.h"
+#include "serve/http.h"
+
+enum {
+    DRAIN_MS = 2500,   // for running answers to end after the stop
+    LOADER_WAIT_S = 2, // for a load that cannot be interrupted
+    LOADING_RETRY_MS = 2000,
+};
+
+// ---- state that the routes read ----------------------------------------------------------------
+
+enum server_state server_state(const struct server *sv)
+{
+    return (enum server_state)atomic_load_explicit(&sv->state, memory_order_acquire);
+}
+
+bool server_check_ready(const struct server *sv, struct err *e)
+{
+    enum server_state state = server_state(sv);
+    if (state == SERVER_READY) return true;
+    if (state == SERVER_CLOSING)
+        return err_set(e, ERR_SHUTDOWN, "the server is shutting down; try again later");
+    if (state == SERVER_FAILED)
+        return err_set(e, ERR_SHUTDOWN, "the model could not be loaded: %.300s",
+                       sv->load_error.msg);
+    uint64_t done = atomic_load_explicit(&sv->load_done, memory_order_relaxed);
+    uint64_t total = atomic_load_explicit(&sv->load_total, memory_order_relaxed);
+    err_set(e, ERR_LOADING, "the model is loading: %.0f %% of %.1f GB",
+            total > 0 ? 100.0 * (double)done / (double)total : 0.0, (double)total / 1e9);
+    if (e != NULL) e->retry_after_ms = LOADING_RETRY_MS;
+    return false;
+}
+
+bool exchange_parse(struct exchange *x, struct value *out, struct err *e)
+{
+    uint64_t start = clock_ns();
+    if (x->body.n == 0) return err_set(e, ERR_INPUT, "the request has no body; send JSON");
+    bool ok = value_parse(out, &x->arena, buf_view(&x->body), e);
+    x->parse_ms = clock_ms_since(start);
+    return ok || err_prefix(e, "the body is not valid JSON: ");
+}
+
+void exchange_hex_id(const struct exchange *x, unsigned tag, char out[25])
+{
+    static const char digits[] = "0123456789abcdef";
+    struct {
+        uint64_t seed;
+        unsigned tag;
+        char id[sizeof x->id];
+    } key = {0};
+    key.seed = x->sv->id_seed;
+    key.tag = tag;
+    memcpy(key.id, x->id, sizeof key.id);
+    struct hash128 h = hash128(&key, sizeof key, 0);
+    for (int i = 0; i < 24; i++) {
+        uint64_t word = i < 16 ? h.lo : h.hi;
+        out[i] = digits[word >> (4 * (i % 16)) & 15];
+    }
+    out[24] = '\0';
+}
+
+// ---- loading -----------------------------------------------------------------------------------
+
+static void on_progress(void *arg, const char *stage, uint64_t done, uint64_t total)
+{
+    struct server *sv = arg;
+    atomic_store_explicit(&sv->load_total, total, memory_order_relaxed);
+    atomic_store_explicit(&sv->load_done, done, memory_order_relaxed);
+    if (sv->s.progress != NULL) sv->s.progress(sv->s.progress_arg, stage, done, total);
+}
+
+static void *load(void *arg)
+{
+    struct server *sv = arg;
+    struct engine *en = NULL;
+    sv->es.progress = on_progress;
+    sv->es.progress_arg = sv;
+    int next = SERVER_FAILED;
+    if (engine_open(&en, &sv->es, &sv->load_error)) {
+        engine_set_sampling(en, &sv->s.sampling);
+        sv->engine = en;
+        sv->model_name = sv->s.alias != NULL ? str_from(sv->s.alias) : engine_info(en)->model_name;
+        next = SERVER_READY;
+    }
+    int expected = SERVER_LOADING; // it may be closing already
+    atomic_compare_exchange_strong_explicit(&sv->state, &expected, next, memory_order_acq_rel,
+                                            memory_order_acquire);
+    event_signal(&sv->loaded);
+    return NULL;
+}
+
+// ---- opening -----------------------------------------------------------------------------------
+
+static void fill_defaults(struct serve_settings *s)
+{
+    if (s->host == NULL) s->host = "127.0.0.1";
+    if (s->max_body_bytes == 0) s->max_body_bytes = 32u << 20;
+    if (s->max_connections == 0) s->max_connections = 1024;
+}
+
+static bool parse_kwargs(struct server *sv, struct err *e)
+{
+    struct value v;
+    if (sv->s.template_kwargs.n == 0) return true;
+    if (!value_parse(&v, &sv->arena, sv->s.template_kwargs, e))
+        return err_prefix(e, "--chat-template-kwargs: ");
+    if (v.kind != VALUE_DICT)
+        return err_set(e, ERR_INPUT, "--chat-template-kwargs must be a JSON object, not %s",
+                       value_kind_name(v.kind));
+    sv->template_kwargs = v;
+    return true;
+}
+
+static bool open_listener(struct server *sv, struct err *e)
+{
+    const struct serve_settings *s = &sv->s;
+    if (s->unix_socket != NULL) return listener_open_unix(&sv->listener, s->unix_socket, e);
+    if (!listener_open_tcp(&sv->listener, s->host, s->port, e)) return false;
+    if (sv->listener.loopback || s->n_keys > 0 || s->allow_public) return true;
+    return err_set(e, ERR_INPUT,
+                   "--host %s lets other machines in without a key; add --api-key-file FILE, or "
+                   "--allow-public-without-key if that is meant",
+                   s->host);
+}
+
+static bool start(struct server *sv, struct err *e)
+{
+    if (!event_open(&sv->stop, e) || !event_open(&sv->loaded, e)) return false;
+    if (!parse_kwargs(sv, e) || !open_listener(sv, e) || !http_open(sv, e)) return false;
+    int rc = pthread_create(&sv->loader, NULL, load, sv);
+    if (rc == 0) return true;
+    http_quiesce(sv);
+    http_close(sv);
+    return err_set(e, ERR_IO, "cannot start a thread: %s", strerror(rc));
+}
+
+static void release(struct server *sv)
+{
+    listener_close(&sv->listener);
+    event_close(&sv->stop);
+    event_close(&sv->loaded);
+    arena_free(&sv->arena);
+    connections_deinit(&sv->connections);
+    free(sv);
+}
+
+bool server_open(struct server **out, const struct serve_settings *s,
+                 const struct engine_settings *es, struct err *e)
+{
+    struct server *sv = calloc(1, sizeof *sv);
+    if (sv == NULL) return err_set(e, ERR_MEMORY, "no memory for the server");
+    sv->s = *s;
+    sv->es = *es;
+    fill_defaults(&sv->s);
+    connections_init(&sv->connections);
+    sv->start_ns = clock_ns();
+    atomic_store_explicit(&sv->last_ns, sv->start_ns, memory_order_relaxed);
+    if (getrandom(&sv->id_seed, sizeof sv->id_seed, 0) != (ssize_t)sizeof sv->id_seed)
+        sv->id_seed = sv->start_ns;
+    if (!start(sv, e)) {
+        release(sv);
+        return false;
+    }
+    log_info("serve", "listening url=%s keys=%zu", sv->listener.url, sv->s.n_keys);
+    *out = sv;
+    return true;
+}
+
+uint16_t server_port(const struct server *sv)
+{
+    return sv->listener.port;
+}
+int server_fd(const struct server *sv)
+{
+    return sv->loaded.fd;
+}
+
+bool server_tick(struct server *sv, struct err *e)
+{
+    uint64_t now = clock_ns();
+    enum server_state state = server_state(sv);
+    size_t n = connections_reap(&sv->connections, now);
+    if (n > 0) log_debug("serve", "closed connections=%zu because their time was over", n);
+    if (state == SERVER_FAILED) return err_set(e, sv->load_error.code, "%s", sv->load_error.msg);
+    uint64_t last = atomic_load_explicit(&sv->last_ns, memory_order_relaxed);
+    bool busy = atomic_load_explicit(&sv->active, memory_order_relaxed) > 0;
+    if (sv->s.idle_exit_s == 0 || busy || state == SERVER_LOADING) return true;
+    return now < last + sv->s.idle_exit_s * 1000000000ull;
+}
+
+// ---- closing -----------------------------------------------------------------------------------
+
+static void drain(const struct server *sv)
+{
+    uint64_t start = clock_ns();
+    while (atomic_load_explicit(&sv->active, memory_order_relaxed) > 0 &&
+           clock_ms_since(start) < DRAIN_MS)
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+static bool join_loader(struct server *sv)
+{
+    struct timespec limit;
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += LOADER_WAIT_S;
+    return pthread_timedjoin_np(sv->loader, NULL, &limit) == 0;
+}
+
+void server_close(struct server *sv)
+{
+    if (sv == NULL) return;
+    uint64_t begun = clock_ns();
+    atomic_store_explicit(&sv->state, SERVER_CLOSING, memory_order_release);
+    http_quiesce(sv);
+    event_signal(&sv->stop); // every waiting answer ends
+    drain(sv);
+    http_close(sv);
+    bool loaded = join_loader(sv);
+    if (loaded) {
+        engine_close(sv->engine);
+        release(sv);
+    } // otherwise the loader still uses it: it stays until the process ends
+    log_info("serve", "stopped after_ms=%.0f", clock_ms_since(begun));
+}
+
+static int open_signals(struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); // inherited by every thread started later
+    signal(SIGPIPE, SIG_IGN);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    if (fd < 0) err_errno(e, ERR_IO, "cannot wait for signals");
+    return fd;
+}
+
+// A second signal while closing ends the process at once.
+static void unblock_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    struct timespec zero = {0};
+    while (sigtimedwait(&set, NULL, &zero) > 0) {
+    } // the one that was handled
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void log_ready(const struct server *sv)
+{
+    const struct engine_info *i = engine_info(sv->engine);
+    log_info("serve",
+             "ready model=%.*s ctx=%u parallel=%u page_tokens=%u pages=%u kv_mb=%llu "
+             "device=%.*s load_ms=%.0f url=%s",
+             (int)sv->model_name.n, sv->model_name.p, i->n_ctx, i->n_parallel, i->page_tokens,
+             i->n_pages, (unsigned long long)(i->kv_bytes >> 20), (int)i->device.n, i->device.p,
+             clock_ms_since(sv->start_ns), sv->listener.url);
+}
+
+static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
+{
+    bool announced = false;
+    for (;;) {
+        struct pollfd p[] = {{.fd = signal_fd, .events = POLLIN},
+                             {.fd = announced ? -1 : server_fd(sv), .events = POLLIN}};
+        int n = poll(p, 2, 1000);
+        if (n > 0 && p[0].revents != 0) return true;
+        if (!announced && server_state(sv) == SERVER_READY) {
+            announced = true;
+            log_ready(sv);
+        }
+        if (!server_tick(sv, e)) return e->code == ERR_NONE;
+    }
+}
+
+bool serve_run(const struct serve_settings *s, const struct engine_settings *es, struct err *e)
+{
+    struct server *sv = NULL;
+    struct err local = {0};
+    int signal_fd = open_signals(e);
+    if (signal_fd < 0) return false;
+    bool ok = server_open(&sv, s, es, e);
+    if (ok) {
+        ok = serve_until_signal(sv, signal_fd, &local);
+        if (!ok && e != NULL) *e = local;
+        unblock_signals();
+        server_close(sv);
+    }
+    close(signal_fd);
+    return ok;
+}

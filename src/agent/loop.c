@@ -1,0 +1,427 @@
+// The conversation is kept as the JSON text that is sent, appended to and never rewritten, so that each
+// request begins with the bytes of the one before and the server finds its prefix.
+#include "agent/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+
+enum { SAME_FAILURES_MAX = 2 }; // the same call may fail this often; then the run is cut
+
+struct loop {
+    const struct run_settings *s;
+    struct run_result *out;
+    struct http_client *server;
+    struct buf messages; // "[{...},{...}" without the closing bracket
+    bool reconnected;
+};
+
+const char *run_outcome_name(enum run_outcome o)
+{
+    static const char *const names[RUN_OUTCOMES] = {"done", "failed", "timeout", "cancelled",
+                                                    "no_server"};
+    return names[o];
+}
+
+// 0 done, 1 task failed, 3 no server, 124 timeout. A full or loading server is none that could serve.
+int run_exit_code(const struct run_result *r)
+{
+    switch (r->outcome) {
+    case RUN_DONE: return 0;
+    case RUN_TIMEOUT: return 124;
+    case RUN_NO_SERVER: return 3;
+    default: return 1;
+    }
+}
+
+void run_id_make(char *out, size_t size)
+{
+    struct {
+        uint64_t ns;
+        int64_t s;
+        pid_t pid;
+    } seed;
+    memset(&seed, 0, sizeof seed);
+    seed.ns = clock_ns();
+    seed.s = clock_unix();
+    seed.pid = getpid();
+    time_t now = (time_t)seed.s;
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    size_t n = strftime(out, size, "%Y%m%d-%H%M%S-", &tm);
+    snprintf(out + n, size - n, "%08x", (unsigned)hash64(&seed, sizeof seed, 0));
+}
+
+// ---- messages -------------------------------------------------------------------------------
+
+static void put_message(struct buf *b, const char *role, struct str content)
+{
+    buf_printf(b, "%s{\"role\":\"%s\",\"content\":", b->n > 1 ? "," : "", role);
+    buf_json(b, content);
+}
+
+// What changes with every run stands behind the task, at the very end of the prompt's shared part.
+static void put_task(struct loop *l)
+{
+    struct buf text = {0};
+    char when[40];
+    time_t now = (time_t)clock_unix();
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(when, sizeof when, "%a %Y-%m-%d %H:%M UTC", &tm);
+    buf_str(&text, l->s->task);
+    buf_printf(&text, "\n\nRuntime: date=%s | run=%s", when, l->out->id);
+    put_message(&l->messages, "user", buf_view(&text));
+    buf_c(&l->messages, '}');
+    l->messages.failed |= text.failed;
+    buf_free(&text);
+}
+
+static void put_answer(struct buf *b, const struct chat_reply *r)
+{
+    put_message(b, "assistant", buf_view(&r->content));
+    if (r->reasoning.n > 0) {
+        buf_z(b, ",\"reasoning_content\":");
+        buf_json(b, buf_view(&r->reasoning));
+    }
+    for (size_t i = 0; i < r->n_calls; i++) {
+        const struct chat_call *call = &r->calls[i];
+        buf_z(b, i == 0 ? ",\"tool_calls\":[{\"id\":" : ",{\"id\":");
+        buf_json(b, buf_view(&call->id));
+        buf_z(b, ",\"type\":\"function\",\"function\":{\"name\":");
+        buf_json(b, buf_view(&call->name));
+        buf_z(b, ",\"arguments\":");
+        buf_json(b, buf_view(&call->arguments));
+        buf_z(b, "}}");
+    }
+    buf_z(b, r->n_calls > 0 ? "]}" : "}");
+}
+
+static void put_result(struct buf *b, const struct chat_call *call, struct str text)
+{
+    put_message(b, "tool", text);
+    buf_z(b, ",\"tool_call_id\":");
+    buf_json(b, buf_view(&call->id));
+    buf_c(b, '}');
+}
+
+static void put_request(const struct loop *l, struct buf *body)
+{
+    const struct run_settings *s = l->s;
+    buf_z(body, "{\"model\":");
+    buf_json(body, str_from(s->model != NULL ? s->model : "default"));
+    buf_z(body, ",\"messages\":");
+    buf_str(body, buf_view(&l->messages));
+    buf_z(body, "],\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    if (s->tools.n > 0) {
+        buf_z(body, ",\"tools\":");
+        tools_json(&s->tools, body);
+    }
+    buf_printf(body, ",\"max_tokens\":%u", s->max_tokens);
+    if (s->has_temperature) buf_printf(body, ",\"temperature\":%g", (double)s->temperature);
+    if (s->thinking >= 0)
+        buf_printf(body, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
+                   s->thinking ? "true" : "false");
+    buf_c(body, '}');
+}
+
+// ---- endings --------------------------------------------------------------------------------
+
+static enum run_outcome outcome_of(enum err_code code)
+{
+    switch (code) {
+    case ERR_TIMEOUT: return RUN_TIMEOUT;
+    case ERR_CANCELLED: return RUN_CANCELLED;
+    case ERR_NO_SERVER:
+    case ERR_AUTH:
+    case ERR_FULL:
+    case ERR_LOADING:
+    case ERR_SHUTDOWN: return RUN_NO_SERVER;
+    default: return RUN_FAILED;
+    }
+}
+
+static bool end_with(struct loop *l, const struct err *e)
+{
+    l->out->error = *e;
+    l->out->outcome = outcome_of(e->code);
+    return false;
+}
+
+static void set_stage(struct loop *l, const char *stage)
+{
+    buf_clear(&l->out->stage);
+    buf_z(&l->out->stage, stage);
+}
+
+static bool check_time(struct loop *l)
+{
+    struct err e = {0};
+    if (l->s->cancel != NULL && atomic_load(l->s->cancel) != 0)
+        err_set(&e, ERR_CANCELLED, "cancelled (in %s)", buf_cstr(&l->out->stage));
+    else if (l->s->deadline_ns != 0 && clock_ns() >= l->s->deadline_ns)
+        err_set(&e, ERR_TIMEOUT, "out of time after %g s (in %s)", l->s->timeout_s,
+                buf_cstr(&l->out->stage));
+    return e.code == ERR_NONE || end_with(l, &e);
+}
+
+// ---- one request ----------------------------------------------------------------------------
+
+static bool record_turn(struct loop *l, const struct chat_reply *r, const struct chat_status *st,
+                        const struct chat_times *t, struct err *e)
+{
+    struct run_turn *p = realloc(l->out->turns, (l->out->n_turns + 1) * sizeof *p);
+    if (p == NULL) return err_set(e, ERR_MEMORY, "no memory for the record");
+    l->out->turns = p;
+    p[l->out->n_turns++] = (struct run_turn){
+        // Without usage (broken off): what the server said of its progress.
+        .prompt_tokens = r->usage.known ? r->usage.prompt_tokens : st->progress.total,
+        .cached_tokens = r->usage.known ? r->usage.cached_tokens : st->progress.cached,
+        .completion_tokens = r->usage.known ? r->usage.completion_tokens : r->n_deltas,
+        .ttft_ms = t->ttft_ms,
+        .gen_tps = t->gen_tps,
+        .total_ms = t->total_ms};
+    return true;
+}
+
+static bool send_once(struct loop *l, struct str body, struct chat_reply *reply, struct err *e)
+{
+    struct chat_status status;
+    struct chat_times times;
+    struct chat_ask ask = {.body = body,
+                           .deadline_ns = l->s->deadline_ns,
+                           .cancel = l->s->cancel,
+                           .on_status = l->s->view.on_status,
+                           .on_content = l->s->view.on_content,
+                           .arg = l->s->view.arg};
+    bool ok = chat_client_ask(l->server, &ask, reply, &status, &times, e);
+    buf_clear(&l->out->stage);
+    chat_status_print(&status, &l->out->stage);
+    if (status.stage == CHAT_SENT && !ok && e->code == ERR_NO_SERVER) return false;
+    return record_turn(l, reply, &status, &times, e) && ok;
+}
+
+static bool ask_model(struct loop *l, struct chat_reply *reply, struct err *e)
+{
+    struct buf body = {0};
+    put_request(l, &body);
+    bool ok = !body.failed && !l->messages.failed;
+    if (!ok) err_set(e, ERR_MEMORY, "no memory for the request");
+    ok = ok && send_once(l, buf_view(&body), reply, e);
+    if (!ok && e->code == ERR_NO_SERVER && l->s->reconnect != NULL && !l->reconnected) {
+        struct err second = {0};
+        l->reconnected = true;
+        struct http_client *server = l->s->reconnect(l->s->reconnect_arg, &second);
+        *e = second;
+        if (server != NULL) {
+            l->server = server;
+            ok = send_once(l, buf_view(&body), reply, e);
+        }
+    }
+    buf_free(&body);
+    return ok;
+}
+
+// ---- tools ----------------------------------------------------------------------------------
+
+static struct run_call *new_call(struct loop *l, const struct chat_call *call)
+{
+    struct run_call *p = realloc(l->out->calls, (l->out->n_calls + 1) * sizeof *p);
+    if (p == NULL) return NULL;
+    l->out->calls = p;
+    p += l->out->n_calls++;
+    *p = (struct run_call){0};
+    buf_str(&p->name, buf_view(&call->name));
+    buf_str(&p->arguments, buf_view(&call->arguments));
+    return p;
+}
+
+static size_t count_same_failures(const struct loop *l, const struct chat_call *call)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->out->n_calls; i++) {
+        const struct run_call *c = &l->out->calls[i];
+        n += c->failed && str_eq(buf_view(&c->name), buf_view(&call->name)) &&
+             str_eq(buf_view(&c->arguments), buf_view(&call->arguments));
+    }
+    return n;
+}
+
+static void refuse(struct tool_result *r, const char *text)
+{
+    r->refused = r->could_not_run = r->failed = true;
+    buf_printf(&r->text, "Error: %s", text);
+}
+
+static bool run_tool(struct loop *l, const struct chat_call *call, struct tool_result *r,
+                     struct err *e)
+{
+    const struct tool *tool = tools_find(&l->s->tools, buf_view(&call->name));
+    struct tool_limits limits = {.cancel = l->s->cancel};
+    struct buf text = {0};
+    json_error_t where;
+    bool ok = true;
+    if (l->s->deadline_ns != 0) {
+        uint64_t now = clock_ns(), end = l->s->deadline_ns;
+        limits.timeout_ms = end > now ? (uint32_t)((end - now) / 1000000) + 1 : 1;
+    }
+    struct str source = str_trim(buf_view(&call->arguments));
+    json_t *args = json_loadb(source.p, source.n, JSON_ALLOW_NUL, &where);
+    if (tool == NULL) {
+        buf_printf(&text, "there is no tool \"%.*s\"; there is:",
+                   (int)(call->name.n < 60 ? call->name.n : 60), buf_view(&call->name).p);
+        for (size_t i = 0; i < l->s->tools.n; i++)
+            buf_printf(&text, " %s", l->s->tools.list[i].name);
+        refuse(r, buf_cstr(&text));
+    } else if (!json_is_object(args)) {
+        buf_printf(&text, "the arguments are no JSON object%s%.100s", args == NULL ? ": " : "",
+                   args == NULL ? where.text : "");
+        refuse(r, buf_cstr(&text));
+    } else {
+        ok = tool->run(tool->arg, args, &limits, r, e);
+    }
+    json_decref(args);
+    buf_free(&text);
+    return ok;
+}
+
+static bool do_call(struct loop *l, struct chat_call *call, struct err *e)
+{
+    struct tool_result r = {0};
+    if (call->arguments.n == 0) buf_z(&call->arguments, "{}");
+    if (call->id.n == 0) buf_printf(&call->id, "call_%zu", l->out->n_calls);
+    buf_clear(&l->out->stage);
+    buf_printf(&l->out->stage, "tool %.*s: %.*s", (int)(call->name.n < 60 ? call->name.n : 60),
+               buf_view(&call->name).p, (int)(call->arguments.n < 120 ? call->arguments.n : 120),
+               buf_view(&call->arguments).p);
+    if (count_same_failures(l, call) >= SAME_FAILURES_MAX)
+        return err_set(e, ERR_INTERNAL, "the same call failed %d times and came again (%.200s)",
+                       SAME_FAILURES_MAX, buf_cstr(&l->out->stage));
+    if (l->s->view.on_call != NULL)
+        l->s->view.on_call(l->s->view.arg, buf_view(&call->name), buf_view(&call->arguments));
+    struct run_call *record = new_call(l, call);
+    if (record == NULL) return err_set(e, ERR_MEMORY, "no memory for the record");
+    bool ok = run_tool(l, call, &r, e);
+    record->refused = r.refused;
+    record->could_not_run = r.could_not_run;
+    record->failed = r.failed;
+    record->has_exit_code = r.has_exit_code;
+    record->exit_code = r.exit_code;
+    record->n_strays = r.n_strays;
+    record->ms = r.ms;
+    buf_str(&record->detail, buf_view(&r.detail));
+    buf_str(&record->output, buf_view(&r.text));
+    if (ok && l->s->view.on_result != NULL) l->s->view.on_result(l->s->view.arg, record);
+    tool_result_free(&r);
+    return ok;
+}
+
+// The assistant's message is put when its calls are done, because they get their ids there; it stands
+// before the results, also when the run ends in between.
+static bool do_calls(struct loop *l, struct chat_reply *reply, struct err *e)
+{
+    size_t first = l->out->n_calls;
+    bool ok = true;
+    for (size_t i = 0; ok && i < reply->n_calls; i++)
+        ok = do_call(l, &reply->calls[i], e) && check_time(l);
+    put_answer(&l->messages, reply);
+    for (size_t i = first; i < l->out->n_calls; i++)
+        put_result(&l->messages, &reply->calls[i - first], buf_view(&l->out->calls[i].output));
+    return ok;
+}
+
+// ---- the run --------------------------------------------------------------------------------
+
+// A final answer: is the task done with it? A command's exit code is a finding, not a failure of the
+// task; but when none of the last calls could run at all, there is nothing that the answer rests on.
+static void judge_answer(struct loop *l, const struct chat_reply *reply, size_t n_last_calls)
+{
+    struct err e = {0};
+    struct run_result *out = l->out;
+    bool any_ran = n_last_calls == 0;
+    for (size_t i = out->n_calls - n_last_calls; i < out->n_calls; i++)
+        any_ran = any_ran || !out->calls[i].could_not_run;
+    if (str_eq(buf_view(&reply->finish), STR("length")))
+        err_set(&e, ERR_TOO_LONG, "the answer was cut off at %u tokens", l->s->max_tokens);
+    else if (str_trim(buf_view(&reply->content)).n == 0)
+        err_set(&e, ERR_INTERNAL, "the model gave no answer (%llu tokens generated)",
+                (unsigned long long)reply->usage.completion_tokens);
+    else if (!any_ran)
+        err_set(&e, ERR_INTERNAL, "the last tool call could not run: %.300s",
+                buf_cstr(&out->calls[out->n_calls - 1].output));
+    if (e.code != ERR_NONE)
+        end_with(l, &e);
+    else
+        out->outcome = RUN_DONE;
+}
+
+// One answer of the model and what follows from it. False when the run is over.
+static bool take_turn(struct loop *l, size_t *n_last_calls)
+{
+    struct chat_reply reply = {0};
+    struct err e = {0};
+    bool go_on = false;
+    if (!ask_model(l, &reply, &e)) {
+        buf_clear(&l->out->report);
+        buf_str(&l->out->report, str_trim(buf_view(&reply.content)));
+        end_with(l, &e);
+    } else if (reply.n_calls > 0 && !str_eq(buf_view(&reply.finish), STR("length"))) {
+        *n_last_calls = reply.n_calls;
+        go_on = do_calls(l, &reply, &e);
+        if (e.code != ERR_NONE) end_with(l, &e);
+    } else {
+        buf_str(&l->out->report, str_trim(buf_view(&reply.content)));
+        put_answer(&l->messages, &reply);
+        judge_answer(l, &reply, *n_last_calls);
+    }
+    chat_reply_free(&reply);
+    return go_on;
+}
+
+void run_loop(const struct run_settings *s, struct run_result *out)
+{
+    struct loop l = {.s = s, .out = out, .server = s->server};
+    uint64_t start_ns = clock_ns();
+    size_t n_last_calls = 0;
+    *out = (struct run_result){.outcome = RUN_FAILED};
+    snprintf(out->id, sizeof out->id, "%s", s->id);
+    set_stage(&l, "request");
+    buf_c(&l.messages, '[');
+    put_message(&l.messages, "system", s->bootstrap);
+    buf_c(&l.messages, '}');
+    put_task(&l);
+    for (uint32_t turn = 0; check_time(&l); turn++) {
+        if (turn == s->max_turns) {
+            struct err e = {0};
+            err_set(&e, ERR_INTERNAL, "no report after %u turns (in %s)", s->max_turns,
+                    buf_cstr(&out->stage));
+            end_with(&l, &e);
+            break;
+        }
+        if (!take_turn(&l, &n_last_calls)) break;
+    }
+    buf_c(&l.messages, ']');
+    out->messages = l.messages;
+    out->total_ms = clock_ms_since(start_ns);
+}
+
+void run_result_free(struct run_result *r)
+{
+    for (size_t i = 0; i < r->n_calls; i++) {
+        buf_free(&r->calls[i].name);
+        buf_free(&r->calls[i].arguments);
+        buf_free(&r->calls[i].detail);
+        buf_free(&r->calls[i].output);
+    }
+    free(r->calls);
+    free(r->turns);
+    buf_free(&r->stage);
+    buf_free(&r->report);
+    buf_free(&r->messages);
+    *r = (struct run_result){0};
+}

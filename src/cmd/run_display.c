@@ -1,0 +1,158 @@
+// The progress line is drawn at most ten times a second and always cleared before anything else is
+// written, so that it never mixes with the answer.
+#include "cmd/run_display.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum { BAR_CELLS = 24, DRAW_EVERY_MS = 100, LINE_BYTES = 200 };
+
+void run_display_init(struct run_display *d, bool quiet, bool json)
+{
+    *d = (struct run_display){.line = !quiet && isatty(STDERR_FILENO) != 0,
+                              .stream = !quiet && !json && isatty(STDOUT_FILENO) != 0,
+                              .at_line_start = true};
+}
+
+static void clear_line(struct run_display *d)
+{
+    if (!d->shown) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+    d->shown = false;
+}
+
+static void draw(struct run_display *d, const char *text, bool at_once)
+{
+    if (!d->line || (!at_once && d->shown && clock_ms_since(d->last_ns) < DRAW_EVERY_MS)) return;
+    fprintf(stderr, "\r\033[K%s", text);
+    fflush(stderr);
+    d->shown = true;
+    d->last_ns = clock_ns();
+}
+
+void run_display_wait(void *arg, struct str what)
+{
+    char text[LINE_BYTES];
+    snprintf(text, sizeof text, "server: %.*s", (int)(what.n < 150 ? what.n : 150), what.p);
+    draw(arg, text, false);
+}
+
+// "prefill [######..................] 4096/15120  210 tokens/s  52 s left"
+static void prefill_text(const struct chat_progress *p, char *out, size_t size)
+{
+    char bar[BAR_CELLS + 1];
+    uint64_t done = p->processed < p->total ? p->processed : p->total;
+    size_t cells = p->total > 0 ? (size_t)(done * BAR_CELLS / p->total) : 0;
+    for (size_t i = 0; i < BAR_CELLS; i++) bar[i] = i < cells ? '#' : '.';
+    bar[BAR_CELLS] = '\0';
+    int n = snprintf(out, size, "prefill [%s] %llu/%llu", bar, (unsigned long long)p->processed,
+                     (unsigned long long)p->total);
+    double rate = p->time_ms > 0 ? (double)(p->processed - p->cached) * 1000.0 / p->time_ms : 0;
+    if (p->processed <= p->cached || rate <= 0 || n < 0 || (size_t)n >= size) return;
+    double left_s = p->eta_ms >= 0 ? p->eta_ms / 1000 : (double)(p->total - done) / rate;
+    snprintf(out + n, size - (size_t)n, "  %.0f tokens/s  %.0f s left", rate, left_s);
+}
+
+static void on_status(void *arg, const struct chat_status *s)
+{
+    struct run_display *d = arg;
+    char text[LINE_BYTES];
+    if (s->retry_in_ms > 0)
+        snprintf(text, sizeof text, "the server is busy; again in %u s",
+                 (s->retry_in_ms + 999) / 1000);
+    else if (s->stage == CHAT_PREFILL)
+        prefill_text(&s->progress, text, sizeof text);
+    else if (s->stage == CHAT_GENERATE)
+        snprintf(text, sizeof text, "generating: %llu tokens", (unsigned long long)s->n_deltas);
+    else
+        snprintf(text, sizeof text, "waiting: %.0f s", s->elapsed_ms / 1000);
+    bool streaming = s->stage >= CHAT_GENERATE && d->streamed && !d->at_line_start;
+    if (!streaming && s->elapsed_ms >= DRAW_EVERY_MS) draw(d, text, false);
+}
+
+static void on_content(void *arg, struct str text)
+{
+    struct run_display *d = arg;
+    if (!d->stream || text.n == 0) return;
+    clear_line(d);
+    fwrite(text.p, 1, text.n, stdout);
+    fflush(stdout);
+    d->streamed = true;
+    d->at_line_start = text.p[text.n - 1] == '\n';
+}
+
+static void new_line(struct run_display *d)
+{
+    clear_line(d);
+    if (!d->at_line_start) fputc('\n', stdout);
+    fflush(stdout);
+    d->at_line_start = true;
+}
+
+static void on_call(void *arg, struct str name, struct str arguments)
+{
+    struct run_display *d = arg;
+    char text[LINE_BYTES];
+    new_line(d);
+    d->streamed = false; // what was said before a call is not the report
+    snprintf(text, sizeof text, "%.*s %.*s", (int)(name.n < 40 ? name.n : 40), name.p,
+             (int)(arguments.n < 120 ? arguments.n : 120), arguments.p);
+    draw(d, text, true);
+}
+
+static void on_result(void *arg, const struct run_call *c)
+{
+    struct run_display *d = arg;
+    if (!d->line) return;
+    clear_line(d);
+    struct str what = buf_view(c->detail.n > 0 ? &c->detail : &c->arguments);
+    fprintf(stderr, "%s: %.*s -> ", c->name.n > 0 ? c->name.p : "?",
+            (int)(what.n < 120 ? what.n : 120), what.p);
+    if (c->has_exit_code)
+        fprintf(stderr, "exit code %d, %.0f ms\n", c->exit_code, c->ms);
+    else
+        fprintf(stderr, "%.*s\n", (int)(c->output.n < 200 ? c->output.n : 200),
+                buf_view(&c->output).p);
+}
+
+struct run_view run_display_view(struct run_display *d)
+{
+    return (struct run_view){.arg = d,
+                             .on_status = on_status,
+                             .on_content = on_content,
+                             .on_call = on_call,
+                             .on_result = on_result};
+}
+
+static void sum_up(const struct run_result *r)
+{
+    fprintf(stderr, "%s after %.1f s in %.*s", run_outcome_name(r->outcome), r->total_ms / 1000,
+            (int)(r->stage.n < 200 ? r->stage.n : 200), buf_view(&r->stage).p);
+    if (r->n_turns > 0) {
+        const struct run_turn *t = &r->turns[0];
+        fprintf(stderr, ": %llu prompt tokens (%llu cached)", (unsigned long long)t->prompt_tokens,
+                (unsigned long long)t->cached_tokens);
+        if (t->ttft_ms >= 0) fprintf(stderr, ", first token after %.2f s", t->ttft_ms / 1000);
+        if (r->turns[r->n_turns - 1].gen_tps > 0)
+            fprintf(stderr, ", %.0f tokens/s", r->turns[r->n_turns - 1].gen_tps);
+    }
+    if (r->n_calls > 0)
+        fprintf(stderr, ", %zu tool call%s", r->n_calls, r->n_calls == 1 ? "" : "s");
+    fputc('\n', stderr);
+}
+
+void run_display_end(struct run_display *d, const struct run_result *r, bool quiet)
+{
+    new_line(d);
+    if (!d->streamed && r->report.n > 0) {
+        fwrite(r->report.p, 1, r->report.n, stdout);
+        fputc('\n', stdout);
+    }
+    fflush(stdout);
+    if (r->error.code != ERR_NONE) fprintf(stderr, "submind run: %s\n", r->error.msg);
+    if (!quiet) sum_up(r);
+}

@@ -11,6 +11,7 @@ static const struct {
 } commands[] = {
     {"serve", cmd_serve, "serve a model over the OpenAI API"},
     {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
+    {"bench", cmd_bench, "measure a server on the workload that matters"},
     {"inspect", cmd_inspect, "tokens, prompts, logits, metadata: what the server would see"},
 };
 

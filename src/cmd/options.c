@@ -210,3 +210,37 @@ void options_sampling(const struct settings *s, struct sampling *out)
         .repeat_penalty = s->repeat_penalty,
     };
 }
+
+static struct str setting_text(const struct settings *s, const struct setting *t, struct arena *a)
+{
+    const char *p = (const char *)s + t->offset;
+    struct buf b = {0};
+    switch (t->type) {
+    case SETTING_STR: buf_z(&b, *(const char *const *)(const void *)p); break;
+    case SETTING_U32: buf_printf(&b, "%u", *(const uint32_t *)(const void *)p); break;
+    case SETTING_F32: buf_printf(&b, "%.9g", (double)*(const float *)(const void *)p); break;
+    case SETTING_SIZE: buf_printf(&b, "%zu", *(const size_t *)(const void *)p); break;
+    case SETTING_FLAG: break;
+    }
+    struct str text = b.failed ? (struct str){NULL, 0} : arena_str(a, buf_view(&b));
+    buf_free(&b);
+    return text;
+}
+
+bool options_engine_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
+                          size_t max)
+{
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        const struct setting *t = &settings_table[i];
+        if (t->commands != C_ENGINE || !*((const bool *)(const void *)s + t->given_offset))
+            continue;
+        struct buf flag = {0};
+        buf_printf(&flag, "--%s", t->name);
+        struct str name = arena_str(a, buf_view(&flag)), text = setting_text(s, t, a);
+        buf_free(&flag);
+        if (name.p == NULL || text.p == NULL || *n + 2 > max) return false;
+        argv[(*n)++] = name.p;
+        argv[(*n)++] = text.p;
+    }
+    return true;
+}

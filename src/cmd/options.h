@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/err.h"
 #include "engine/engine.h"
 
@@ -50,3 +51,7 @@ bool options_size(const char *text, size_t *out);
 bool options_engine(const struct settings *s, struct engine_settings *out, struct err *e);
 // The sampling flags that were given.
 void options_sampling(const struct settings *s, struct sampling *out);
+// The engine's flags that were given, as words for another submind's command line ("--ctx", "4096", ...):
+// appends to argv[*n] up to max words; the texts live in `a`. false: no memory or no room.
+bool options_engine_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
+                          size_t max);

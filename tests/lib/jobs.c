@@ -1,0 +1,156 @@
+// A rig around the engine loop; see jobs.h.
+#include "lib/jobs.h"
+
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+void rig_open(struct rig *r, const struct rig_settings *s)
+{
+    log_set_level(LOG_ERROR);
+    const uint32_t n_pages = s->n_pages > 0 ? s->n_pages : 512;
+    const uint32_t page_tokens = s->page_tokens > 0 ? s->page_tokens : 4;
+    r->net = fake_net_open(n_pages, page_tokens);
+    const struct loop_settings ls = {
+        .net = r->net,
+        .tok = s->tok,
+        .n_vocab = FAKE_VOCAB,
+        .n_ctx = s->n_ctx > 0 ? s->n_ctx : 1024,
+        .n_pages = n_pages,
+        .page_tokens = page_tokens,
+        .n_parallel = s->n_parallel > 0 ? s->n_parallel : 8,
+        .n_queue = s->n_queue > 0 ? s->n_queue : 64,
+        .max_rows = 128,
+        .prefill_rows = s->prefill_rows > 0 ? s->prefill_rows : 64,
+        .step_ms = 100,
+        .alone_ms = 1000,
+    };
+    struct err e = {0};
+    if (!loop_open(&r->loop, &ls, &e)) fail_msg("%s", e.msg);
+}
+
+void rig_close(struct rig *r)
+{
+    loop_stop(r->loop);
+    assert_int_equal(r->loop->n_live, 0);
+    assert_int_equal(r->loop->pool.n_free + r->loop->tree.n_nodes, r->loop->pool.n_pages);
+    assert_int_equal(r->loop->tree.n_idle, r->loop->tree.n_nodes);
+    loop_close(r->loop);
+    assert_int_equal(atomic_load(&r->net->n_wrong), 0);
+    fake_net_close(r->net);
+}
+
+struct job greedy_job(const int32_t *ids, size_t n_ids, uint32_t max_tokens)
+{
+    return (struct job){.ids = ids,
+                        .n_ids = n_ids,
+                        .max_tokens = max_tokens,
+                        .sampling = {.temperature = 0, .top_p = 1, .repeat_penalty = 1}};
+}
+
+struct stream *rig_submit(struct rig *r, const struct job *job)
+{
+    struct stream *s = NULL;
+    struct err e = {0};
+    if (!loop_submit(r->loop, job, NULL, &s, &e)) fail_msg("submit: %s", e.msg);
+    return s;
+}
+
+struct outcome outcome_wait(struct stream *s)
+{
+    struct outcome o = {0};
+    struct stream_event event = {.kind = EVENT_TOKEN};
+    const uint64_t start = clock_ns();
+    uint32_t cap = 0;
+    while (event.kind != EVENT_END) {
+        struct pollfd p = {.fd = stream_fd(s), .events = POLLIN};
+        poll(&p, 1, 1000);
+        while (stream_next(s, &event)) {
+            if (event.kind == EVENT_END) break;
+            if (o.n == cap) {
+                cap = cap == 0 ? 64 : cap * 2;
+                o.ids = realloc(o.ids, cap * sizeof *o.ids);
+                assert_non_null(o.ids);
+            }
+            o.ids[o.n++] = event.id;
+        }
+        if (clock_ms_since(start) > 60000) fail_msg("a stream has no end after 60 s");
+    }
+    o.finish = event.finish;
+    o.error = event.error;
+    stream_status(s, &o.status);
+    stream_close(s);
+    return o;
+}
+
+void outcome_free(struct outcome *o)
+{
+    free(o->ids);
+    *o = (struct outcome){0};
+}
+
+struct outcome rig_run(struct rig *r, const struct job *job)
+{
+    return outcome_wait(rig_submit(r, job));
+}
+
+static void nap(void)
+{
+    const struct timespec t = {.tv_nsec = 200000};
+    nanosleep(&t, NULL);
+}
+
+void wait_stage(const struct stream *s, enum stream_stage stage)
+{
+    const uint64_t start = clock_ns();
+    for (;;) {
+        struct stream_status status;
+        stream_status(s, &status);
+        if (status.stage == stage) return;
+        if (clock_ms_since(start) > 20000)
+            fail_msg("stage is %d, not %d after 20 s", status.stage, stage);
+        nap();
+    }
+}
+
+void wait_steps(const struct net *n, uint32_t n_steps)
+{
+    const uint64_t start = clock_ns();
+    while (atomic_load(&n->n_steps) < n_steps) {
+        if (clock_ms_since(start) > 20000) fail_msg("fewer than %u steps after 20 s", n_steps);
+        nap();
+    }
+}
+
+void wait_held(const struct net *n)
+{
+    const uint64_t start = clock_ns();
+    while (atomic_load(&n->n_held) == 0) {
+        if (clock_ms_since(start) > 20000) fail_msg("no step after 20 s");
+        nap();
+    }
+}
+
+bool outcome_is_alone(const struct outcome *o, const int32_t *ids, size_t n_ids)
+{
+    int32_t *want = calloc(o->n + 1, sizeof *want);
+    assert_non_null(want);
+    fake_answer(ids, n_ids, o->n, want);
+    const bool same = memcmp(want, o->ids, o->n * sizeof *want) == 0;
+    free(want);
+    return same;
+}
+
+void fill_tokens(int32_t *ids, size_t n, uint64_t seed)
+{
+    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)(hash64(&i, sizeof i, seed) % FAKE_VOCAB);
+}

@@ -9,6 +9,7 @@
 static const struct backend_class *const backends[] = {
     // A GPU backend stands here, before the CPU; its open fails with ERR_NOT_FOUND where the
     // library or the device is missing, and "auto" goes on.
+    &backend_cpu,
     &backend_ref, // the definition; the CPU before it always opens, so "auto" never comes here
     NULL,
 };

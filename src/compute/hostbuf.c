@@ -11,28 +11,21 @@
 #include "base/size.h"
 #include "kernels/common/decode.h"
 
-static size_t kv_element_bytes(enum kv_type type)
+size_t hostbuf_page_bytes(const struct kv_shape *s, size_t unit_bytes)
 {
-    return type == KV_F32 ? 4 : 2;
-}
-
-size_t hostbuf_page_bytes(const struct backend *b, const struct kv_shape *s)
-{
-    (void)b;
-    size_t n = kv_element_bytes(s->type) * 2;
-    const size_t factors[] = {s->n_layers, s->n_kv_heads, s->page_tokens, s->head_dim};
-    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++)
-        if (!size_mul(&n, n, factors[i])) return SIZE_MAX;
+    size_t n = unit_bytes;
+    if (!size_mul(&n, n, s->n_layers) || !size_mul(&n, n, s->n_kv_heads)) return SIZE_MAX;
     return n;
 }
 
-size_t hostbuf_size(const struct backend *b, const struct buf_desc *d)
+size_t hostbuf_size(const struct buf_desc *d, size_t unit_bytes)
 {
     size_t row_bytes = sizeof(struct topk_row), n;
     switch (d->kind) {
     case BUF_WEIGHT: return 0;
     case BUF_VECTOR: return d->n_cols * sizeof(float);
-    case BUF_KV: return size_mul(&n, d->kv.n_pages, hostbuf_page_bytes(b, &d->kv)) ? n : SIZE_MAX;
+    case BUF_KV:
+        return size_mul(&n, d->kv.n_pages, hostbuf_page_bytes(&d->kv, unit_bytes)) ? n : SIZE_MAX;
     case BUF_TOPK: break;
     case BUF_STREAM:
     case BUF_ACT:
@@ -57,17 +50,6 @@ static bool check_source(const struct buf_desc *d, struct err *e)
     return true;
 }
 
-static bool check_kv(const struct buf_desc *d, struct err *e)
-{
-    const struct kv_shape *s = &d->kv;
-    if (s->type != KV_F16 && s->type != KV_F32)
-        return err_set(e, ERR_UNSUPPORTED, "this backend keeps KV as f16 or f32 only");
-    if (s->head_dim % 32 || s->head_dim > 512 || s->head_dim == 0)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "head_dim %u: this backend takes multiples of 32 up to 512", s->head_dim);
-    return true;
-}
-
 // Fresh zeroed memory, in huge pages where the system gives them (25 % more bandwidth measured on
 // long KV scans); untouched pages cost nothing.
 static void *map_memory(size_t n)
@@ -78,7 +60,7 @@ static void *map_memory(size_t n)
     return p;
 }
 
-static void set_layout(struct dbuf *d, const struct buf_desc *desc)
+static void set_layout(struct dbuf *d, const struct buf_desc *desc, size_t unit_bytes)
 {
     d->kind = desc->kind;
     d->fmt = desc->fmt;
@@ -89,22 +71,21 @@ static void set_layout(struct dbuf *d, const struct buf_desc *desc)
     if (desc->kind == BUF_WEIGHT) d->row_bytes = fmt_row_bytes(desc->fmt, desc->n_cols);
     if (desc->kind == BUF_TOPK) d->row_bytes = sizeof(struct topk_row);
     if (desc->kind != BUF_KV) return;
-    d->head_bytes = (size_t)d->kv.page_tokens * d->kv.head_dim * kv_element_bytes(d->kv.type);
-    d->layer_bytes = d->head_bytes * d->kv.n_kv_heads * 2;
+    d->unit_bytes = unit_bytes;
+    d->layer_bytes = unit_bytes * d->kv.n_kv_heads;
     d->page_bytes = d->layer_bytes * d->kv.n_layers;
 }
 
-bool hostbuf_alloc(struct backend *b, const struct buf_desc *desc, struct dbuf **out, struct err *e)
+bool hostbuf_alloc(const struct buf_desc *desc, size_t unit_bytes, struct dbuf **out, struct err *e)
 {
     const bool from_source = desc->kind == BUF_WEIGHT || desc->kind == BUF_VECTOR;
     if (from_source && !check_source(desc, e)) return false;
-    if (desc->kind == BUF_KV && !check_kv(desc, e)) return false;
     assert(desc->kind != BUF_TOPK || desc->n_cols <= TOPK_MAX);
 
     struct dbuf *d = calloc(1, sizeof *d);
     if (!d) return err_set(e, ERR_MEMORY, "no memory for a buffer's record");
-    set_layout(d, desc);
-    const size_t n = hostbuf_size(b, desc);
+    set_layout(d, desc, unit_bytes);
+    const size_t n = hostbuf_size(desc, unit_bytes);
     if (n) d->data = n == SIZE_MAX ? NULL : map_memory(n);
     if (n && !d->data) {
         free(d);

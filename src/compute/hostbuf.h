@@ -1,8 +1,8 @@
 // Buffers of the backends that run on the host (ref, cpu): what alloc, free, read and write mean
 // there. Weights are used in place from the map. A row of activations holds n_cols floats.
 //
-// A KV page holds [layer][k, v][kv_head][token][head_dim] of f16 or f32: the keys of a head are
-// contiguous, and a page is one piece of memory for the cache tiers.
+// A KV page holds [layer][kv_head] units, a unit the keys and values of page_tokens tokens in the
+// backend's own layout. A page is one piece of memory for the cache tiers.
 #pragma once
 
 #include "compute/backend.h"
@@ -16,17 +16,18 @@ struct dbuf {
     const unsigned char *weights; // BUF_WEIGHT: borrowed from the map
     size_t n_bytes;               // taken from the system; 0 for a weight
     struct kv_shape kv;
-    size_t page_bytes, layer_bytes, head_bytes; // BUF_KV strides
+    size_t page_bytes, layer_bytes, unit_bytes; // BUF_KV strides
 };
 
-size_t hostbuf_size(const struct backend *b, const struct buf_desc *d);
-bool hostbuf_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e);
+// unit_bytes matters for BUF_KV only: bytes of one unit of d->kv.
+size_t hostbuf_size(const struct buf_desc *d, size_t unit_bytes);
+bool hostbuf_alloc(const struct buf_desc *d, size_t unit_bytes, struct dbuf **out, struct err *e);
 void hostbuf_free(struct backend *b, struct dbuf *d);
 bool hostbuf_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
                   struct err *e);
 bool hostbuf_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows,
                    const float *in, struct err *e);
-size_t hostbuf_page_bytes(const struct backend *b, const struct kv_shape *s);
+size_t hostbuf_page_bytes(const struct kv_shape *s, size_t unit_bytes); // SIZE_MAX: too large
 bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                        struct err *e);
 bool hostbuf_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
@@ -39,10 +40,8 @@ static inline float *hostbuf_row(const struct dbuf *d, uint32_t row)
     return (float *)(void *)(d->data + row * d->row_bytes);
 }
 
-// Keys (v 0) or values (v 1) of one head in a page: [page_tokens][head_dim] of the KV's type.
 static inline unsigned char *hostbuf_kv(const struct dbuf *d, uint32_t page, uint32_t layer,
-                                        uint32_t v, uint32_t head)
+                                        uint32_t head)
 {
-    return d->data + page * d->page_bytes + layer * d->layer_bytes +
-           (v * d->kv.n_kv_heads + head) * d->head_bytes;
+    return d->data + page * d->page_bytes + layer * d->layer_bytes + head * d->unit_bytes;
 }

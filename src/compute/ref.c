@@ -85,6 +85,17 @@ static void kv_load(const struct dbuf *kv, const unsigned char *from, float *to)
     decode_row(f, from, to, kv->kv.head_dim);
 }
 
+// A unit holds the keys [token][head_dim], then the values, of the KV's type.
+static size_t token_bytes(const struct kv_shape *s)
+{
+    return s->head_dim * (s->type == KV_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+static size_t unit_bytes(const struct kv_shape *s)
+{
+    return 2 * PAGE_TOKENS * token_bytes(s);
+}
+
 // ---- ops ------------------------------------------------------------------------------------
 // Each takes the part of the rows that its thread does: [first, end).
 
@@ -133,7 +144,7 @@ static void ref_rope_kv(const struct job *j, uint32_t first, uint32_t end)
         uint32_t pos;
         const struct batch_seq *s = row_seq(j->batch, r, &pos);
         const uint32_t page = batch_page(j->batch, s, pos), slot = pos % PAGE_TOKENS;
-        const size_t slot_off = o->kv->head_bytes / PAGE_TOKENS * slot;
+        const size_t stride = token_bytes(&o->kv->kv);
         for (uint32_t h = 0; h < o->n_heads; h++) {
             float *q = hostbuf_row(o->q, r) + h * d;
             if (o->q_norm) rms_norm(q, hostbuf_row(o->q_norm, 0), q, d, o->eps);
@@ -143,9 +154,9 @@ static void ref_rope_kv(const struct job *j, uint32_t first, uint32_t end)
             float *k = hostbuf_row(o->k, r) + h * d;
             if (o->k_norm) rms_norm(k, hostbuf_row(o->k_norm, 0), k, d, o->eps);
             rotate_head(k, o, pos);
-            kv_store(o->kv, hostbuf_kv(o->kv, page, o->layer, 0, h) + slot_off, k);
-            kv_store(o->kv, hostbuf_kv(o->kv, page, o->layer, 1, h) + slot_off,
-                     hostbuf_row(o->v, r) + h * d);
+            unsigned char *unit = hostbuf_kv(o->kv, page, o->layer, h);
+            kv_store(o->kv, unit + slot * stride, k);
+            kv_store(o->kv, unit + (PAGE_TOKENS + slot) * stride, hostbuf_row(o->v, r) + h * d);
         }
     }
 }
@@ -161,9 +172,9 @@ static void attend_head(const struct op_attention *o, const struct batch *b,
     for (uint32_t p0 = 0; p0 <= pos; p0 += PAGE_TOKENS) {
         const uint32_t page = batch_page(b, s, p0);
         const uint32_t n = pos - p0 + 1 < PAGE_TOKENS ? pos - p0 + 1 : PAGE_TOKENS;
-        const unsigned char *k = hostbuf_kv(o->kv, page, o->layer, 0, kv_head);
-        const unsigned char *v = hostbuf_kv(o->kv, page, o->layer, 1, kv_head);
-        const size_t stride = o->kv->head_bytes / PAGE_TOKENS;
+        const size_t stride = token_bytes(&o->kv->kv);
+        const unsigned char *k = hostbuf_kv(o->kv, page, o->layer, kv_head);
+        const unsigned char *v = k + PAGE_TOKENS * stride;
         float new_max = max;
         for (uint32_t i = 0; i < n; i++) {
             kv_load(o->kv, k + i * stride, vector);
@@ -227,10 +238,11 @@ static void ref_gather(const struct job *j, uint32_t first, uint32_t end)
 static void ref_topk(const struct job *j, uint32_t first, uint32_t end)
 {
     const struct op_topk *o = &j->op->topk;
+    const struct topk_scan scan = {topk_find_above, topk_sum_exp};
     for (uint32_t r = first; r < end; r++) {
         float *logits = hostbuf_row(o->logits, r);
         topk_adjust(logits, r, j->batch);
-        topk_select(logits, o->logits->n_cols, o->out->n_cols,
+        topk_select(&scan, logits, o->logits->n_cols, o->out->n_cols,
                     (struct topk_row *)(void *)(o->out->data + r * o->out->row_bytes));
     }
 }
@@ -314,6 +326,31 @@ static void ref_info(const struct backend *b, struct backend_info *out)
     hostbuf_memory(&out->mem_total_bytes, &out->mem_free_bytes);
 }
 
+static size_t ref_size(const struct backend *b, const struct buf_desc *d)
+{
+    (void)b;
+    return hostbuf_size(d, unit_bytes(&d->kv));
+}
+
+static size_t ref_page_bytes(const struct backend *b, const struct kv_shape *s)
+{
+    (void)b;
+    return hostbuf_page_bytes(s, unit_bytes(s));
+}
+
+static bool check_kv(const struct kv_shape *s, struct err *e)
+{
+    if (s->type != KV_F16 && s->type != KV_F32)
+        return err_set(e, ERR_UNSUPPORTED, "the reference backend keeps KV as f16 or f32 only");
+    if (s->head_dim > MAX_HEAD_DIM)
+        return err_set(e, ERR_UNSUPPORTED, "head_dim %u: at most %d is supported", s->head_dim,
+                       MAX_HEAD_DIM);
+    if (s->page_tokens != PAGE_TOKENS)
+        return err_set(e, ERR_INTERNAL, "pages of %u tokens asked for, not %d", s->page_tokens,
+                       PAGE_TOKENS);
+    return true;
+}
+
 // A weight's row must fit each thread's scratch; taken here, so that a step allocates nothing.
 static bool ref_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e)
 {
@@ -326,10 +363,8 @@ static bool ref_alloc(struct backend *b, const struct buf_desc *d, struct dbuf *
         }
         ref->max_cols = d->n_cols;
     }
-    if (d->kind == BUF_KV && d->kv.page_tokens != PAGE_TOKENS)
-        return err_set(e, ERR_INTERNAL, "pages of %u tokens asked for, not %d", d->kv.page_tokens,
-                       PAGE_TOKENS);
-    return hostbuf_alloc(b, d, out, e);
+    if (d->kind == BUF_KV && !check_kv(&d->kv, e)) return false;
+    return hostbuf_alloc(d, unit_bytes(&d->kv), out, e);
 }
 
 static bool ref_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
@@ -357,12 +392,12 @@ const struct backend_class backend_ref = {
     .open = ref_open,
     .close = ref_close,
     .info = ref_info,
-    .size = hostbuf_size,
+    .size = ref_size,
     .alloc = ref_alloc,
     .free = hostbuf_free,
     .read = hostbuf_read,
     .write = hostbuf_write,
-    .page_bytes = hostbuf_page_bytes,
+    .page_bytes = ref_page_bytes,
     .page_read = hostbuf_page_read,
     .page_write = hostbuf_page_write,
     .submit = ref_submit,

@@ -56,18 +56,22 @@ static void sink(struct topk_row *t, uint32_t i, uint32_t n)
     }
 }
 
-// Eight partial sums by index: the order is fixed, and the compiler may keep them in one register.
-static float log_sum_exp(const float *x, uint32_t n, float max)
+uint32_t topk_find_above(const float *x, uint32_t from, uint32_t n, float bound)
 {
-    if (!(max > -INFINITY) || max == INFINITY) return max;
-    double lane[8] = {0}, sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (x[i] > max - 88.0f) lane[i % 8] += (double)expf(x[i] - max);
-    for (uint32_t j = 0; j < 8; j++) sum += lane[j];
-    return (float)((double)max + log(sum));
+    while (from < n && !(x[from] > bound)) from++;
+    return from;
 }
 
-void topk_select(const float *logits, uint32_t n, uint32_t k, struct topk_row *out)
+double topk_sum_exp(const float *x, uint32_t n, float max)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (x[i] > max - 88.0f) sum += (double)expf(x[i] - max);
+    return sum;
+}
+
+void topk_select(const struct topk_scan *scan, const float *logits, uint32_t n, uint32_t k,
+                 struct topk_row *out)
 {
     assert(k > 0 && k <= TOPK_MAX);
     if (k > n) k = n;
@@ -77,8 +81,8 @@ void topk_select(const float *logits, uint32_t n, uint32_t k, struct topk_row *o
         out->logits[i] = isnan(logits[i]) ? -INFINITY : logits[i];
     }
     for (uint32_t i = k / 2; i-- > 0;) sink(out, i, k);
-    for (uint32_t i = k; i < n; i++) {
-        if (!(logits[i] > out->logits[0])) continue; // an equal one has the larger id
+    // Strictly above: of equal ones the first, with the smaller id, stays.
+    for (uint32_t i = k; (i = scan->find_above(logits, i, n, out->logits[0])) < n; i++) {
         out->logits[0] = logits[i];
         out->ids[0] = (int32_t)i;
         sink(out, 0, k);
@@ -88,5 +92,7 @@ void topk_select(const float *logits, uint32_t n, uint32_t k, struct topk_row *o
         swap(out, 0, m - 1);
         sink(out, 0, m - 1);
     }
-    out->lse = log_sum_exp(logits, n, k ? out->logits[0] : -INFINITY);
+    const float max = out->logits[0];
+    out->lse = max;
+    if (isfinite(max)) out->lse = (float)((double)max + log(scan->sum_exp(logits, n, max)));
 }

@@ -1,0 +1,413 @@
+// The CPU backend: weights in place from the map, int16 arithmetic (kernels.h), KV pages of 32 tokens
+// in 16 bits a value, one run of the thread pool per step. Nothing is allocated in a step.
+//
+// Invariant: work is shared out by output (rows, weight rows, heads), never by what is summed, so the
+// thread count and the batch change nothing in a result.
+#include "compute/cpu/cpu.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/common/decode.h"
+
+enum { PREFILL_ROWS = 512 };
+
+void cpu_sync(struct cpu_worker *w)
+{
+    w->phase++;
+    w->partition = 0;
+    if (w->i == 0) atomic_store_explicit(&w->cpu->next_item[w->phase % 2], 0, memory_order_relaxed);
+    threads_barrier(w->cpu->threads);
+}
+
+uint32_t cpu_take(struct cpu_worker *w)
+{
+    return atomic_fetch_add_explicit(&w->cpu->next_item[w->phase % 2], 1, memory_order_relaxed);
+}
+
+uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos)
+{
+    const uint32_t i = pos / PAGE_TOKENS;
+    assert(i < s->n_pages && s->page0 + s->n_pages <= b->n_page_ids);
+    return b->pages[s->page0 + i];
+}
+
+// ---- row-wise ops: each worker does rows [first, end) ------------------------------------------
+
+static void do_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++) {
+        const int32_t token = w->cpu->batch->tokens[r];
+        assert(token >= 0 && (uint32_t)token < o->table->n_rows);
+        decode_row(o->table->fmt, o->table->weights + (size_t)token * o->table->row_bytes,
+                   hostbuf_row(o->out, r), o->table->n_cols);
+    }
+}
+
+static void do_norm(struct cpu_worker *w, const struct op_rms_norm *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++)
+        w->cpu->k->rms_norm(hostbuf_row(o->x, r), hostbuf_row(o->w, 0), hostbuf_row(o->out, r),
+                            o->x->n_cols, o->eps);
+}
+
+static void do_swiglu(struct cpu_worker *w, const struct op_swiglu *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++)
+        w->cpu->k->swiglu(hostbuf_row(o->gate, r), hostbuf_row(o->up, r), hostbuf_row(o->out, r),
+                          o->gate->n_cols);
+}
+
+static void do_add(const struct op_add *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++) {
+        float *x = hostbuf_row(o->x, r);
+        const float *y = hostbuf_row(o->y, r);
+        for (uint32_t i = 0; i < o->x->n_cols; i++) x[i] += y[i];
+    }
+}
+
+static void do_gather(struct cpu_worker *w, const struct op_gather *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++)
+        memcpy(hostbuf_row(o->out, r), hostbuf_row(o->x, w->cpu->batch->out_rows[r]),
+               o->x->row_bytes);
+}
+
+static void do_topk(struct cpu_worker *w, const struct op_topk *o, uint32_t first, uint32_t end)
+{
+    for (uint32_t r = first; r < end; r++) {
+        float *logits = hostbuf_row(o->logits, r);
+        topk_adjust(logits, r, w->cpu->batch);
+        topk_select(&w->cpu->k->scan, logits, o->logits->n_cols, o->out->n_cols,
+                    (struct topk_row *)(void *)(o->out->data + r * o->out->row_bytes));
+    }
+}
+
+// ---- rope and KV ----------------------------------------------------------------------------
+
+static float *rope_row(const struct cpu *c, uint32_t row)
+{
+    return c->rope + row * c->max_rot;
+}
+
+// Cosines and sines of a row's position: the same for all layers, so once a step.
+static void rope_angles(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row,
+                        uint32_t pos)
+{
+    const float *freqs = hostbuf_row(o->freqs, 0);
+    float *c = rope_row(w->cpu, row), *s = c + o->n_rot / 2;
+    for (uint32_t i = 0; i < o->n_rot / 2; i++) {
+        const float angle = (float)pos * freqs[i];
+        c[i] = cosf(angle) * o->mscale;
+        s[i] = sinf(angle) * o->mscale;
+    }
+}
+
+static void rotate(float *x, const float *c, const struct op_rope_kv *o)
+{
+    const uint32_t half = o->n_rot / 2, step = o->neox ? 1 : 2, apart = o->neox ? half : 1;
+    const float *s = c + half;
+    for (uint32_t i = 0; i < half; i++) {
+        float *a = x + i * step, *b = a + apart;
+        const float u = *a, v = *b;
+        *a = u * c[i] - v * s[i];
+        *b = v * c[i] + u * s[i];
+    }
+}
+
+static void store_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row, uint32_t page,
+                     uint32_t slot)
+{
+    const uint32_t d = o->head_dim;
+    int16_t q[MAX_HEAD_DIM];
+    for (uint32_t h = 0; h < o->n_kv_heads; h++) {
+        const struct kv_unit u = cpu_kv_unit(o->kv, page, o->layer, h);
+        u.k_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->k, row) + h * d, d, q);
+        for (uint32_t i = 0; i < d; i += 2)
+            memcpy(u.k + (i / 2 * PAGE_TOKENS + slot) * 2, q + i, 2 * sizeof *q);
+        u.v_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->v, row) + h * d, d, q);
+        int16_t *v = u.v + slot / 2 * d * 2 + slot % 2;
+        for (uint32_t i = 0; i < d; i++) v[2 * i] = q[i];
+    }
+}
+
+static void rope_row_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row,
+                        uint32_t page, uint32_t slot)
+{
+    const struct cpu_kernels *k = w->cpu->k;
+    const uint32_t d = o->head_dim;
+    const float *angles = rope_row(w->cpu, row);
+    for (uint32_t h = 0; h < o->n_heads + o->n_kv_heads; h++) {
+        const bool is_q = h < o->n_heads;
+        float *x =
+            is_q ? hostbuf_row(o->q, row) + h * d : hostbuf_row(o->k, row) + (h - o->n_heads) * d;
+        const struct dbuf *norm = is_q ? o->q_norm : o->k_norm;
+        if (norm) k->rms_norm(x, hostbuf_row(norm, 0), x, d, o->eps);
+        rotate(x, angles, o);
+    }
+    store_kv(w, o, row, page, slot);
+}
+
+static void do_rope_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t first,
+                       uint32_t end)
+{
+    const struct op_rope_kv *known = w->rope;
+    const bool same =
+        known && known->freqs == o->freqs && known->n_rot == o->n_rot && known->mscale == o->mscale;
+    const struct batch *b = w->cpu->batch;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        for (uint32_t j = 0; j < s->n_rows; j++) {
+            const uint32_t row = s->row0 + j, pos = s->pos0 + j;
+            if (row < first || row >= end) continue;
+            if (!same) rope_angles(w, o, row, pos);
+            rope_row_kv(w, o, row, cpu_page(b, s, pos), pos % PAGE_TOKENS);
+        }
+    }
+    w->rope = o;
+}
+
+// ---- a step ---------------------------------------------------------------------------------
+
+// Rows that a row-wise op is shared out over; 0 for the others.
+static uint32_t op_rows(const struct op *op, const struct batch *b)
+{
+    switch (op->kind) {
+    case OP_RMS_NORM: return op->rms_norm.n_rows ? op->rms_norm.n_rows : b->n_rows;
+    case OP_LINEAR: return op->linear.n_rows ? op->linear.n_rows : b->n_rows;
+    case OP_GATHER:
+    case OP_TOPK: return b->n_out;
+    default: return b->n_rows;
+    }
+}
+
+static void do_op(struct cpu_worker *w, const struct op *op)
+{
+    const uint32_t n = op_rows(op, w->cpu->batch);
+    const bool alone = op->kind == OP_GATHER || op->kind == OP_ATTENTION;
+    uint32_t first, end;
+    if (n == 0) return;
+    if (w->partition && (alone || w->partition != n)) cpu_sync(w);
+    threads_share(n, 1, w->i, w->n, &first, &end);
+    w->partition = n;
+    switch (op->kind) {
+    case OP_EMBED: do_embed(w, &op->embed, first, end); break;
+    case OP_RMS_NORM: do_norm(w, &op->rms_norm, first, end); break;
+    case OP_ROPE_KV: do_rope_kv(w, &op->rope_kv, first, end); break;
+    case OP_SWIGLU: do_swiglu(w, &op->swiglu, first, end); break;
+    case OP_ADD: do_add(&op->add, first, end); break;
+    case OP_GATHER: do_gather(w, &op->gather, first, end); break;
+    case OP_TOPK: do_topk(w, &op->topk, first, end); break;
+    case OP_LINEAR: cpu_linear(w, &op->linear); break;
+    case OP_ATTENTION: cpu_attention(w, &op->attention); break;
+    case OP_COUNT: break;
+    }
+    if (op->kind == OP_LINEAR || op->kind == OP_ATTENTION) cpu_sync(w);
+}
+
+static void run_step(void *arg, uint32_t i_thread, uint32_t n_threads)
+{
+    struct cpu *c = arg;
+    struct cpu_worker w = {.cpu = c, .s = c->scratch[i_thread], .i = i_thread, .n = n_threads};
+    for (uint32_t i = 0; i < c->n_ops; i++) do_op(&w, &c->ops[i]);
+}
+
+static bool cpu_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
+                       const struct batch *batch, struct err *e)
+{
+    (void)e;
+    struct cpu *c = (struct cpu *)b;
+    assert(batch->n_rows <= c->settings.max_rows && batch->n_out <= c->settings.max_out);
+    c->ops = ops;
+    c->n_ops = n_ops;
+    c->batch = batch;
+    atomic_store_explicit(&c->next_item[0], 0, memory_order_relaxed);
+    threads_run(c->threads, run_step, c);
+    return true;
+}
+
+static bool cpu_wait(struct backend *b, struct err *e)
+{
+    (void)b;
+    (void)e;
+    return true;
+}
+
+// ---- memory ---------------------------------------------------------------------------------
+
+static bool grow(void **p, size_t n_bytes)
+{
+    void *fresh = aligned_alloc(64, (n_bytes + 63) / 64 * 64);
+    if (!fresh) return false;
+    free(*p);
+    *p = fresh;
+    return true;
+}
+
+// Room for rows of n_cols weights: quantised activations, and a panel of them for each worker.
+static bool fit_weight(struct cpu *c, uint32_t n_cols)
+{
+    const uint32_t n_blocks = (n_cols + BLOCK_K - 1) / BLOCK_K;
+    if (n_blocks <= c->max_blocks) return true;
+    const size_t n = (size_t)c->n_rows * n_blocks;
+    bool ok = grow((void **)&c->acts.q, n * BLOCK_K * sizeof(int16_t)) &&
+              grow((void **)&c->acts.sums, n * BLOCK_K / 16 * sizeof(int16_t)) &&
+              grow((void **)&c->acts.scales, n * sizeof(float));
+    for (uint32_t i = 0; i < c->n_threads && ok; i++)
+        ok = grow((void **)&c->scratch[i]->panel, n_blocks * sizeof(struct panel_block));
+    if (ok) c->max_blocks = n_blocks;
+    return ok;
+}
+
+static bool fit_kv(struct cpu *c, const struct kv_shape *s, struct err *e)
+{
+    if (s->type != KV_F16)
+        return err_set(e, ERR_UNSUPPORTED, "the cpu backend keeps KV in 16 bits: use f16");
+    if (s->head_dim % 32 || s->head_dim == 0 || s->head_dim > MAX_HEAD_DIM)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "head_dim %u: the cpu backend takes multiples of 32 up to %d", s->head_dim,
+                       MAX_HEAD_DIM);
+    if (s->page_tokens != PAGE_TOKENS)
+        return err_set(e, ERR_INTERNAL, "pages of %u tokens asked for, not %d", s->page_tokens,
+                       PAGE_TOKENS);
+    if (s->head_dim <= c->max_rot) return true;
+    if (!grow((void **)&c->rope, (size_t)c->n_rows * s->head_dim * sizeof *c->rope))
+        return err_set(e, ERR_MEMORY, "no memory for the rope table");
+    c->max_rot = s->head_dim;
+    return true;
+}
+
+static size_t cpu_size(const struct backend *b, const struct buf_desc *d)
+{
+    (void)b;
+    return hostbuf_size(d, cpu_kv_unit_bytes(&d->kv));
+}
+
+static size_t cpu_page_bytes(const struct backend *b, const struct kv_shape *s)
+{
+    (void)b;
+    return hostbuf_page_bytes(s, cpu_kv_unit_bytes(s));
+}
+
+static bool cpu_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e)
+{
+    struct cpu *c = (struct cpu *)b;
+    if (d->kind == BUF_WEIGHT && !fit_weight(c, d->n_cols))
+        return err_set(e, ERR_MEMORY, "%s: no memory to work on rows of %u weights", d->name,
+                       d->n_cols);
+    if (d->kind == BUF_KV && !fit_kv(c, &d->kv, e)) return false;
+    return hostbuf_alloc(d, cpu_kv_unit_bytes(&d->kv), out, e);
+}
+
+// ---- open, close, info ------------------------------------------------------------------------
+
+static const struct cpu_kernels *choose_kernels(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        return &cpu_kernels_avx2;
+#endif
+    return &cpu_kernels_c;
+}
+
+static void cpu_close(struct backend *b)
+{
+    if (!b) return;
+    struct cpu *c = (struct cpu *)b;
+    threads_close(c->threads);
+    for (uint32_t i = 0; i < c->n_threads; i++) {
+        if (!c->scratch[i]) continue;
+        free(c->scratch[i]->panel);
+        cpu_tile_close(&c->scratch[i]->tile);
+        free(c->scratch[i]);
+    }
+    free(c->acts.q);
+    free(c->acts.sums);
+    free(c->acts.scales);
+    free(c->rope);
+    free(c);
+}
+
+static bool open_scratch(struct cpu *c)
+{
+    for (uint32_t i = 0; i < c->n_threads; i++) {
+        c->scratch[i] = aligned_alloc(64, (sizeof *c->scratch[i] + 63) / 64 * 64);
+        if (!c->scratch[i]) return false;
+        memset(c->scratch[i], 0, sizeof *c->scratch[i]);
+        if (!cpu_tile_open(&c->scratch[i]->tile)) return false;
+    }
+    return true;
+}
+
+static bool cpu_open(struct backend **out, const struct backend_settings *s, struct err *e)
+{
+    struct cpu *c = calloc(1, sizeof *c);
+    if (!c) return err_set(e, ERR_MEMORY, "no memory for the cpu backend");
+    c->base.class = &backend_cpu;
+    c->settings = *s;
+    c->n_rows = s->max_rows > s->max_out ? s->max_rows : s->max_out;
+    c->k = s->device && strcmp(s->device, "cpu:portable") == 0 ? &cpu_kernels_c : choose_kernels();
+    if (!threads_open(&c->threads, s->n_threads, e)) goto fail;
+    c->n_threads = threads_count(c->threads);
+    if (!open_scratch(c)) {
+        err_set(e, ERR_MEMORY, "no memory for the scratch of %u threads", c->n_threads);
+        goto fail;
+    }
+    *out = &c->base;
+    return true;
+fail:
+    cpu_close(&c->base);
+    return false;
+}
+
+static void cpu_name(char *out, size_t n)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(out, n, "CPU");
+    while (f && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        line[strcspn(line, "\n")] = 0;
+        snprintf(out, n, "%.80s", colon + 2);
+        break;
+    }
+    if (f) fclose(f);
+}
+
+static void cpu_info(const struct backend *b, struct backend_info *out)
+{
+    const struct cpu *c = (const struct cpu *)b;
+    char name[96];
+    cpu_name(name, sizeof name);
+    *out = (struct backend_info){.name = "cpu",
+                                 .page_tokens = PAGE_TOKENS,
+                                 .unified = true,
+                                 .prefill_rows = PREFILL_ROWS,
+                                 .numerics = c->k->numerics};
+    if (out->prefill_rows > c->settings.max_rows) out->prefill_rows = c->settings.max_rows;
+    snprintf(out->device, sizeof out->device, "%s (%s), %u threads", name, c->k->isa, c->n_threads);
+    hostbuf_memory(&out->mem_total_bytes, &out->mem_free_bytes);
+}
+
+const struct backend_class backend_cpu = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .info = cpu_info,
+    .size = cpu_size,
+    .alloc = cpu_alloc,
+    .free = hostbuf_free,
+    .read = hostbuf_read,
+    .write = hostbuf_write,
+    .page_bytes = cpu_page_bytes,
+    .page_read = hostbuf_page_read,
+    .page_write = hostbuf_page_write,
+    .submit = cpu_submit,
+    .wait = cpu_wait,
+};

@@ -1,0 +1,62 @@
+// The CPU backend's insides, shared by its files. A step runs in one go on all workers: each walks the
+// same list of ops and does its part; a barrier stands only where an op reads what another worker
+// wrote.
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/threads.h"
+#include "compute/cpu/kernels.h"
+#include "compute/hostbuf.h"
+
+// One worker's memory. Only that worker touches it.
+struct cpu_scratch {
+    struct panel_block *panel; // [max_blocks]
+    float acc[TOKEN_BLOCK][PANEL_ROWS];
+    struct attend_tile tile;
+};
+
+struct cpu {
+    struct backend base;
+    struct backend_settings settings;
+    const struct cpu_kernels *k;
+    struct threads *threads;
+    uint32_t n_threads;
+    uint32_t n_rows;     // rows that the buffers below hold: the larger of max_rows and max_out
+    uint32_t max_blocks; // blocks of the longest weight row so far
+    struct acts acts;    // memory for the input of the LINEAR in progress
+    float *rope;         // [n_rows][2][head_dim / 2]: cosines, sines
+    uint32_t max_rot;
+    struct cpu_scratch *scratch[THREADS_MAX];
+    // The step in progress.
+    const struct op *ops;
+    uint32_t n_ops;
+    const struct batch *batch;
+    atomic_uint next_item[2]; // items taken in this phase (even, odd); see cpu_sync
+};
+
+// A worker on its way through a step.
+struct cpu_worker {
+    struct cpu *cpu;
+    struct cpu_scratch *s;
+    uint32_t i, n;
+    uint32_t phase;                // barriers passed
+    uint32_t partition;            // rows that unsynced row-wise ops were shared out over; 0 = none
+    struct acts acts;              // the LINEAR in progress: cpu->acts with its k_pad
+    const struct op_rope_kv *rope; // what cpu->rope holds for this worker's rows
+};
+
+// All workers see what all did before. The counter of the next phase is zeroed by worker 0 while no
+// one can be in that phase, and everybody has left the phase that used it last.
+void cpu_sync(struct cpu_worker *w);
+// The next item of this phase that nobody has taken.
+uint32_t cpu_take(struct cpu_worker *w);
+// The page of a position and the rows' sequence.
+uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos);
+
+void cpu_linear(struct cpu_worker *w, const struct op_linear *o);       // cpu_linear.c
+void cpu_attention(struct cpu_worker *w, const struct op_attention *o); // cpu_attention.c
+struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer, uint32_t head);
+size_t cpu_kv_unit_bytes(const struct kv_shape *s);
+bool cpu_tile_open(struct attend_tile *t); // its arrays, from the heap
+void cpu_tile_close(struct attend_tile *t);

@@ -1,0 +1,128 @@
+// What the CPU backend computes with: one table of kernels per instruction set, and the data they
+// share. All tables follow the same arithmetic:
+//
+// Linear. A row of activations is quantised once, in blocks of 256 columns, to int16 of at most
+// ACT_MAX with one f32 scale a block. Weights become int16 too: the integers of the format, times
+// its integer scales for K-quants (13 bits at most), so that a block of a weight row times a block of
+// activations is an exact int32 sum, whatever the order. Floating point enters once a (sub-)block,
+// in the order of k:   t = (float)sum * d;  acc = fma(t, activation scale, acc)
+// and for formats with minimums then:   t = (float)min_sum * dmin;  acc = fma(-t, scale, acc)
+// One row or many, alone or in a panel of 16 weight rows: the same operations per element, hence
+// equal results bit for bit. Bounds: 4096 * 2047 * 256 < 2^31, 128 * 2047 * 32 < 2^31.
+// F32, F16 and BF16 weights are brought to int16 by block like activations, at most WEIGHT_MAX.
+//
+// Attention. Heads of q, k and v are int16 vectors of at most HEAD_MAX with one f32 scale each: 16
+// bits a value like f16, errors at most absmax / 8190. Scores are exact int32 sums over up to 128
+// columns (4095 * 4095 * 128 < 2^31), times both scales. Softmax is online over absolute blocks of
+// KEY_BLOCK keys; weights times the values' scales become int16 of at most PROB_MAX per block
+// (8191 * 4095 * 64 < 2^31).
+#pragma once
+
+#include "compute/topk.h"
+
+enum {
+    BLOCK_K = 256,
+    MAX_SUBS = 8,      // sub-blocks of 32 with their own f32 scale (Q8_0, Q4_0)
+    PANEL_ROWS = 16,   // weight rows that are expanded together
+    ROW_BATCH = 4,     // at most so many rows take the path without panels
+    TOKEN_BLOCK = 128, // rows of activations that one pass over a panel serves
+    ACT_MAX = 2047,
+    WEIGHT_MAX = 4095,
+    HEAD_MAX = 4095,
+    PROB_MAX = 8191,
+    PAGE_TOKENS = 32,
+    KEY_BLOCK = 64, // two pages
+    KEY_PAGES = KEY_BLOCK / PAGE_TOKENS,
+    Q_TILE = 48, // q vectors (rows x heads of a group) that share a pass over the keys
+    MAX_HEAD_DIM = 512,
+    SUM_COLS = 128, // columns of an exact score sum
+};
+
+// Quantised activations. k_pad: columns rounded up to BLOCK_K, the rest is zero.
+struct acts {
+    int16_t *q;    // [rows][k_pad]
+    int16_t *sums; // [rows][k_pad / 16]: sums of 16 neighbours, for minimums (16 * 2047 < 2^15)
+    float *scales; // [rows][k_pad / BLOCK_K]
+    uint32_t k_pad;
+};
+
+// One block of one weight row.
+struct row_block {
+    _Alignas(32) int16_t w[BLOCK_K];
+    _Alignas(32) int16_t min[16]; // the minimum of each 16 weights
+    _Alignas(32) float d[MAX_SUBS];
+    float dmin;
+};
+
+// One block of PANEL_ROWS weight rows, neighbours in k interleaved by row.
+struct panel_block {
+    _Alignas(64) int16_t w[BLOCK_K / 2][PANEL_ROWS][2];
+    int16_t min[8][PANEL_ROWS][2];
+    float d[MAX_SUBS][PANEL_ROWS];
+    float dmin[PANEL_ROWS];
+};
+
+// The state of Q_TILE q vectors on their way through the keys.
+struct attend_tile {
+    uint32_t n, head_dim;
+    int16_t *q;     // [Q_TILE][head_dim]
+    float *out;     // [Q_TILE][head_dim]
+    float *scores;  // [Q_TILE][KEY_BLOCK]
+    int16_t *probs; // [Q_TILE][KEY_BLOCK]
+    float q_scale[Q_TILE];
+    float max[Q_TILE];
+    float shrink[Q_TILE];              // of this block: what the sums so far are multiplied with
+    float prob_scale[Q_TILE];          // of this block
+    uint32_t n_visible[Q_TILE];        // keys of this block that the row sees
+    _Alignas(32) float sum[Q_TILE][8]; // lane i: keys i, i + 8, ...
+};
+
+// Keys and values of one page and kv head, as they lie in memory.
+struct kv_unit {
+    int16_t *k;      // [head_dim / 2][PAGE_TOKENS][2]
+    int16_t *v;      // [PAGE_TOKENS / 2][head_dim][2]
+    float *k_scales; // [PAGE_TOKENS]
+    float *v_scales; // [PAGE_TOKENS]
+};
+
+struct cpu_kernels {
+    const char *isa;
+    uint32_t numerics; // differs wherever results may
+    // x[n] to q[k_pad], sums and scales.
+    void (*quantize)(const float *x, uint32_t n, int16_t *q, int16_t *sums, float *scales);
+    // Block i_block of n_rows <= PANEL_ROWS weight rows (the rest becomes zero) of n_k columns.
+    void (*panel_expand)(enum fmt f, const uint8_t *rows, size_t row_bytes, uint32_t n_rows,
+                         uint32_t i_block, uint32_t n_k, struct panel_block *out);
+    // acc[i][16] += that block times rows row0 + i of a, i < n_rows.
+    void (*panel_dot)(enum fmt f, const struct panel_block *p, const struct acts *a,
+                      uint32_t i_block, uint32_t n_k, uint32_t row0, uint32_t n_rows,
+                      float (*acc)[PANEL_ROWS]);
+    // out[i] = a weight row of n_k columns times row i of a, i < n_rows <= ROW_BATCH.
+    void (*row_dot)(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
+                    uint32_t n_rows, float *out);
+    // One head to int16; returns the scale.
+    float (*quantize_head)(const float *x, uint32_t n, int16_t *q);
+    // One block of keys for all of t: scores, softmax, weighted values. n_pages of units.
+    void (*attend)(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages);
+    void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
+    void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
+    struct topk_scan scan;
+};
+
+extern const struct cpu_kernels cpu_kernels_c;
+extern const struct cpu_kernels cpu_kernels_avx2;
+
+// Sub-blocks with a scale of their own among n_k columns of a block, and how long each is.
+static inline uint32_t sub_cols(enum fmt f)
+{
+    return f == FMT_Q8_0 || f == FMT_Q4_0 ? 32 : BLOCK_K;
+}
+static inline bool has_min(enum fmt f)
+{
+    return f == FMT_Q4_K || f == FMT_Q5_K;
+}
+static inline uint32_t block_cols(uint32_t n_k, uint32_t i_block)
+{
+    const uint32_t left = n_k - i_block * BLOCK_K;
+    return left < BLOCK_K ? left : BLOCK_K;
+}

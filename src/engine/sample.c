@@ -7,8 +7,8 @@
 // takes one random number, however many tokens were kept; greedy takes none.
 //
 // Exactness: sample_pick answers only where the candidates prove the length, so what it answers is
-// what sample_pick_full answers for the same row. Up to TOPK_MAX kept tokens both draw in rank order,
-// above that only sample_pick_full draws, in id order.
+// what sample_pick_full answers for the same logits (the last bit of a backend's lse aside). Up to
+// TOPK_MAX kept tokens both draw in rank order, above that only sample_pick_full draws, in id order.
 #include "engine/sample.h"
 
 #include <assert.h>
@@ -251,8 +251,9 @@ static struct cut kept_of_all(const struct row_view *v, const struct sampling *s
 int32_t sample_pick_full(const float *logits, uint32_t n_vocab, const struct sampling *s,
                          struct sample_rng *r, struct topk_row *scratch)
 {
+    static const struct topk_scan plain = {topk_find_above, topk_sum_exp};
     int32_t id;
-    topk_select(logits, n_vocab, TOPK_MAX, scratch);
+    topk_select(&plain, logits, n_vocab, TOPK_MAX, scratch);
     if (sample_pick(scratch, s, r, &id)) return id;
     struct row_view v = {logits, n_vocab, scratch->logits[0]};
     const struct cut c = kept_of_all(&v, s);

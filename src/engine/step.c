@@ -97,13 +97,14 @@ static uint32_t plan_with_pages(struct loop *l, bool *changed)
 
 // ---- the batch ----------------------------------------------------------------------------------
 
+// Single rows first: decodes, and prompts with one token left, which look the same to a backend.
 static uint32_t choose_items(struct loop *l)
 {
     struct step_scratch *x = &l->scratch;
     uint32_t n = 0;
-    for (int decode = 1; decode >= 0; decode--)
+    for (int single = 1; single >= 0; single--)
         for (uint32_t i = 0; i < l->n_running; i++)
-            if (x->rows[i] > 0 && x->entries[i].decode == (decode == 1))
+            if (x->rows[i] > 0 && (x->rows[i] == 1) == (single == 1))
                 x->items[n++] = (struct step_item){
                     .seq = l->running[i], .n_rows = x->rows[i], .out = UINT32_MAX};
     return n;

@@ -79,7 +79,7 @@ static uint64_t *slot_at(struct net *n, const struct batch *b, const struct batc
     return &n->slots[(size_t)page * n->page_tokens + pos % n->page_tokens];
 }
 
-// No sequence may see a page in the step that writes it, but its writer; decodes come first.
+// No sequence may see a page in the step that writes it, but its writer; single rows come first.
 static bool is_valid(const struct net *n, const struct batch *b)
 {
     uint32_t row = 0;
@@ -88,7 +88,7 @@ static bool is_valid(const struct net *n, const struct batch *b)
         const uint32_t end = s->pos0 + s->n_rows;
         if (s->n_rows == 0 || s->row0 != row || s->n_pages * n->page_tokens < end) return false;
         row += s->n_rows;
-        if (i > 0 && s->n_rows == 1 && b->seqs[i - 1].n_rows > 1 && s->pos0 == 0) return false;
+        if (i > 0 && s->n_rows == 1 && b->seqs[i - 1].n_rows > 1) return false;
         for (uint32_t p = s->pos0 / n->page_tokens; p < s->n_pages; p++) {
             const uint32_t page = b->pages[s->page0 + p];
             if (page >= n->n_pages) return false;

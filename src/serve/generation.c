@@ -1,6 +1,9 @@
 // The engine stops at a stop string too; here the same strings decide what text may leave.
 #include "serve/generation.h"
 
+// Then text goes out: a client that reads slowly must not make the server collect without end.
+enum { EVENTS_MAX = 64 };
+
 static void on_part(void *arg, enum answer_part part, int call, struct str text)
 {
     struct generation *g = arg;
@@ -84,7 +87,7 @@ static void end(struct generation *g, enum finish finish)
 bool generation_pump(struct generation *g)
 {
     struct stream_event ev;
-    while (!g->ended && stream_next(g->stream, &ev)) {
+    for (int n = 0; n < EVENTS_MAX && !g->ended && stream_next(g->stream, &ev); n++) {
         if (ev.kind == EVENT_TOKEN) {
             take_token(g, &ev);
             if (!g->one_call || !g->call_ended) continue;

@@ -47,7 +47,7 @@ bool generation_open(struct generation *g, struct stream *stream, const struct t
                      const struct generation_options *o, answer_sink *sink, void *arg,
                      struct err *e);
 void generation_close(struct generation *g);
-// Handles every event that waits, calling the sink; true when the job has ended.
+// Handles events that wait (a bounded number), calling the sink; true when the job has ended.
 bool generation_pump(struct generation *g);
 // "stop", "length" or "tool_calls"
 const char *generation_finish_reason(const struct generation *g);

@@ -85,10 +85,16 @@ static bool on_event(void *arg, struct str data)
     return true;
 }
 
+static void on_accept(void *arg)
+{
+    struct asking *a = arg;
+    a->status->stage = CHAT_QUEUE;
+    show(a);
+}
+
 static bool on_data(void *arg, struct str piece)
 {
     struct asking *a = arg;
-    if (a->status->stage == CHAT_SENT) a->status->stage = CHAT_QUEUE;
     bool go_on = sse_feed(&a->sse, piece, on_event, a);
     if (a->sse.too_long) err_set(&a->error, ERR_TOO_LARGE, "the server sent an event above 16 MiB");
     show(a);
@@ -169,6 +175,7 @@ static bool try_once(struct http_client *c, struct asking *a, long *http_status,
                              .body = a->ask->body,
                              .deadline_ns = a->ask->deadline_ns,
                              .cancel = a->ask->cancel,
+                             .on_accept = on_accept,
                              .on_data = on_data,
                              .on_tick = on_tick,
                              .arg = a};

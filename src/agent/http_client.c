@@ -84,6 +84,18 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     return n;
 }
 
+// Header lines; an empty one ends the head.
+static size_t on_header(char *p, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    long status = 0;
+    (void)size;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status == 200 && n == 2 && p[0] == '\r' && t->call->on_accept != NULL)
+        t->call->on_accept(t->call->arg);
+    return n;
+}
+
 // Options that all requests share. libcurl copies strings.
 static bool set_options(struct http_client *c, const char *key)
 {
@@ -104,6 +116,7 @@ static bool set_options(struct http_client *c, const char *key)
     curl_easy_setopt(h, CURLOPT_USERAGENT, "submind/" SUBMIND_VERSION);
     curl_easy_setopt(h, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, on_header);
     if (strncmp(c->url, "unix:", 5) == 0) curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->url + 5);
     if (is_loopback(c->base)) curl_easy_setopt(h, CURLOPT_PROXY, "");
     return ok;
@@ -195,6 +208,7 @@ static void prepare(struct http_client *c, const struct http_call *call, struct 
     uint32_t connect_ms = call->connect_ms != 0 ? call->connect_ms : CONNECT_MS;
     curl_easy_setopt(h, CURLOPT_URL, url);
     curl_easy_setopt(h, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(h, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(h, CURLOPT_ERRORBUFFER, t->answer->why);
     curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
     if (call->body.n > 0) {

@@ -21,11 +21,12 @@ enum http_fail {
 };
 
 struct http_call {
-    const char *path;         // "/v1/chat/completions"
-    struct str body;          // POST when not empty, else GET
-    uint64_t deadline_ns;     // clock_ns; 0 = none
-    const atomic_int *cancel; // non-zero: stop; may be NULL
-    uint32_t connect_ms;      // 0 = 10 s
+    const char *path;             // "/v1/chat/completions"
+    struct str body;              // POST when not empty, else GET
+    uint64_t deadline_ns;         // clock_ns; 0 = none
+    const atomic_int *cancel;     // non-zero: stop; may be NULL
+    uint32_t connect_ms;          // 0 = 10 s
+    void (*on_accept)(void *arg); // the head of a 200 is there; may be NULL
     // Pieces of a 200's body as they come. False stops the transfer (HTTP_OK then). NULL: into body.
     bool (*on_data)(void *arg, struct str piece);
     // Called at least every 200 ms while nothing comes; may be NULL. False stops as well.

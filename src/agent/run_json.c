@@ -1,5 +1,5 @@
 // A run's result as JSON: the one form that --json prints and that records will keep.
-#include "agent/loop.h"
+#include "agent/turns.h"
 
 static void put_number(struct buf *b, const char *name, double v)
 {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "agent/exec_tool.h"
-#include "agent/loop.h"
+#include "agent/turns.h"
 #include "agent/private_server.h"
 #include "agent/workspace.h"
 #include "base/clock.h"

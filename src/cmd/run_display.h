@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/loop.h"
+#include "agent/turns.h"
 
 struct run_display {
     bool line;   // standard error is a terminal: show the progress line

@@ -10,7 +10,7 @@
 #include <jansson.h>
 
 #include "agent/exec_tool.h"
-#include "agent/loop.h"
+#include "agent/turns.h"
 #include "base/clock.h"
 #include "lib/fake_openai.h"
 

@@ -1,6 +1,6 @@
 // The conversation is kept as the JSON text that is sent, appended to and never rewritten, so that each
 // request begins with the bytes of the one before and the server finds its prefix.
-#include "agent/loop.h"
+#include "agent/turns.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -170,7 +170,7 @@ static enum flow loop_body(struct run *r, const struct node *n, struct loop *l)
     if (!run_new_callable(r, c, &self)) return FLOW_FAIL;
     for (l->i = 0; l->i < l->n; l->i++) {
         r->scope->n = 0;
-        if (!run_set(r, r->scope, STR("loop"), self)) return FLOW_FAIL;
+        if (!run_charge(r, 0) || !run_set(r, r->scope, STR("loop"), self)) return FLOW_FAIL;
         if (!assign(r, n->target, l->items[l->i])) return FLOW_FAIL;
         enum flow f = exec(r, n->body);
         if (f == FLOW_FAIL) return f;

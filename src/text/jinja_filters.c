@@ -279,7 +279,7 @@ static bool filter_round(struct run *r, const struct jinja_call *c, struct value
     bool common = str_eq(method, STR("common"));
     if (!common && !str_eq(method, STR("ceil")) && !str_eq(method, STR("floor")))
         return run_fail(r, "round's method must be common, ceil or floor");
-    if (common && c->self.kind != VALUE_FLOAT) {
+    if (common && c->self.kind != VALUE_FLOAT && digits >= 0) {
         *out = c->self;
         return true;
     }
@@ -296,6 +296,8 @@ static bool filter_round(struct run *r, const struct jinja_call *c, struct value
     } else {
         out->f = digits >= 20 ? f : rint(f * scale) / scale;
     }
+    if (common && c->self.kind != VALUE_FLOAT && fits_int(out->f))
+        *out = value_int((int64_t)out->f);
     return true;
 }
 

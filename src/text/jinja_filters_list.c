@@ -379,7 +379,9 @@ static bool filter_rejectattr(struct run *r, const struct jinja_call *c, struct 
 static bool filter_attr(struct run *r, const struct jinja_call *c, struct value *out)
 {
     struct str name;
-    return ops_string(r, c->args[0], "attr's name", &name) && run_attribute(r, c->self, name, out);
+    if (!ops_string(r, c->args[0], "attr's name", &name)) return false;
+    if (c->self.kind == VALUE_DICT && jinja_method_find(c->self, name) == NULL) return true;
+    return run_attribute(r, c->self, name, out); // unlike "." it does not look at a dict's items
 }
 
 // ---- the table ------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ static bool split_space(struct run *r, struct str s, int64_t limit, struct value
         if (s.n == 0) return true;
         size_t end = 0;
         while (end < s.n && text_space_len(s, end) == 0) end += text_char_len(s, end);
-        if (limit == 0) return ops_append(r, list, value_str(text_strip_end(s)));
+        if (limit == 0) return ops_append(r, list, value_str(s));
         limit -= limit > 0;
         if (!put_piece(r, list, s, 0, end)) return false;
         s = str_sub(s, end, s.n);

@@ -269,9 +269,9 @@ static bool subscript(struct parser *p, struct node **n)
 
 static bool attribute(struct parser *p, struct node **n)
 {
-    p->at++;
     struct node *a = around(p, NODE_ATTR, *n);
     if (a == NULL) return false;
+    p->at++;
     if (p->at->kind == LEX_NAME) {
         a->name = p->at++->s;
     } else if (p->at->kind == LEX_NUMBER && p->at->v.kind == VALUE_INT) { // a.0 is a[0]

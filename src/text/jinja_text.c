@@ -230,7 +230,10 @@ struct str text_to_case(struct arena *a, struct str s, enum text_case c)
         char utf8[4];
         int32_t to = upper ? utf8proc_toupper((int32_t)cp) : utf8proc_tolower((int32_t)cp);
         size_t len = utf8_encode((uint32_t)to, utf8);
-        buf_put(&b, utf8, len);
+        if (upper && cp == 0xdf) // the one common letter whose upper case is two
+            buf_z(&b, c == CASE_UPPER ? "SS" : "Ss");
+        else
+            buf_put(&b, utf8, len);
         first = c != CASE_CAPITALIZE && begins_word(cp, c);
         i += n;
     }

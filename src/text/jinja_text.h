@@ -33,7 +33,7 @@ size_t text_suffix(struct str s, struct str part);
 int text_cmp(struct str a, struct str b); // by code point
 
 enum text_case { CASE_UPPER, CASE_LOWER, CASE_TITLE, CASE_CAPITALIZE, CASE_JINJA_TITLE };
-// Simple case mapping of Unicode (one character to one). p is NULL when there is no memory.
+// Simple case mapping of Unicode (one character to one, but for sharp s). p is NULL when there is no memory.
 struct str text_to_case(struct arena *a, struct str s, enum text_case c);
 bool text_has_case(struct str s, bool upper); // str.isupper / str.islower
 // repr() of a string.

@@ -1,6 +1,6 @@
 // Byte pair merging of one word: bytes -> token ids. The table is immutable after open.
-// Source: Sennrich et al. 2016, as Hugging Face's tokenizers apply it: of all neighbouring pairs the
-// one with the lowest rank is merged, the leftmost of equals, until no pair has a rank.
+// Source: Sennrich et al. 2016, as Hugging Face's tokenizers apply it: of all neighbouring pairs
+// the one with the lowest rank is merged, the leftmost of equals, until no pair has a rank.
 #pragma once
 
 #include <stdbool.h>
@@ -26,7 +26,7 @@ struct bpe {
 // What merging a long word needs; one per caller, starts as {0}, grows as needed.
 struct bpe_work {
     struct bpe_symbol *symbols;
-    struct bpe_entry *heap;
+    uint64_t *heap; // rank << 32 | position of the pair's left symbol
     size_t cap;
 };
 

@@ -47,7 +47,8 @@ static bool is_mergeable(uint8_t kind)
     return kind != TOKEN_CONTROL && kind != TOKEN_UNKNOWN;
 }
 
-// Special tokens are written as they are, all others in the spelling; what is neither stays as it is.
+// Special tokens are written as they are, all others in the spelling; what is not of the spelling
+// stays as it is.
 static uint32_t put_piece(char *out, struct str text, uint8_t kind)
 {
     bool spelled = kind == TOKEN_NORMAL || kind == TOKEN_UNUSED || kind == TOKEN_BYTE;
@@ -58,17 +59,21 @@ static uint32_t put_piece(char *out, struct str text, uint8_t kind)
 }
 
 // The slot that holds bytes or where they would go.
-static uint32_t find_slot(const struct pieces *p, struct str bytes)
+static struct piece_slot *find_slot(const struct pieces *p, struct str bytes, uint32_t *tag)
 {
-    uint32_t i = (uint32_t)hash64(bytes.p, bytes.n, 0) & p->mask;
-    while (p->slots[i] >= 0 && !str_eq(pieces_at(p, (uint32_t)p->slots[i]), bytes))
+    uint64_t h = hash64(bytes.p, bytes.n, 0);
+    *tag = (uint32_t)(h >> 32);
+    uint32_t i = (uint32_t)h & p->mask;
+    while (p->slots[i].id >= 0 &&
+           (p->slots[i].tag != *tag || !str_eq(pieces_at(p, (uint32_t)p->slots[i].id), bytes)))
         i = (i + 1) & p->mask;
-    return i;
+    return &p->slots[i];
 }
 
 int32_t pieces_find(const struct pieces *p, struct str bytes)
 {
-    return p->slots[find_slot(p, bytes)];
+    uint32_t tag;
+    return find_slot(p, bytes, &tag)->id;
 }
 
 // Normal tokens first: where two tokens have the same bytes, the normal one is what merging yields.
@@ -80,8 +85,9 @@ static void fill_index(struct pieces *p)
             bool normal = p->kinds[id] == TOKEN_NORMAL;
             struct str bytes = pieces_at(p, id);
             if (normal != (pass == 0) || !is_mergeable(p->kinds[id]) || bytes.n == 0) continue;
-            uint32_t i = find_slot(p, bytes);
-            if (p->slots[i] < 0) p->slots[i] = (int32_t)id;
+            uint32_t tag;
+            struct piece_slot *slot = find_slot(p, bytes, &tag);
+            if (slot->id < 0) *slot = (struct piece_slot){tag, (int32_t)id};
         }
 }
 

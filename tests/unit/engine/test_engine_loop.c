@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "lib/jobs.h"
+#include "lib/rig.h"
 
 enum { PAGE = 4 };
 

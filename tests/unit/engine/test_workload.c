@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "lib/jobs.h"
+#include "lib/rig.h"
 
 enum { N_JOBS = 60, LEN_MAX = 240, NEW_MAX = 30 };
 

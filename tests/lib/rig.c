@@ -1,7 +1,6 @@
-// A rig around the engine loop; see jobs.h.
-#include "lib/jobs.h"
+// See rig.h.
+#include "lib/rig.h"
 
-#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -49,53 +48,12 @@ void rig_close(struct rig *r)
     fake_net_close(r->net);
 }
 
-struct job greedy_job(const int32_t *ids, size_t n_ids, uint32_t max_tokens)
-{
-    return (struct job){.ids = ids,
-                        .n_ids = n_ids,
-                        .max_tokens = max_tokens,
-                        .sampling = {.temperature = 0, .top_p = 1, .repeat_penalty = 1}};
-}
-
 struct stream *rig_submit(struct rig *r, const struct job *job)
 {
     struct stream *s = NULL;
     struct err e = {0};
     if (!loop_submit(r->loop, job, NULL, &s, &e)) fail_msg("submit: %s", e.msg);
     return s;
-}
-
-struct outcome outcome_wait(struct stream *s)
-{
-    struct outcome o = {0};
-    struct stream_event event = {.kind = EVENT_TOKEN};
-    const uint64_t start = clock_ns();
-    uint32_t cap = 0;
-    while (event.kind != EVENT_END) {
-        struct pollfd p = {.fd = stream_fd(s), .events = POLLIN};
-        poll(&p, 1, 1000);
-        while (stream_next(s, &event)) {
-            if (event.kind == EVENT_END) break;
-            if (o.n == cap) {
-                cap = cap == 0 ? 64 : cap * 2;
-                o.ids = realloc(o.ids, cap * sizeof *o.ids);
-                assert_non_null(o.ids);
-            }
-            o.ids[o.n++] = event.id;
-        }
-        if (clock_ms_since(start) > 60000) fail_msg("a stream has no end after 60 s");
-    }
-    o.finish = event.finish;
-    o.error = event.error;
-    stream_status(s, &o.status);
-    stream_close(s);
-    return o;
-}
-
-void outcome_free(struct outcome *o)
-{
-    free(o->ids);
-    *o = (struct outcome){0};
 }
 
 struct outcome rig_run(struct rig *r, const struct job *job)
@@ -107,19 +65,6 @@ static void nap(void)
 {
     const struct timespec t = {.tv_nsec = 200000};
     nanosleep(&t, NULL);
-}
-
-void wait_stage(const struct stream *s, enum stream_stage stage)
-{
-    const uint64_t start = clock_ns();
-    for (;;) {
-        struct stream_status status;
-        stream_status(s, &status);
-        if (status.stage == stage) return;
-        if (clock_ms_since(start) > 20000)
-            fail_msg("stage is %d, not %d after 20 s", status.stage, stage);
-        nap();
-    }
 }
 
 void wait_steps(const struct net *n, uint32_t n_steps)

@@ -2,9 +2,10 @@
 // prompt, and greedy continuations. Drives engine/net.h by hand, with pages in order.
 //
 //   device "ref", f32 KV: within 1e-3 for the f32 arithmetic on dequantised weights.
-//   device "cpu", f16 KV: within what the peer's CPU code reaches on the same files; it rounds
-//   activations to 8 bits (Q8_0, Q4_K) as the peer does, and to bf16 or not at all for BF16 weights.
-//   The bounds are those of golden/README.md, not of what this code happens to give.
+//   device "cpu", f16 KV: three times the largest error measured when this was written (0.054 for
+//   Q8_0, 0.075 for BF16, 0.081 for Q4_K_M), and never above what the peer's CPU code reaches on the
+//   same files (0.73, 0.19, 0.92 in golden/README.md): like the peer it rounds activations to 8 bits
+//   and keeps f16 keys and values.
 //
 // A greedy token must be equal where the golden margin is above the bound: the golden tokens are fed,
 // so each one is compared on its own. Prompts are cut short where they take long;
@@ -307,14 +308,13 @@ static int check_model(const char *shared, const struct bounds *t)
 
 int main(void)
 {
-    // The bounds of "cpu" are the peer's largest errors on these files (golden/README.md).
     static const struct bounds table[] = {
-        {"Q8_0", "logits.jsonl", "ref", KV_F32, 1e-3, false, 450, 12},
-        {"BF16", "logits.jsonl", "ref", KV_F32, 1e-3, false, 450, 12},
-        {"Q4_K_M", "logits-q4_k_m.jsonl", "ref", KV_F32, 1e-3, false, 300, 12},
-        {"Q8_0", "logits.jsonl", "cpu", KV_F16, 0.73, true, 3000, 64},
-        {"BF16", "logits.jsonl", "cpu", KV_F16, 0.19, true, 3000, 64},
-        {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu", KV_F16, 0.92, true, 3000, 64},
+        {"Q8_0", "logits.jsonl", "ref", KV_F32, 1e-3, false, 360, 12},
+        {"BF16", "logits.jsonl", "ref", KV_F32, 1e-3, false, 260, 12},
+        {"Q4_K_M", "logits-q4_k_m.jsonl", "ref", KV_F32, 1e-3, false, 260, 12},
+        {"Q8_0", "logits.jsonl", "cpu", KV_F16, 0.17, true, 3000, 64},
+        {"BF16", "logits.jsonl", "cpu", KV_F16, 0.19, true, 900, 64},
+        {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu", KV_F16, 0.25, true, 900, 64},
     };
     const char *shared = getenv("SUBMIND_SHARED");
     int n = 0;

@@ -149,7 +149,7 @@ static void hits_of_every_length(const char *device, uint32_t len)
     int32_t ids[LEN];
     real_open(&r, device, 2);
     tokens_of(&r, ids, len, 2);
-    cold(&r, ids, LEN);
+    cold(&r, ids, len);
     for (uint32_t n = 1; n <= len; n += n < len - 1 && n > 1 ? r.page_tokens / 2 : 1) {
         loop_begin(&r, MAX_ROWS);
         logits_of(&r, ids, n, got); // leaves n / page_tokens pages behind
@@ -178,7 +178,7 @@ static void pages_written_by_decode(const char *device, uint32_t len)
     const uint32_t n_cached = logits_of(&r, ids, len, got);
     assert_int_equal(n_cached, (len - 1) / r.page_tokens * r.page_tokens);
     loop_close(r.loop);
-    cold(&r, ids, LEN);
+    cold(&r, ids, len);
     expect_equal(&r);
     real_close(&r);
 }

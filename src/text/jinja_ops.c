@@ -477,7 +477,7 @@ static bool slice_text(struct run *r, struct str s, int64_t from, int64_t to, in
 
 bool ops_slice(struct run *r, struct value v, const struct value bounds[3], struct value *out)
 {
-    int64_t n, from, to, step;
+    int64_t n, from = 0, to = 0, step = 1;
     if (!is_sequence(v)) return run_fail(r, "'%s' object cannot be sliced", ops_type(v));
     if (!ops_length(r, v, &n) || !slice_bounds(r, bounds, n, &from, &to, &step)) return false;
     if (v.kind == VALUE_STRING) return slice_text(r, v.s, from, to, step, out);

@@ -92,7 +92,7 @@ static bool body(struct parser *p, const char *ends, struct node **out)
     const struct lex_token *open = p->at;
     if (++p->depth > PARSER_MAX_DEPTH) return parser_fail(p, "nested deeper than 100 levels");
     while (p->at->kind != LEX_END && (ends == NULL || !at_end(p, ends))) {
-        struct node *n;
+        struct node *n = NULL;
         if (!statement(p, &n)) return false;
         if (last != NULL)
             last->next = n;

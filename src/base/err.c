@@ -15,7 +15,8 @@ static const struct {
 #undef ERR
 };
 
-static bool fill(struct err *e, enum err_code code, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static bool fill(struct err *e, enum err_code code,
+                                                       const char *fmt, va_list ap)
 {
     if (e == NULL || e->code != ERR_NONE) return false;
     e->code = code;

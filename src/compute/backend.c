@@ -7,8 +7,7 @@
 #include "base/str.h"
 
 static const struct backend_class *const backends[] = {
-    // A GPU backend stands here, before the CPU; its open fails with ERR_NOT_FOUND where the
-    // library or the device is missing, and "auto" goes on.
+    &backend_cuda, // opens with ERR_NOT_FOUND where driver or device is missing; "auto" goes on
     &backend_cpu,
     &backend_ref, // the definition; the CPU before it always opens, so "auto" never comes here
     NULL,

@@ -1,0 +1,197 @@
+// The arguments of every kernel: one plain struct each, at most 128 bytes, the same text for the host
+// and the device. Addresses are device addresses. A row of activations starts every
+// row_stride(n_cols) elements, and its padding holds zeros.
+#pragma once
+
+#include <stdint.h>
+
+enum { ROW_ALIGN = 256 };
+
+static inline
+#if defined(__CUDACC__) || defined(__HIP__)
+    __host__ __device__
+#endif
+    uint32_t
+    row_stride(uint32_t n_cols)
+{
+    return (n_cols + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
+}
+
+// Packed weights from a GGUF matrix: panels [panel0, panel0 + n_panels) of 16 rows each; `raw` starts
+// at the first of these rows.
+struct args_repack {
+    const void *raw;
+    void *packed;
+    uint32_t fmt, n_rows, n_cols, panel0, n_panels, row_bytes;
+};
+
+// f16 rows [n_rows padded to 16][n_units * 256] from packed weights (values times PACK_SCALE).
+struct args_dequant {
+    const void *packed;
+    void *out;
+    uint32_t n_panels, n_units;
+};
+
+// out f32 [n_tokens][row_stride(n_units * 256)]
+struct args_embed {
+    const void *packed;
+    const int32_t *tokens;
+    float *out;
+    uint32_t n_units, n_cols, stride;
+};
+
+// x f32 (or f16 when x_half) rows; y, when given, f16 rows, is added to x first (and x written back).
+struct args_norm {
+    void *x;
+    const void *y;
+    const float *w;
+    void *out; // f16
+    uint32_t n_cols, stride, x_half;
+    float eps;
+};
+
+enum linear_mode {
+    LINEAR_F16,   // out f16 = alpha * W x + bias
+    LINEAR_F32,   // out f32
+    LINEAR_ADD,   // out f32 +=
+    LINEAR_SWIGLU // out f16 = silu(alpha * W0 x) * (alpha * W1 x) * SWIGLU_SCALE
+};
+// The gated product may pass f16's range: it is held 64 times too small.
+#define SWIGLU_SCALE (1.0f / 64.0f)
+
+struct linear_part {
+    const void *w;
+    void *out;
+    const float *bias;
+    uint32_t n_rows, block0; // its first block in the grid
+};
+struct args_linear {
+    struct linear_part part[3];
+    const void *x; // f16 [n][n_units * 256]
+    uint32_t n, n_units;
+    float alpha;
+    uint16_t mode, n_parts;
+};
+
+struct args_bias {
+    void *x; // f16 or f32 rows
+    const float *bias;
+    uint32_t n_cols, stride, is_f32;
+};
+
+struct args_swiglu {
+    const void *gate, *up;
+    void *out;
+    uint32_t stride, n_rows;
+    float scale_in; // of gate and up
+};
+
+struct args_add {
+    float *x;
+    const void *y;
+    uint32_t stride, n_rows;
+    float scale;
+};
+
+struct args_gather {
+    const void *x;
+    void *out;
+    const uint32_t *rows;
+    uint32_t row_bytes;
+};
+
+// What the kernels know of a row of the batch.
+struct batch_row {
+    uint32_t pos, page0; // page0: where its sequence's page table starts
+};
+
+// Where keys and values are: page p of a table entry at base + id * page_bytes (the layer's offset is
+// in base). A head's keys take head_bytes, the values follow after all heads' keys.
+// f16: [head_dim / 64][64 tokens][8 chunks of 8], chunk c of token s stands at c ^ (s % 8).
+// q8_0: the same order with bytes [head_dim / 64][64 tokens][64], then f16 scales [64 tokens][head_dim / 32].
+struct kv_place {
+    char *base;
+    const uint32_t *pages;
+    uint64_t page_bytes;
+    uint32_t head_bytes, n_kv_heads;
+};
+enum { KV_PAGE_TOKENS = 64 };
+
+struct args_rope {
+    struct kv_place kv;
+    void *q;       // f16 rows, in place
+    const void *k, *v;
+    const float *q_norm, *k_norm, *freqs;
+    const struct batch_row *rows;
+    uint32_t n_heads, stride_q, stride_k;
+    uint16_t head_dim, n_rot, neox, q8;
+    float eps, mscale;
+};
+
+// Attention of a few queries over part of their keys: SPLIT_KEYS keys from key0, a multiple of it. The
+// queries share these pages. Partial results go to part[i]: n_heads x (head_dim floats, max, sum).
+enum { SPLIT_KEYS = 256, SPLIT_QUERIES = 8 };
+struct attn_item {
+    uint32_t key0, n_keys, table, n_queries; // table: index of key0's page in the page tables
+    uint32_t row[SPLIT_QUERIES], pos[SPLIT_QUERIES], part[SPLIT_QUERIES];
+};
+struct args_split {
+    struct kv_place kv;
+    const void *q;
+    float *parts;
+    const struct attn_item *items;
+    uint32_t n_heads, stride;
+    float scale_log2; // softmax scale times log2(e)
+    uint32_t q8;
+};
+
+// Row `row` of the output from parts [part0, part0 + n_parts).
+struct attn_merge {
+    uint32_t row, part0, n_parts, unused;
+};
+struct args_merge {
+    const float *parts;
+    const struct attn_merge *merges;
+    void *out;
+    uint32_t n_heads, head_dim, stride;
+};
+
+// Attention of many queries: rows [row0, row0 + n_rows) at positions from pos0 over all their keys.
+enum { FLASH_ROWS = 128 };
+struct attn_tile {
+    uint32_t row0, n_rows, pos0, table;
+};
+struct args_flash {
+    struct kv_place kv;
+    const void *q;
+    void *out;
+    const struct attn_tile *tiles;
+    uint32_t n_tiles, n_heads, stride;
+    float scale_log2;
+};
+
+// f16 pages of one layer from q8_0 ones: page i of a table to page i of the scratch.
+struct args_kv_dequant {
+    struct kv_place kv;
+    char *out;
+    uint64_t out_page_bytes;
+    uint32_t table, out_page0, head_dim;
+};
+
+struct topk_adjust_entry {
+    uint32_t out_row;
+    int32_t token;
+    float scale, add;
+    uint32_t divide;
+};
+struct args_adjust {
+    float *logits;
+    const struct topk_adjust_entry *entries;
+    const uint32_t *n_entries;
+    uint32_t stride;
+};
+struct args_topk {
+    const float *logits;
+    void *out; // struct topk_row each
+    uint32_t n, k, stride;
+};

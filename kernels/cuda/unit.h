@@ -1,0 +1,156 @@
+// A unit of packed weights (kernels/common/pack.h) in registers: loads, and the conversion of one
+// granule to the f16 operands of a matrix instruction. Every kernel that reads weights goes through
+// this, so embedding, small products and the expansion for the library see the same values.
+//
+// Scales, one set per row: s of Q4_K and Q5_K is [row][half h][granule] pairs of bytes (scale, min), half
+// h being columns 32 h .. 32 h + 31 of a granule; s of Q8_0 and Q4_0 is [row][h][granule] f16; s of Q6_K is
+// [row][t][granule] bytes, biased by 128; d of Q4_K and Q5_K is the pair (d, -dmin), of Q6_K f16.
+#pragma once
+
+#include "kernels/common/port.h"
+#include "kernels/common/pack.h"
+
+enum { MAGIC = 0x64006400 }; // f16 1024 in both halves: low bits added to it are integers
+
+template <int KIND> struct unit {
+    enum {
+        Q_CHUNKS = KIND == PACK_H16 ? 4 : KIND == PACK_Q8_0 ? 2 : 1, // 16-byte chunks of a granule
+        H_WORDS = KIND == PACK_Q5_K ? 1 : KIND == PACK_Q6_K ? 2 : 0,
+        BYTES = (int)pack_unit_bytes(KIND),
+        H_AT = (int)pack_q_bytes(KIND),
+        S_AT = H_AT + (int)pack_h_bytes(KIND),
+        D_AT = S_AT + (int)pack_s_bytes(KIND)
+    };
+};
+
+// The bits of one granule.
+template <int KIND> struct granule {
+    u32x4 q[unit<KIND>::Q_CHUNKS];
+    uint32_t h[unit<KIND>::H_WORDS ? unit<KIND>::H_WORDS : 1];
+};
+
+// The scales of a unit for this lane's two rows.
+struct scales {
+    uint32_t s[2][2], d[2];
+};
+
+template <int KIND> DEV void granule_load(granule<KIND> &to, const char *at, uint32_t n, uint32_t lane)
+{
+    typedef unit<KIND> U;
+#pragma unroll
+    for (uint32_t c = 0; c < U::Q_CHUNKS; c++)
+        to.q[c] = load_stream(at + ((n * U::Q_CHUNKS + c) * 32 + lane) * 16);
+    if (KIND == PACK_Q5_K) to.h[0] = *(const uint32_t *)(at + U::H_AT + (n * 32 + lane) * 4);
+    if (KIND == PACK_Q6_K) {
+        const u32x2 v = *(const u32x2 *)(at + U::H_AT + (n * 32 + lane) * 8);
+        to.h[0] = v.x;
+        to.h[U::H_WORDS > 1 ? 1 : 0] = v.y;
+    }
+}
+
+template <int KIND> DEV void scales_load(scales &to, const char *at, uint32_t lane)
+{
+    typedef unit<KIND> U;
+    const uint32_t g = lane >> 2, t = lane & 3;
+    if (KIND == PACK_H16) return;
+#pragma unroll
+    for (uint32_t r = 0; r < 2; r++) {
+        const uint32_t row = g + 8 * r;
+        if (KIND == PACK_Q6_K) {
+            to.s[r][0] = *(const uint32_t *)(at + U::S_AT + (row * 4 + t) * 4);
+            to.d[r] = *(const uint16_t *)(at + U::D_AT + row * 2);
+            continue;
+        }
+        const u32x2 v = *(const u32x2 *)(at + U::S_AT + (row * 2 + (t >> 1)) * 8);
+        to.s[r][0] = v.x;
+        to.s[r][1] = v.y;
+        if (KIND == PACK_Q4_K || KIND == PACK_Q5_K)
+            to.d[r] = *(const uint32_t *)(at + U::D_AT + row * 4);
+    }
+}
+
+// The factor (and, for K formats, the negative minimum) of granule n for row r, in both halves.
+template <int KIND>
+DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint32_t &add)
+{
+    add = 0;
+    if (KIND == PACK_Q4_K || KIND == PACK_Q5_K) {
+        const uint32_t pair = byte_perm(sc.s[r][n >> 1], 0x64646464u, n & 1 ? 0x4342 : 0x4140);
+        const uint32_t v = h2_mul(h2_sub(pair, MAGIC), sc.d[r]);
+        mul = byte_perm(v, v, 0x1010);
+        add = byte_perm(v, v, 0x3232);
+    } else if (KIND == PACK_Q6_K) {
+        const uint32_t sel = 0x4040 + n * 0x0101;
+        const uint32_t v = h2_sub(byte_perm(sc.s[r][0], 0x64646464u, sel), 0x64806480u);
+        mul = h2_mul(v, byte_perm(sc.d[r], sc.d[r], 0x1010));
+    } else {
+        const uint32_t v = sc.s[r][n >> 1];
+        mul = byte_perm(v, v, n & 1 ? 0x3232 : 0x1010);
+    }
+}
+
+// Integers of step j as f16 pairs: q[0], q[2] of row g, q[1], q[3] of row g + 8.
+template <int KIND> DEV void integers(const granule<KIND> &in, uint32_t j, uint32_t q[4])
+{
+    if (KIND == PACK_Q8_0) {
+        const u32x4 c = in.q[(j >> 1) % unit<KIND>::Q_CHUNKS];
+        const uint32_t lo = j & 1 ? c.z : c.x, hi = j & 1 ? c.w : c.y;
+        q[0] = h2_sub(byte_perm(lo, 0x64646464u, 0x4140), 0x64806480u);
+        q[1] = h2_sub(byte_perm(lo, 0x64646464u, 0x4342), 0x64806480u);
+        q[2] = h2_sub(byte_perm(hi, 0x64646464u, 0x4140), 0x64806480u);
+        q[3] = h2_sub(byte_perm(hi, 0x64646464u, 0x4342), 0x64806480u);
+        return;
+    }
+    const uint32_t w = j == 0 ? in.q[0].x : j == 1 ? in.q[0].y : j == 2 ? in.q[0].z : in.q[0].w;
+    if (KIND == PACK_Q4_K || KIND == PACK_Q4_0) {
+        const uint32_t zero = KIND == PACK_Q4_0 ? 0x64086408u : MAGIC; // 1024 + 8 or 1024
+        const uint32_t base = KIND == PACK_Q4_0 ? 0xd480d480u : 0xd400d400u; // -72 or -64
+        const uint32_t w8 = w >> 8;
+        q[0] = h2_sub((w & 0x000f000fu) | MAGIC, zero);
+        q[1] = h2_fma((w & 0x00f000f0u) | MAGIC, 0x2c002c00u, base); // 1/16
+        q[2] = h2_sub((w8 & 0x000f000fu) | MAGIC, zero);
+        q[3] = h2_fma((w8 & 0x00f000f0u) | MAGIC, 0x2c002c00u, base);
+        return;
+    }
+#pragma unroll
+    for (uint32_t p = 0; p < 4; p++) {
+        uint32_t v = (w >> 4 * p & 0x000f000fu) | MAGIC;
+        if (KIND == PACK_Q5_K) {
+            v |= (in.h[0] >> (4 * j + p) & 0x00010001u) << 4;
+            q[p] = h2_sub(v, MAGIC);
+        } else {
+            const uint32_t h = in.h[(j >> 1) % (unit<KIND>::H_WORDS ? unit<KIND>::H_WORDS : 1)];
+            v |= (h >> 2 * (4 * (j & 1) + p) & 0x00030003u) << 4;
+            q[p] = h2_sub(v, 0x64206420u); // 1024 + 32
+        }
+    }
+}
+
+// Granule n as the a operands of its four steps.
+template <int KIND>
+DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n, uint32_t a[4][4])
+{
+    if (KIND == PACK_H16) {
+#pragma unroll
+        for (uint32_t j = 0; j < 4; j++) {
+            const u32x4 c = in.q[j % unit<KIND>::Q_CHUNKS];
+            a[j][0] = c.x;
+            a[j][1] = c.y;
+            a[j][2] = c.z;
+            a[j][3] = c.w;
+        }
+        return;
+    }
+    uint32_t mul[2], add[2];
+    scale_of<KIND>(sc, 0, n, mul[0], add[0]);
+    scale_of<KIND>(sc, 1, n, mul[1], add[1]);
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t q[4];
+        integers<KIND>(in, j, q);
+#pragma unroll
+        for (uint32_t p = 0; p < 4; p++)
+            a[j][p] = KIND == PACK_Q4_K || KIND == PACK_Q5_K ? h2_fma(q[p], mul[p & 1], add[p & 1])
+                                                             : h2_mul(q[p], mul[p & 1]);
+    }
+}

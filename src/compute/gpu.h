@@ -1,0 +1,164 @@
+// The GPU backend's insides, shared by its files:
+//   gpu.c        opening, the driver's modules, submit and graphs
+//   gpu_buf.c    buffers: sizes, memory, reading and writing
+//   gpu_load.c   weights from file to packed form
+//   gpu_step.c   what a batch means for the kernels: rows, attention work; its way to the device
+//   gpu_ops.c    ops to kernel launches, with fusion
+//
+// Precision: residual stream f32, other activations f16 (the gated product 64 times too small), keys
+// and values f16 or q8_0, weights as packed (kernels/common/pack.h), sums f32.
+#pragma once
+
+#include "base/threads.h"
+#include "compute/backend.h"
+#include "compute/gpu_api.h"
+#include "compute/gpu_blas.h"
+#include "compute/gpu_pick.h"
+#include "kernels/common/args.h"
+
+// A kernel image in the binary; the table ends with start NULL (made by cmake/kernels.cmake).
+struct gpu_image {
+    const char *name;
+    uint32_t arch; // 0: any that the image itself covers; 80, 90: PTX for that compute capability
+    const void *start;
+};
+extern const struct gpu_image gpu_images[];
+extern const char gpu_images_by[]; // the compiler, or why there are none
+
+enum {
+    GPU_MODULES_MAX = 16,
+    GPU_GRAPHS_MAX = 32,
+    GPU_UPLOADS = 2,            // steps whose batch may be on its way at once
+    SPLIT_ROWS_MAX = 64,        // sequences with more rows go to the kernel for long prompts
+    SPLIT_WAVE_ROWS = 64,       // rows whose partial results are kept at once ...
+    SPLIT_PARTS_MAX = 4096,     // ... and partial results
+    GPU_RESERVE_BYTES = 1 << 30 // driver, library and graphs beside what is planned
+};
+
+struct dbuf {
+    enum buf_kind kind;
+    enum fmt fmt;
+    enum pack_kind pack;
+    uint32_t n_rows, n_cols, stride; // stride: elements a row, padded
+    gpu_ptr p;
+    size_t n_bytes;
+    float scale; // what is held times scale is the value (BUF_ACT)
+    struct kv_shape kv;
+    size_t page_bytes, layer_bytes, head_bytes;
+};
+
+// A stretch of attention work whose partial results are kept at once.
+struct attn_wave {
+    uint32_t item0, n_items, merge0, n_merges;
+};
+
+// Arrays of one batch, in pinned memory on the host and at fixed places on the device.
+#define GPU_REGIONS(R)                  \
+    R(tokens, int32_t)                  \
+    R(rows, struct batch_row)           \
+    R(out_rows, uint32_t)               \
+    R(n_adjust, uint32_t)               \
+    R(adjust, struct topk_adjust_entry) \
+    R(pages, uint32_t)                  \
+    R(items, struct attn_item)          \
+    R(merges, struct attn_merge)        \
+    R(tiles, struct attn_tile)
+
+enum gpu_region {
+#define R(name, type) REGION_##name,
+    GPU_REGIONS(R)
+#undef R
+        REGION_COUNT
+};
+
+struct gpu_upload {
+    void *at[REGION_COUNT]; // pinned
+    uint32_t cap[REGION_COUNT], n[REGION_COUNT];
+    gpu_event done;
+    bool used;
+};
+
+// What a step needs beside its ops.
+struct gpu_step {
+    const struct batch *batch;
+    struct gpu_upload *up;
+    struct attn_wave *waves;
+    uint32_t n_waves, cap_waves;
+    bool flash;        // some sequences go to the kernel for long prompts
+    uint32_t kv_pages; // of these sequences, as scratch pages (q8_0)
+};
+
+struct gpu_graph_entry {
+    uint64_t key;
+    uint32_t seen;
+    gpu_graph_exec exec;
+    uint64_t last_use;
+};
+
+struct gpu {
+    struct backend base;
+    struct gpu_api api;
+    struct backend_settings settings;
+    int device;
+    gpu_ctx ctx;
+    gpu_stream stream;
+    uint32_t cc, n_sm;
+    bool integrated, use_graphs, use_overlap, use_blas;
+    char device_name[100];
+    gpu_module modules[GPU_MODULES_MAX];
+    uint32_t n_modules;
+    gpu_function kernels[GPU_KERNEL_COUNT];
+    struct gpu_blas *blas;
+    struct threads *threads; // for loading
+    struct gpu_loader *loader;
+    // device memory beside the buffers
+    gpu_ptr workspace, scratch, parts, region[REGION_COUNT], kv_scratch;
+    size_t scratch_bytes, scratch_wanted, parts_bytes, kv_scratch_bytes;
+    uint32_t region_cap[REGION_COUNT];
+    struct gpu_upload uploads[GPU_UPLOADS];
+    uint32_t i_upload;
+    struct gpu_step step;
+    struct gpu_graph_entry graphs[GPU_GRAPHS_MAX];
+    uint64_t n_steps;
+    uint32_t n_pages; // of the largest KV buffer: bounds page tables
+    void *host_box;   // pinned, for read and write
+    size_t host_box_bytes;
+};
+
+static inline struct gpu *gpu_of(const struct backend *b)
+{
+    return (struct gpu *)(uintptr_t)b;
+}
+
+// Grows *p to at least n bytes of device memory; waits for the device when it must move.
+bool gpu_grow(struct gpu *g, gpu_ptr *p, size_t *have, size_t n, const char *what, struct err *e);
+// Launches a kernel with one argument struct.
+bool gpu_run(struct gpu *g, enum gpu_kernel k, uint32_t grid_x, uint32_t grid_y, uint32_t threads,
+             uint32_t shared_bytes, void *args, gpu_stream stream, struct err *e);
+
+// gpu_buf.c
+size_t gpu_size(const struct backend *b, const struct buf_desc *d);
+bool gpu_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e);
+void gpu_free(struct backend *b, struct dbuf *d);
+bool gpu_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
+              struct err *e);
+bool gpu_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows, const float *in,
+               struct err *e);
+size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s);
+bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
+                   struct err *e);
+bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
+                    struct err *e);
+
+// gpu_load.c
+bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc, struct err *e);
+bool gpu_load_wait(struct gpu *g, struct err *e);
+void gpu_load_close(struct gpu *g);
+
+// gpu_step.c
+bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops,
+                      const struct batch *batch, struct err *e);
+void gpu_step_close(struct gpu *g);
+
+// gpu_ops.c
+bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e);

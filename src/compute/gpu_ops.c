@@ -1,0 +1,402 @@
+// Ops to kernel launches. What stands side by side is done at once: a product and the residual add
+// after it; gate, up and their activation. Few rows go to kernels that read packed weights; many rows to
+// the library's product on weights expanded to f16.
+// Invariant: a fused pair leaves the buffers that later ops of the list read as the single ops would;
+// the last op's result always exists.
+#include "compute/gpu.h"
+
+#include <assert.h>
+
+#define AT(p) ((void *)(uintptr_t)(p))
+
+struct run {
+    struct gpu *g;
+    const struct op *ops;
+    uint32_t n_ops, i;
+    const struct batch *batch;
+    struct err *e;
+};
+
+static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
+                   uint32_t shared_bytes, void *args)
+{
+    return x == 0 || y == 0 ||
+           gpu_run(r->g, k, x, y, threads, shared_bytes, args, r->g->stream, r->e);
+}
+
+static uint32_t rows_of(const struct run *r, uint32_t n)
+{
+    return n ? n : r->batch->n_rows;
+}
+
+static bool run_embed(const struct run *r, const struct op_embed *o)
+{
+    const struct dbuf *t = o->table;
+    struct args_embed a = {.packed = AT(t->p),
+                           .tokens = AT(r->g->region[REGION_tokens]),
+                           .out = AT(o->out->p),
+                           .n_units = t->stride / PACK_COLS,
+                           .n_cols = t->n_cols,
+                           .stride = o->out->stride};
+    if (o->out->kind != BUF_STREAM)
+        return err_set(r->e, ERR_INTERNAL, "embedding rows go to a residual stream only");
+    return launch(r, gpu_pick(GPU_OP_EMBED, t->pack, 0, false, NULL, NULL), a.n_units,
+                  r->batch->n_rows, 32, 0, &a);
+}
+
+static bool run_norm(const struct run *r, const struct op_rms_norm *o)
+{
+    struct args_norm a = {.x = AT(o->x->p),
+                          .w = AT(o->w->p),
+                          .out = AT(o->out->p),
+                          .n_cols = o->x->n_cols,
+                          .stride = o->x->stride,
+                          .x_half = o->x->kind == BUF_ACT,
+                          .eps = o->eps};
+    uint32_t threads = (o->x->n_cols / 4 + 31) / 32 * 32; // a function of the width alone
+    if (threads > 1024) threads = 1024;
+    if (o->out->kind != BUF_ACT || o->x->scale != 1.0f)
+        return err_set(r->e, ERR_INTERNAL, "a norm goes from the stream to activations only");
+    o->out->scale = 1;
+    return launch(r, GPU_rms_norm, rows_of(r, o->n_rows), 1, threads, 0, &a);
+}
+
+// ---- products ---------------------------------------------------------------------------------
+
+static enum linear_mode mode_of(const struct dbuf *out)
+{
+    return out->kind == BUF_ACT ? LINEAR_F16 : LINEAR_F32;
+}
+
+// Parts [first, first + n) of o, all packed alike, in one launch.
+static bool launch_small(const struct run *r, const struct op_linear *o, uint32_t first, uint32_t n,
+                         enum linear_mode mode, struct dbuf *add_to)
+{
+    const uint32_t n_rows = rows_of(r, o->n_rows), n_units = o->x->stride / PACK_COLS;
+    const uint32_t warps = gpu_linear_warps(n_units);
+    const bool gated = mode == LINEAR_SWIGLU;
+    uint32_t columns, panels, blocks = 0;
+    const enum gpu_kernel k =
+        gpu_pick(GPU_OP_LINEAR, o->w[first]->pack, n_rows, gated, &columns, &panels);
+    struct args_linear a = {.x = AT(o->x->p),
+                            .n = n_rows,
+                            .n_units = n_units,
+                            .alpha = o->x->scale / PACK_SCALE,
+                            .mode = (uint16_t)mode,
+                            .n_parts = (uint16_t)n};
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t p = first + i, n_panels = (o->w[p]->n_rows + 15) / 16;
+        a.part[i] = (struct linear_part){
+            .w = AT(o->w[p]->p),
+            .out = AT(add_to ? add_to->p : o->out[p]->p),
+            .bias = o->bias[p] ? AT(o->bias[p]->p) : NULL,
+            .n_rows = o->w[p]->n_rows,
+            .block0 = gated ? 0 : blocks,
+        };
+        blocks = gated ? n_panels : blocks + (n_panels + panels - 1) / panels;
+    }
+    return launch(r, k, blocks, (n_rows + columns - 1) / columns, warps * 32, warps * panels * 512,
+                  &a);
+}
+
+static bool linear_small(const struct run *r, const struct op_linear *o, struct dbuf *add_to)
+{
+    for (uint32_t i = 0; i < o->n;) {
+        const enum linear_mode mode = add_to ? LINEAR_ADD : mode_of(o->out[i]);
+        uint32_t n = 1;
+        while (i + n < o->n && o->w[i + n]->pack == o->w[i]->pack && !add_to &&
+               mode_of(o->out[i + n]) == mode)
+            n++;
+        if (!launch_small(r, o, i, n, mode, add_to)) return false;
+        i += n;
+    }
+    return true;
+}
+
+static bool add_bias(const struct run *r, const struct dbuf *out, const struct dbuf *b,
+                     uint32_t n_rows)
+{
+    struct args_bias a = {.x = AT(out->p),
+                          .bias = AT(b->p),
+                          .n_cols = out->n_cols,
+                          .stride = out->stride,
+                          .is_f32 = out->kind != BUF_ACT};
+    return launch(r, GPU_bias, n_rows, 1, 256, 0, &a);
+}
+
+static bool linear_large(const struct run *r, const struct op_linear *o, struct dbuf *add_to)
+{
+    struct gpu *g = r->g;
+    const uint32_t n_rows = rows_of(r, o->n_rows);
+    for (uint32_t i = 0; i < o->n; i++) {
+        const struct dbuf *w = o->w[i], *out = add_to ? add_to : o->out[i];
+        struct args_dequant a = {.packed = AT(w->p),
+                                 .out = AT(g->scratch),
+                                 .n_panels = (w->n_rows + 15) / 16,
+                                 .n_units = w->stride / PACK_COLS};
+        if (!launch(r, gpu_pick(GPU_OP_DEQUANT, w->pack, 0, false, NULL, NULL), a.n_units,
+                    (a.n_panels + 3) / 4, 128, 0, &a) ||
+            !gpu_blas_multiply(g->blas, g->stream, g->scratch, o->x->p, out->p, w->n_rows, n_rows,
+                               w->stride, out->stride, o->x->scale / PACK_SCALE, add_to != NULL,
+                               out->kind != BUF_ACT, r->e))
+            return false;
+        if (o->bias[i] && !add_bias(r, out, o->bias[i], n_rows)) return false;
+    }
+    return true;
+}
+
+static bool is_large(const struct run *r, const struct op_linear *o)
+{
+    const struct gpu *g = r->g;
+    if (!g->blas || rows_of(r, o->n_rows) <= SMALL_COLUMNS_MAX) return false;
+    for (uint32_t i = 0; i < o->n; i++) {
+        const struct dbuf *w = o->w[i];
+        if ((size_t)(w->n_rows + 15) / 16 * 16 * w->stride * 2 > g->scratch_bytes) return false;
+    }
+    return true;
+}
+
+static const struct op *op_at(const struct run *r, uint32_t i)
+{
+    return i < r->n_ops ? &r->ops[i] : NULL;
+}
+
+// The stream that the next op adds this product to, if the product itself is then not needed.
+static struct dbuf *residual_of(const struct run *r, const struct op_linear *o)
+{
+    const struct op *next = op_at(r, r->i + 1);
+    if (o->n != 1 || !next || next->kind != OP_ADD || next->add.y != o->out[0]) return NULL;
+    if (o->n_rows && o->n_rows != r->batch->n_rows) return NULL;
+    return op_at(r, r->i + 2) ? next->add.x : NULL;
+}
+
+static bool gates_next(const struct run *r, const struct op_linear *o)
+{
+    const struct op *next = op_at(r, r->i + 1);
+    return o->n == 2 && next && next->kind == OP_SWIGLU && next->swiglu.gate == o->out[0] &&
+           next->swiglu.up == o->out[1] && next->swiglu.out == o->out[0] &&
+           o->w[0]->pack == o->w[1]->pack && op_at(r, r->i + 2);
+}
+
+// Advances r->i past what was fused.
+static bool run_linear(struct run *r, const struct op_linear *o)
+{
+    for (uint32_t i = 0; i < o->n; i++) {
+        if (o->x->kind != BUF_ACT || o->x->n_cols != o->w[i]->n_cols)
+            return err_set(r->e, ERR_INTERNAL, "a product of %u inputs by %u weights a row",
+                           o->x->n_cols, o->w[i]->n_cols);
+        o->out[i]->scale = 1;
+    }
+    const bool large = is_large(r, o);
+    if (!large && gates_next(r, o)) {
+        r->i++;
+        o->out[0]->scale = 1.0f / SWIGLU_SCALE;
+        return launch_small(r, o, 0, 2, LINEAR_SWIGLU, NULL);
+    }
+    struct dbuf *add_to = residual_of(r, o);
+    if (add_to) r->i++;
+    return large ? linear_large(r, o, add_to) : linear_small(r, o, add_to);
+}
+
+// ---- keys, values, attention ------------------------------------------------------------------
+
+static struct kv_place place_of(const struct run *r, const struct dbuf *kv, uint32_t layer)
+{
+    return (struct kv_place){.base = AT(kv->p + layer * kv->layer_bytes),
+                             .pages = AT(r->g->region[REGION_pages]),
+                             .page_bytes = kv->page_bytes,
+                             .head_bytes = (uint32_t)kv->head_bytes,
+                             .n_kv_heads = kv->kv.n_kv_heads};
+}
+
+static bool run_rope(const struct run *r, const struct op_rope_kv *o)
+{
+    struct args_rope a = {.kv = place_of(r, o->kv, o->layer),
+                          .q = AT(o->q->p),
+                          .k = AT(o->k->p),
+                          .v = AT(o->v->p),
+                          .q_norm = o->q_norm ? AT(o->q_norm->p) : NULL,
+                          .k_norm = o->k_norm ? AT(o->k_norm->p) : NULL,
+                          .freqs = AT(o->freqs->p),
+                          .rows = AT(r->g->region[REGION_rows]),
+                          .n_heads = o->n_heads,
+                          .stride_q = o->q->stride,
+                          .stride_k = o->k->stride,
+                          .head_dim = (uint16_t)o->head_dim,
+                          .n_rot = (uint16_t)o->n_rot,
+                          .neox = o->neox,
+                          .q8 = o->kv->kv.type == KV_Q8_0,
+                          .eps = o->eps,
+                          .mscale = o->mscale};
+    return launch(r, GPU_rope_kv, r->batch->n_rows, (o->n_heads + 2 * o->n_kv_heads + 7) / 8, 256,
+                  0, &a);
+}
+
+static const float log2_e = 1.4426950408889634f;
+
+static bool attend_few(const struct run *r, const struct op_attention *o)
+{
+    struct gpu *g = r->g;
+    const uint32_t d = o->head_dim;
+    const size_t parts = (size_t)SPLIT_PARTS_MAX * o->n_heads * (d + 4) * sizeof(float);
+    if (!gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e))
+        return false;
+    for (uint32_t i = 0; i < g->step.n_waves; i++) {
+        const struct attn_wave *w = &g->step.waves[i];
+        struct args_split a = {.kv = place_of(r, o->kv, o->layer),
+                               .q = AT(o->q->p),
+                               .parts = AT(g->parts),
+                               .items =
+                                   (const struct attn_item *)AT(g->region[REGION_items]) + w->item0,
+                               .n_heads = o->n_heads,
+                               .stride = o->q->stride,
+                               .scale_log2 = o->scale * log2_e,
+                               .q8 = o->kv->kv.type == KV_Q8_0};
+        struct args_merge m = {.parts = AT(g->parts),
+                               .merges = (const struct attn_merge *)AT(g->region[REGION_merges]) +
+                                         w->merge0,
+                               .out = AT(o->out->p),
+                               .n_heads = o->n_heads,
+                               .head_dim = d,
+                               .stride = o->out->stride};
+        const uint32_t tiles = KV_PAGE_TOKENS * d * 2 * 4, sums = 4 * 16 * (d + 2) * 4;
+        if (!launch(r, d == 64 ? GPU_attend_64 : GPU_attend_128, w->n_items, o->n_kv_heads, 128,
+                    tiles > sums ? tiles : sums, &a) ||
+            !launch(r, GPU_attend_merge, w->n_merges, o->n_heads, d, 0, &m))
+            return false;
+    }
+    return true;
+}
+
+// q8_0 pages of the sequences with many rows, as f16 in the scratch.
+static bool expand_pages(const struct run *r, const struct op_attention *o, struct kv_place *place)
+{
+    struct gpu *g = r->g;
+    const size_t head = (size_t)KV_PAGE_TOKENS * o->head_dim * 2, page = head * 2 * o->n_kv_heads;
+    uint32_t page0 = 0;
+    if (!gpu_grow(g, &g->kv_scratch, &g->kv_scratch_bytes, page * g->step.kv_pages, "keys as f16",
+                  r->e))
+        return false;
+    for (uint32_t i = 0; i < r->batch->n_seqs; i++) {
+        const struct batch_seq *s = &r->batch->seqs[i];
+        const uint32_t n = (s->pos0 + s->n_rows - 1) / KV_PAGE_TOKENS + 1;
+        if (s->n_rows <= SPLIT_ROWS_MAX) continue;
+        struct args_kv_dequant a = {.kv = *place,
+                                    .out = AT(g->kv_scratch),
+                                    .out_page_bytes = page,
+                                    .table = s->page0,
+                                    .out_page0 = page0,
+                                    .head_dim = o->head_dim};
+        if (!launch(r, GPU_kv_dequant, n, 2 * o->n_kv_heads, 128, 0, &a)) return false;
+        page0 += n;
+    }
+    place->base = AT(g->kv_scratch);
+    place->page_bytes = page;
+    place->head_bytes = (uint32_t)head;
+    return true;
+}
+
+static bool attend_many(const struct run *r, const struct op_attention *o)
+{
+    struct gpu *g = r->g;
+    const uint32_t n = g->step.up->n[REGION_tiles];
+    struct args_flash a = {.kv = place_of(r, o->kv, o->layer),
+                           .q = AT(o->q->p),
+                           .out = AT(o->out->p),
+                           .tiles = AT(g->region[REGION_tiles]),
+                           .n_tiles = n,
+                           .n_heads = o->n_heads,
+                           .stride = o->q->stride,
+                           .scale_log2 = o->scale * log2_e};
+    if (o->kv->kv.type == KV_Q8_0 && !expand_pages(r, o, &a.kv)) return false;
+    return launch(r, GPU_flash_128, n * o->n_heads, 1, 384, 32768 + 2 * 65536 + 64, &a);
+}
+
+static bool run_attention(const struct run *r, const struct op_attention *o)
+{
+    o->out->scale = 1;
+    return (r->g->step.n_waves == 0 || attend_few(r, o)) &&
+           (!r->g->step.flash || attend_many(r, o));
+}
+
+// ---- the rest ---------------------------------------------------------------------------------
+
+static bool run_swiglu(const struct run *r, const struct op_swiglu *o)
+{
+    struct args_swiglu a = {.gate = AT(o->gate->p),
+                            .up = AT(o->up->p),
+                            .out = AT(o->out->p),
+                            .stride = o->gate->stride,
+                            .n_rows = r->batch->n_rows,
+                            .scale_in = 1};
+    o->out->scale = 1.0f / SWIGLU_SCALE;
+    return launch(r, GPU_swiglu, (uint32_t)(((uint64_t)a.stride / 8 * a.n_rows + 255) / 256), 1,
+                  256, 0, &a);
+}
+
+static bool run_add(const struct run *r, const struct op_add *o)
+{
+    struct args_add a = {.x = AT(o->x->p),
+                         .y = AT(o->y->p),
+                         .stride = o->x->stride,
+                         .n_rows = r->batch->n_rows,
+                         .scale = o->y->scale};
+    if (o->x->kind != BUF_STREAM || o->y->kind != BUF_ACT)
+        return err_set(r->e, ERR_INTERNAL, "only activations are added, and to a residual stream");
+    return launch(r, GPU_add, (uint32_t)(((uint64_t)a.stride / 4 * a.n_rows + 255) / 256), 1, 256,
+                  0, &a);
+}
+
+static bool run_gather(const struct run *r, const struct op_gather *o)
+{
+    const uint32_t size = o->x->kind == BUF_ACT ? 2 : 4;
+    struct args_gather a = {.x = AT(o->x->p),
+                            .out = AT(o->out->p),
+                            .rows = AT(r->g->region[REGION_out_rows]),
+                            .row_bytes = o->x->stride * size};
+    assert((o->x->kind == BUF_ACT) == (o->out->kind == BUF_ACT));
+    o->out->scale = o->x->scale;
+    return launch(r, GPU_gather, r->batch->n_out, 1, 256, 0, &a);
+}
+
+static bool run_topk(const struct run *r, const struct op_topk *o)
+{
+    struct args_adjust a = {.logits = AT(o->logits->p),
+                            .entries = AT(r->g->region[REGION_adjust]),
+                            .n_entries = AT(r->g->region[REGION_n_adjust]),
+                            .stride = o->logits->stride};
+    struct args_topk t = {.logits = AT(o->logits->p),
+                          .out = AT(o->out->p),
+                          .n = o->logits->n_cols,
+                          .k = o->out->n_cols < o->logits->n_cols ? o->out->n_cols
+                                                                  : o->logits->n_cols,
+                          .stride = o->logits->stride};
+    return launch(r, GPU_adjust, r->batch->n_out, 1, 256, 0, &a) &&
+           launch(r, GPU_topk, r->batch->n_out, 1, 1024, 0, &t);
+}
+
+static bool run_one(struct run *r)
+{
+    const struct op *o = &r->ops[r->i];
+    switch (o->kind) {
+    case OP_EMBED: return run_embed(r, &o->embed);
+    case OP_RMS_NORM: return run_norm(r, &o->rms_norm);
+    case OP_LINEAR: return run_linear(r, &o->linear);
+    case OP_ROPE_KV: return run_rope(r, &o->rope_kv);
+    case OP_ATTENTION: return run_attention(r, &o->attention);
+    case OP_SWIGLU: return run_swiglu(r, &o->swiglu);
+    case OP_ADD: return run_add(r, &o->add);
+    case OP_GATHER: return run_gather(r, &o->gather);
+    case OP_TOPK: return run_topk(r, &o->topk);
+    case OP_COUNT: break;
+    }
+    return err_set(r->e, ERR_INTERNAL, "unknown op %d", (int)o->kind);
+}
+
+bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e)
+{
+    struct run r = {g, ops, n_ops, 0, g->step.batch, e};
+    for (; r.i < n_ops; r.i++)
+        if (!run_one(&r)) return false;
+    return true;
+}

@@ -1,0 +1,292 @@
+// What a batch means for the kernels: the position of every row, and attention as a list of work.
+// Sequences with few rows (decode steps, short prompts) are cut by keys into items; rows that see the
+// same pages share items, so a prefix that several sequences hold is read once for up to eight of
+// them. Sequences with many rows become tiles of queries.
+// Invariant: cuts depend on absolute positions alone.
+#include <stdlib.h>
+#include <string.h>
+
+#include "compute/gpu.h"
+
+static const size_t region_bytes[REGION_COUNT] = {
+#define R(name, type) [REGION_##name] = sizeof(type),
+    GPU_REGIONS(R)
+#undef R
+};
+
+static void drop_graphs(struct gpu *g)
+{
+    for (uint32_t i = 0; i < GPU_GRAPHS_MAX; i++) {
+        if (g->graphs[i].exec) g->api.graph_exec_destroy(g->graphs[i].exec);
+        g->graphs[i] = (struct gpu_graph_entry){0};
+    }
+}
+
+// Room for n entries of a region, on the device and in the pinned copy at hand. Graphs hold the
+// device's addresses, so moving a region drops them.
+static bool reserve(struct gpu *g, enum gpu_region r, uint32_t n, struct err *e)
+{
+    const struct gpu_api *a = &g->api;
+    struct gpu_upload *up = g->step.up;
+    uint32_t cap = 256;
+    while (cap < n) cap *= 2;
+    if (g->region_cap[r] < n) {
+        if (!gpu_ok(a, a->stream_sync(g->stream), "a step on the device", e)) return false;
+        drop_graphs(g);
+        if (g->region[r]) a->mem_free(g->region[r]);
+        g->region[r] = 0;
+        g->region_cap[r] = 0;
+        if (!gpu_ok(a, a->mem_alloc(&g->region[r], cap * region_bytes[r]), "memory for a batch", e))
+            return false;
+        g->region_cap[r] = cap;
+    }
+    if (up->cap[r] >= n) return true;
+    void *p;
+    if (!gpu_ok(a, a->host_alloc(&p, cap * region_bytes[r]), "pinned memory for a batch", e))
+        return false;
+    if (up->at[r]) {
+        memcpy(p, up->at[r], up->n[r] * region_bytes[r]);
+        a->host_free(up->at[r]);
+    }
+    up->at[r] = p;
+    up->cap[r] = cap;
+    return true;
+}
+
+static bool put(struct gpu *g, enum gpu_region r, const void *from, uint32_t n, struct err *e)
+{
+    struct gpu_upload *up = g->step.up;
+    if (!reserve(g, r, up->n[r] + n, e)) return false;
+    memcpy((char *)up->at[r] + up->n[r] * region_bytes[r], from, n * region_bytes[r]);
+    up->n[r] += n;
+    return true;
+}
+
+static bool put_adjust(struct gpu *g, const struct batch *b, struct err *e)
+{
+    if (!put(g, REGION_n_adjust, &b->n_adjust, 1, e)) return false;
+    for (uint32_t i = 0; i < b->n_adjust; i++) {
+        const struct logit_adjust *a = &b->adjust[i];
+        const struct topk_adjust_entry t = {a->out_row, a->token, a->scale, a->add, a->divide};
+        if (!put(g, REGION_adjust, &t, 1, e)) return false;
+    }
+    return reserve(g, REGION_adjust, 1, e);
+}
+
+static bool put_rows(struct gpu *g, const struct batch *b, struct err *e)
+{
+    if (!reserve(g, REGION_rows, b->n_rows, e)) return false;
+    struct batch_row *rows = g->step.up->at[REGION_rows];
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        for (uint32_t r = 0; r < s->n_rows; r++)
+            rows[s->row0 + r] = (struct batch_row){s->pos0 + r, s->page0};
+    }
+    g->step.up->n[REGION_rows] = b->n_rows;
+    return true;
+}
+
+// ---- attention of few rows --------------------------------------------------------------------
+
+struct split_row {
+    uint32_t row, pos, page0, part0;
+};
+
+static uint32_t n_splits(uint32_t pos)
+{
+    return pos / SPLIT_KEYS + 1;
+}
+
+static uint32_t keys_in(const struct split_row *r, uint32_t split)
+{
+    const uint32_t left = r->pos + 1 - split * SPLIT_KEYS;
+    return left < SPLIT_KEYS ? left : SPLIT_KEYS;
+}
+
+// Do both rows see the same pages in this cut?
+static bool same_keys(const struct batch *b, const struct split_row *x, const struct split_row *y,
+                      uint32_t split)
+{
+    enum { PAGES = SPLIT_KEYS / KV_PAGE_TOKENS };
+    if (x->page0 == y->page0) return true;
+    if (keys_in(x, split) < SPLIT_KEYS || keys_in(y, split) < SPLIT_KEYS) return false;
+    return memcmp(b->pages + x->page0 + split * PAGES, b->pages + y->page0 + split * PAGES,
+                  PAGES * sizeof *b->pages) == 0;
+}
+
+static bool put_split(struct gpu *g, const struct batch *b, const struct split_row *rows,
+                      uint32_t n, uint32_t split, uint32_t most, struct err *e)
+{
+    bool taken[SPLIT_WAVE_ROWS] = {false};
+    for (uint32_t i = 0; i < n; i++) {
+        if (taken[i] || n_splits(rows[i].pos) <= split) continue;
+        struct attn_item item = {.key0 = split * SPLIT_KEYS,
+                                 .table = rows[i].page0 + split * (SPLIT_KEYS / KV_PAGE_TOKENS)};
+        for (uint32_t j = i; j < n && item.n_queries < most; j++) {
+            const struct split_row *r = &rows[j];
+            if (taken[j] || n_splits(r->pos) <= split || !same_keys(b, &rows[i], r, split))
+                continue;
+            const uint32_t q = item.n_queries++;
+            taken[j] = true;
+            item.row[q] = r->row;
+            item.pos[q] = r->pos;
+            item.part[q] = r->part0 + split;
+            if (keys_in(r, split) > item.n_keys) item.n_keys = keys_in(r, split);
+        }
+        if (!put(g, REGION_items, &item, 1, e)) return false;
+    }
+    return true;
+}
+
+static bool put_wave(struct gpu *g, const struct batch *b, const struct split_row *rows, uint32_t n,
+                     uint32_t most, struct err *e)
+{
+    struct gpu_step *s = &g->step;
+    struct attn_wave w = {.item0 = s->up->n[REGION_items], .merge0 = s->up->n[REGION_merges]};
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (n_splits(rows[i].pos) > last) last = n_splits(rows[i].pos);
+    for (uint32_t split = 0; split < last; split++)
+        if (!put_split(g, b, rows, n, split, most, e)) return false;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct attn_merge m = {rows[i].row, rows[i].part0, n_splits(rows[i].pos), 0};
+        if (!put(g, REGION_merges, &m, 1, e)) return false;
+    }
+    // idle items, so that a graph made for this many serves a step with a few more
+    const struct attn_item idle = {0};
+    while ((s->up->n[REGION_items] - w.item0) % 32)
+        if (!put(g, REGION_items, &idle, 1, e)) return false;
+    w.n_items = s->up->n[REGION_items] - w.item0;
+    w.n_merges = n;
+    if (s->n_waves == s->cap_waves) {
+        const uint32_t cap = s->cap_waves ? s->cap_waves * 2 : 8;
+        struct attn_wave *p = realloc(s->waves, cap * sizeof *p);
+        if (!p) return err_set(e, ERR_MEMORY, "no memory for a batch");
+        s->waves = p;
+        s->cap_waves = cap;
+    }
+    s->waves[s->n_waves++] = w;
+    return true;
+}
+
+static bool is_long(const struct gpu *g, const struct batch_seq *s, uint32_t head_dim)
+{
+    return s->n_rows > SPLIT_ROWS_MAX && g->cc >= 90 && g->cc < 100 && head_dim == 128;
+}
+
+static bool put_splits(struct gpu *g, const struct op_attention *o, const struct batch *b,
+                       struct err *e)
+{
+    struct split_row rows[SPLIT_WAVE_ROWS];
+    const uint32_t group = o->n_heads / o->n_kv_heads;
+    uint32_t n = 0, parts = 0, most = 64 / group;
+    if (most > SPLIT_QUERIES) most = SPLIT_QUERIES;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        if (is_long(g, s, o->head_dim)) continue;
+        for (uint32_t r = 0; r < s->n_rows; r++) {
+            const uint32_t pos = s->pos0 + r;
+            if (n == SPLIT_WAVE_ROWS || (n && parts + n_splits(pos) > SPLIT_PARTS_MAX)) {
+                if (!put_wave(g, b, rows, n, most, e)) return false;
+                n = parts = 0;
+            }
+            rows[n++] = (struct split_row){s->row0 + r, pos, s->page0, parts};
+            parts += n_splits(pos);
+        }
+    }
+    return n == 0 || put_wave(g, b, rows, n, most, e);
+}
+
+// ---- attention of many rows -------------------------------------------------------------------
+
+static int by_keys(const void *a, const void *b)
+{
+    const struct attn_tile *x = a, *y = b;
+    const uint32_t p = x->pos0 + x->n_rows, q = y->pos0 + y->n_rows;
+    return p < q ? 1 : p > q ? -1 : x->row0 < y->row0 ? -1 : x->row0 > y->row0;
+}
+
+// Tiles with the most keys first, so that the last ones to start are short.
+static bool put_tiles(struct gpu *g, const struct op_attention *o, const struct batch *b,
+                      struct err *e)
+{
+    struct gpu_step *step = &g->step;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        if (!is_long(g, s, o->head_dim)) continue;
+        uint32_t table = s->page0;
+        if (o->kv->kv.type == KV_Q8_0) { // its pages in the scratch, one after another
+            const uint32_t n = (s->pos0 + s->n_rows - 1) / KV_PAGE_TOKENS + 1;
+            table = step->up->n[REGION_pages];
+            for (uint32_t p = 0; p < n; p++, step->kv_pages++)
+                if (!put(g, REGION_pages, &step->kv_pages, 1, e)) return false;
+        }
+        for (uint32_t r = 0; r < s->n_rows; r += FLASH_ROWS) {
+            const uint32_t n = s->n_rows - r < FLASH_ROWS ? s->n_rows - r : FLASH_ROWS;
+            const struct attn_tile t = {s->row0 + r, n, s->pos0 + r, table};
+            if (!put(g, REGION_tiles, &t, 1, e)) return false;
+        }
+        step->flash = true;
+    }
+    if (step->flash)
+        qsort(step->up->at[REGION_tiles], step->up->n[REGION_tiles], sizeof(struct attn_tile),
+              by_keys);
+    return true;
+}
+
+static const struct op_attention *first_attention(const struct op *ops, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ops[i].kind == OP_ATTENTION) return &ops[i].attention;
+    return NULL;
+}
+
+static bool send(struct gpu *g, struct err *e)
+{
+    struct gpu_upload *up = g->step.up;
+    for (uint32_t r = 0; r < REGION_COUNT; r++)
+        if (up->n[r] && !gpu_ok(&g->api,
+                                g->api.to_device(g->region[r], up->at[r],
+                                                 up->n[r] * region_bytes[r], g->stream),
+                                "sending a batch", e))
+            return false;
+    up->used = true;
+    return gpu_ok(&g->api, g->api.event_record(up->done, g->stream), "sending a batch", e);
+}
+
+bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops, const struct batch *b,
+                      struct err *e)
+{
+    struct gpu_step *s = &g->step;
+    struct gpu_upload *up = &g->uploads[g->i_upload++ % GPU_UPLOADS];
+    const struct op_attention *o = first_attention(ops, n_ops);
+    if (!up->done &&
+        !gpu_ok(&g->api, g->api.event_create(&up->done, GPU_EVENT_NO_TIMING), "an event", e))
+        return false;
+    if (up->used && !gpu_ok(&g->api, g->api.event_sync(up->done), "a step on the device", e))
+        return false;
+    memset(up->n, 0, sizeof up->n);
+    s->batch = b;
+    s->up = up;
+    s->n_waves = s->kv_pages = 0;
+    s->flash = false;
+    if (!put(g, REGION_tokens, b->tokens, b->n_rows, e) || !put_rows(g, b, e) ||
+        !put(g, REGION_out_rows, b->out_rows, b->n_out, e) || !put_adjust(g, b, e) ||
+        !put(g, REGION_pages, b->pages, b->n_page_ids, e))
+        return false;
+    if (o && (!put_splits(g, o, b, e) || !put_tiles(g, o, b, e))) return false;
+    return send(g, e);
+}
+
+void gpu_step_close(struct gpu *g)
+{
+    drop_graphs(g);
+    for (uint32_t r = 0; r < REGION_COUNT; r++) {
+        if (g->region[r]) g->api.mem_free(g->region[r]);
+        for (uint32_t i = 0; i < GPU_UPLOADS; i++)
+            if (g->uploads[i].at[r]) g->api.host_free(g->uploads[i].at[r]);
+    }
+    for (uint32_t i = 0; i < GPU_UPLOADS; i++)
+        if (g->uploads[i].done) g->api.event_destroy(g->uploads[i].done);
+    free(g->step.waves);
+}

@@ -176,8 +176,12 @@ void loop_emit(struct loop *l, struct seq *s, uint32_t out)
         return;
     }
     put_token(l, s, id, logit, &l->scratch.topk[out]);
-    if (completes_stop(l, s, id))
+    if (completes_stop(l, s, id)) {
         loop_end(l, s, FINISH_STOP_STRING, NULL);
-    else if (s->n_generated >= s->max_new)
+    } else if (s->text.failed) {
+        err_set(&error, ERR_MEMORY, "no memory to look for stop strings");
+        loop_end(l, s, FINISH_ERROR, &error);
+    } else if (s->n_generated >= s->max_new) {
         loop_end(l, s, FINISH_LENGTH, NULL);
+    }
 }

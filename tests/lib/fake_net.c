@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "lib/fail_malloc.h"
+
 // The finaliser of SplitMix64.
 static uint64_t mix(uint64_t x)
 {
@@ -131,9 +133,17 @@ static void best_of(const float *logits, struct topk_row *out)
     }
 }
 
+// Between two steps the next allocation of this thread fails: so it is seen.
+static void watch_allocations(struct net *n)
+{
+    if (fail_malloc_done()) atomic_fetch_add(&n->n_allocating, 1);
+    fail_malloc_after(atomic_load(&n->watch) ? 0 : -1);
+}
+
 bool net_step(struct net *n, struct dbuf *kv, const struct batch *b, struct err *e)
 {
     (void)kv;
+    watch_allocations(n);
     if (atomic_load(&n->delay_us) > 0) sleep_us(atomic_load(&n->delay_us));
     atomic_fetch_add(&n->n_held, 1);
     while (atomic_load(&n->hold)) sleep_us(100);

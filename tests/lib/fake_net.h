@@ -22,6 +22,8 @@ struct net {
     atomic_bool hold;      // steps wait while it is set
     atomic_uint n_held;    // steps that wait now
     atomic_uint n_wrong;   // batches that break net.h's rules
+    atomic_bool watch;     // count steps after which the engine thread allocates before the next
+    atomic_uint n_allocating;
 };
 
 struct net *fake_net_open(uint32_t n_pages, uint32_t page_tokens);

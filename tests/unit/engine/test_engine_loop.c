@@ -10,7 +10,9 @@
 
 #include <cmocka.h>
 
+#include "lib/fail_malloc.h"
 #include "lib/rig.h"
+#include "lib/tiny_vocab.h"
 
 enum { PAGE = 4 };
 
@@ -550,6 +552,214 @@ static void a_bias_and_logprobs_reach_the_stream(void **state)
     rig_close(&r);
 }
 
+static void a_stop_string_over_tokens_ends_the_answer(void **state)
+{
+    (void)state;
+    struct tokenizer *tok = tiny_vocab_open();
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){.tok = tok});
+    int32_t ids[10];
+    fill_tokens(ids, 10, 70);
+    const struct logit_bias bias = {.token = 'a', .bias = 100}; // every token is an a
+    const struct str stops[2] = {STR("xyz"), STR("aaaa")};
+    struct job job = greedy_job(ids, 10, 50);
+    job.bias = &bias;
+    job.n_bias = 1;
+    job.stops = stops;
+    job.n_stops = 2;
+    struct outcome o = rig_run(&r, &job);
+    assert_int_equal(o.finish, FINISH_STOP_STRING);
+    assert_int_equal(o.n, 4);
+    outcome_free(&o);
+    job.n_stops = 1;
+    o = rig_run(&r, &job);
+    assert_int_equal(o.finish, FINISH_LENGTH);
+    assert_int_equal(o.n, 50);
+    outcome_free(&o);
+    rig_close(&r);
+    tokenizer_close(tok);
+}
+
+static void an_end_token_ends_unless_it_is_ignored(void **state)
+{
+    (void)state;
+    struct tokenizer *tok = tiny_vocab_open();
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){.tok = tok});
+    int32_t ids[10];
+    fill_tokens(ids, 10, 71);
+    const struct logit_bias bias = {.token = TINY_IM_END, .bias = 100};
+    struct job job = greedy_job(ids, 10, 5);
+    job.bias = &bias;
+    job.n_bias = 1;
+    struct outcome o = rig_run(&r, &job);
+    assert_int_equal(o.finish, FINISH_STOP);
+    assert_int_equal(o.n, 0);
+    outcome_free(&o);
+    job.ignore_eos = true;
+    o = rig_run(&r, &job);
+    assert_int_equal(o.finish, FINISH_LENGTH);
+    assert_int_equal(o.n, 5);
+    assert_int_equal(o.ids[4], TINY_IM_END);
+    outcome_free(&o);
+    rig_close(&r);
+    tokenizer_close(tok);
+}
+
+// One greedy token with penalties over the whole text, counted anew each time.
+static int32_t penalised_token(const int32_t *ids, uint32_t n_prompt, uint32_t n,
+                               const struct sampling *s)
+{
+    static float logits[FAKE_VOCAB];
+    fake_logits(ids, n, logits);
+    int32_t best = 0;
+    for (int32_t t = 0; t < FAKE_VOCAB; t++) {
+        bool seen = false;
+        uint32_t n_generated = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            if (ids[i] != t) continue;
+            if (i + 64 >= n) seen = true;
+            if (i >= n_prompt) n_generated++;
+        }
+        float *x = &logits[t];
+        if (seen) *x = *x > 0 ? *x / s->repeat_penalty : *x * s->repeat_penalty;
+        if (n_generated > 0) *x -= s->presence_penalty;
+        *x -= s->frequency_penalty * (float)n_generated;
+        if (*x > logits[best]) best = t;
+    }
+    return best;
+}
+
+static void penalties_count_what_they_should(void **state)
+{
+    (void)state;
+    enum { PROMPT = 40, NEW = 300 };
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){0});
+    int32_t ids[PROMPT + NEW];
+    fill_tokens(ids, PROMPT, 72);
+    struct job job = greedy_job(ids, PROMPT, NEW);
+    job.sampling.repeat_penalty = 1.25f; // the three are exact in binary, so both ways agree
+    job.sampling.presence_penalty = 0.125f;
+    job.sampling.frequency_penalty = 0.5f;
+    struct outcome o = rig_run(&r, &job);
+    assert_int_equal(o.n, NEW);
+    for (uint32_t i = 0; i < NEW; i++) {
+        ids[PROMPT + i] = penalised_token(ids, PROMPT, PROMPT + i, &job.sampling);
+        assert_int_equal(o.ids[i], ids[PROMPT + i]);
+    }
+    assert_false(outcome_is_alone(&o, ids, PROMPT)); // they did change something
+    outcome_free(&o);
+    rig_close(&r);
+}
+
+static void a_seed_gives_the_same_answer_in_any_company(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){.n_pages = 60, .prefill_rows = 20}); // preempts, too
+    int32_t ids[N][50];
+    struct outcome alone[N], o;
+    struct stream *streams[N];
+    struct job jobs[N];
+    for (int i = 0; i < N; i++) {
+        fill_tokens(ids[i], 50, 80 + (uint64_t)i);
+        jobs[i] = greedy_job(ids[i], 50, 60);
+        jobs[i].sampling.temperature = 1.5f;
+        jobs[i].sampling.top_k = i % 2 == 0 ? 40 : 0; // all: read beyond the candidates
+        jobs[i].sampling.seed = (uint64_t)i;
+        alone[i] = rig_run(&r, &jobs[i]);
+        assert_int_equal(alone[i].n, 60);
+    }
+    for (int i = 0; i < N; i++) streams[i] = rig_submit(&r, &jobs[i]);
+    for (int i = 0; i < N; i++) {
+        o = outcome_wait(streams[i]);
+        assert_int_equal(o.n, 60);
+        assert_memory_equal(o.ids, alone[i].ids, 60 * sizeof *o.ids);
+        outcome_free(&o);
+        outcome_free(&alone[i]);
+    }
+    rig_close(&r);
+}
+
+static void the_token_loop_allocates_nothing(void **state)
+{
+    (void)state;
+    if (!fail_malloc_works()) skip();
+    enum { N = 4 };
+    struct tokenizer *tok = tiny_vocab_open();
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){.tok = tok, .n_ctx = 256});
+    int32_t ids[N][20];
+    struct stream *streams[N];
+    const struct str stops[1] = {STR("a stop string that never comes, of some length")};
+    struct logit_bias bias[128]; // no bytes that are no text: repairing them allocates
+    for (int32_t i = 0; i < 128; i++) bias[i] = (struct logit_bias){.token = 128 + i, .bias = -99};
+    for (int i = 0; i < N; i++) {
+        fill_tokens(ids[i], 20, 90 + (uint64_t)i);
+        struct job job = greedy_job(ids[i], 20, 200);
+        job.ignore_eos = job.logprobs = true;
+        job.bias = bias;
+        job.n_bias = 128;
+        job.n_top_logprobs = 5;
+        job.stops = stops;
+        job.n_stops = 1;
+        if (i % 2 == 0) job.sampling.frequency_penalty = 0.5f;
+        atomic_store(&r.net->delay_us, 200);
+        streams[i] = rig_submit(&r, &job);
+    }
+    for (int i = 0; i < N; i++) wait_stage(streams[i], STAGE_GENERATE);
+    const uint32_t before = atomic_load(&r.net->n_steps);
+    atomic_store(&r.net->watch, true);
+    wait_steps(r.net, before + 100);
+    atomic_store(&r.net->watch, false);
+    wait_steps(r.net, before + 102);
+    assert_int_equal(atomic_load(&r.net->n_allocating), 0);
+    for (int i = 0; i < N; i++) {
+        struct outcome o = outcome_wait(streams[i]);
+        assert_int_equal(o.n, 200);
+        outcome_free(&o);
+    }
+    rig_close(&r);
+    tokenizer_close(tok);
+}
+
+// A job that finds no memory, at any of its allocations, is refused whole.
+static void submitting_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    if (!fail_malloc_works()) skip();
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){0});
+    int32_t ids[30];
+    fill_tokens(ids, 30, 95);
+    const struct logit_bias bias = {.token = 5, .bias = -1};
+    const struct str stops[1] = {STR("stop")};
+    struct job job = greedy_job(ids, 30, 5);
+    job.bias = &bias;
+    job.n_bias = 1;
+    job.stops = stops;
+    job.n_stops = 1;
+    job.sampling.presence_penalty = 1;
+    long n = 0;
+    for (struct stream *s = NULL; s == NULL; n++) {
+        struct err e = {0};
+        fail_malloc_after(n);
+        const bool ok = loop_submit(r.loop, &job, NULL, &s, &e);
+        const bool failed = fail_malloc_done();
+        fail_malloc_after(-1);
+        assert_true(ok != failed);
+        if (!ok) assert_int_equal(e.code, ERR_MEMORY);
+        struct outcome o = {0};
+        if (ok) o = outcome_wait(s);
+        if (ok) assert_int_equal(o.n, 5);
+        outcome_free(&o);
+    }
+    assert_true(n > 5);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -575,6 +785,12 @@ int main(void)
         cmocka_unit_test(a_vanished_client_stops_within_a_step),
         cmocka_unit_test(full_logits_come_through_the_same_steps),
         cmocka_unit_test(a_bias_and_logprobs_reach_the_stream),
+        cmocka_unit_test(a_stop_string_over_tokens_ends_the_answer),
+        cmocka_unit_test(an_end_token_ends_unless_it_is_ignored),
+        cmocka_unit_test(penalties_count_what_they_should),
+        cmocka_unit_test(a_seed_gives_the_same_answer_in_any_company),
+        cmocka_unit_test(the_token_loop_allocates_nothing),
+        cmocka_unit_test(submitting_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,6 +43,8 @@ struct bounds {
 
 static int n_failed;
 
+static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 static void complain(const char *fmt, ...)
 {
     va_list ap;

@@ -25,14 +25,15 @@ enum {
     CTX_MIN = 16,
     CTX_MAX = 1 << 24,
     STEP_MS_DEFAULT = 100,
-    ALONE_MS = 1000, // a cancel and a stop wait no longer than this for a step
-    MAX_ROWS = 512,
+    ALONE_MS = 1000,                // a cancel and a stop wait no longer than this for a step
+    MAX_ROWS = 8192 + PARALLEL_MAX, // no device wants more; most want far fewer
 };
 
 struct engine {
     struct engine_info info;
     struct engine_settings settings; // strings are borrowed during engine_open only
     struct backend_info device;
+    uint32_t prefill_rows, max_rows; // of a step
     char model_name[128], model_path[1024];
     struct gguf *gguf;
     struct model_config config;
@@ -159,6 +160,9 @@ static bool open_device(struct engine *en, struct err *e)
     en->backend->class->info(en->backend, &en->device);
     en->info.device = str_from(en->device.device);
     en->info.page_tokens = en->device.page_tokens;
+    const uint32_t want = en->device.prefill_rows, most = MAX_ROWS - PARALLEL_MAX;
+    en->prefill_rows = want == 0 || want > most ? most : want;
+    en->max_rows = en->prefill_rows + en->settings.n_parallel;
     return true;
 }
 
@@ -191,8 +195,6 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
 
 static bool open_loop(struct engine *en, struct err *e)
 {
-    uint32_t prefill_rows = en->device.prefill_rows;
-    if (prefill_rows == 0 || prefill_rows > MAX_ROWS) prefill_rows = MAX_ROWS;
     const struct loop_settings ls = {
         .net = en->net,
         .kv = en->kv,
@@ -204,8 +206,8 @@ static bool open_loop(struct engine *en, struct err *e)
         .page_tokens = en->info.page_tokens,
         .n_parallel = en->settings.n_parallel,
         .n_queue = en->settings.n_queue,
-        .max_rows = MAX_ROWS,
-        .prefill_rows = prefill_rows,
+        .max_rows = en->max_rows,
+        .prefill_rows = en->prefill_rows,
         .step_ms = en->settings.step_ms,
         .alone_ms = ALONE_MS,
     };
@@ -214,13 +216,14 @@ static bool open_loop(struct engine *en, struct err *e)
 
 static bool open_network(struct engine *en, struct err *e)
 {
+    if (!open_device(en, e)) return false;
     const struct net_settings ns = {.n_ctx = en->info.n_ctx,
-                                    .max_rows = MAX_ROWS,
+                                    .max_rows = en->max_rows,
                                     .max_out = en->settings.n_parallel,
                                     .n_top = TOPK_MAX,
                                     .progress = en->settings.progress,
                                     .progress_arg = en->settings.progress_arg};
-    if (!open_device(en, e) || !plan_and_take(en, &ns, e) ||
+    if (!plan_and_take(en, &ns, e) ||
         !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e) || !open_loop(en, e))
         return false;
     en->info.rope_factor = net_rope_factor(en->net);

@@ -20,16 +20,16 @@ struct engine;
 
 struct engine_settings {
     const char *model_path;
-    const char *device;        // "auto", "cpu", "ref", "cuda:0"
-    uint32_t n_threads;        // 0 = one per physical core
-    uint32_t n_ctx;            // longest single request; 0 = what the model was trained for
-    uint32_t n_parallel;       // sequences that run at once; 0 = 16. Never divides the KV
-    uint32_t n_queue;          // jobs that wait; 0 = 256
-    size_t kv_bytes;           // 0 = a default from n_ctx and memory
-    const char *kv_type;       // "f16" (default), "f32", "q8_0" as the backend has them
-    uint32_t step_ms;          // time budget of a prefill chunk beside decodes; 0 = 100
-    struct str chat_template;  // replaces the model's own; empty = the model's
-    bool vocab_only;           // tokenizer and template only: no weights, no engine thread
+    const char *device;       // "auto", "cpu", "ref", "cuda:0"
+    uint32_t n_threads;       // 0 = one per physical core
+    uint32_t n_ctx;           // longest single request; 0 = what the model was trained for
+    uint32_t n_parallel;      // sequences that run at once; 0 = 16. Never divides the KV
+    uint32_t n_queue;         // jobs that wait; 0 = 256
+    size_t kv_bytes;          // 0 = a default from n_ctx and memory
+    const char *kv_type;      // "f16" (default), "f32", "q8_0" as the backend has them
+    uint32_t step_ms;         // time budget of a prefill chunk beside decodes; 0 = 100
+    struct str chat_template; // replaces the model's own; empty = the model's
+    bool vocab_only;          // tokenizer and template only: no weights, no engine thread
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -38,28 +38,29 @@ struct engine_settings {
 // Sampling values with a mark which of them are set; engine_sampling fills the rest.
 struct sampling {
     bool has_temperature, has_top_k, has_top_p, has_min_p, has_repeat_penalty, has_seed;
-    float temperature;       // <= 0 is greedy
+    float temperature; // <= 0 is greedy
     float top_p, min_p;
-    uint32_t top_k;          // 0 = all
-    float repeat_penalty;    // 1 = none
+    uint32_t top_k;                            // 0 = all
+    float repeat_penalty;                      // 1 = none
     float presence_penalty, frequency_penalty; // 0 = none
     uint64_t seed;
 };
 
 struct engine_info {
-    struct str model_name;     // general.name or the file's name
+    struct str model_name; // general.name or the file's name
     struct str arch, file_type, device;
     struct str model_path;
-    struct str chat_template;  // source text
+    struct str chat_template; // source text
     uint32_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layers, n_parallel, page_tokens, n_pages;
     uint64_t n_params, model_bytes, kv_bytes;
-    float rope_factor;         // > 1: YaRN is on
+    float rope_factor; // > 1: YaRN is on
     int64_t loaded_unix;
 };
 
 bool engine_open(struct engine **out, const struct engine_settings *s, struct err *e);
-// Stops the engine thread: running and waiting jobs end with ERR_SHUTDOWN. Streams stay readable
-// until they are closed, which must happen before this returns to free memory they use.
+// Stops the engine thread: running and waiting jobs end with ERR_SHUTDOWN within a step (at most about
+// a second), and all consumers are woken. Streams stay readable, even after engine_close; whoever
+// holds one still closes it. No engine_* call may run at the same time as engine_close or after it.
 void engine_stop(struct engine *en);
 void engine_close(struct engine *en); // engine_stop, then frees; NULL is fine
 const struct engine_info *engine_info(const struct engine *en);
@@ -73,23 +74,26 @@ void engine_set_sampling(struct engine *en, const struct sampling *flags);
 
 // ---- jobs -----------------------------------------------------------------------------------
 
-struct logit_bias { int32_t token; float bias; };
+struct logit_bias {
+    int32_t token;
+    float bias;
+};
 
 struct job {
-    const int32_t *ids;        // the prompt, at least one token; copied
+    const int32_t *ids; // the prompt, at least one token; copied
     size_t n_ids;
-    struct sampling sampling;  // complete (engine_sampling)
-    uint32_t max_tokens;       // 0 = up to the context
-    const struct str *stops;   // at most 16, copied
+    struct sampling sampling; // complete (engine_sampling)
+    uint32_t max_tokens;      // 0 = up to the context
+    const struct str *stops;  // at most 16, copied
     size_t n_stops;
     const struct logit_bias *bias; // at most 1024, copied
     size_t n_bias;
     bool ignore_eos;
-    bool logprobs;             // events carry the token's logprob ...
-    uint32_t n_top_logprobs;   // ... and these many alternatives, at most 20
-    int32_t priority;          // lower first
-    uint32_t timeout_ms;       // from submit; 0 = none
-    struct str cache_salt;     // isolates prefixes; copied
+    bool logprobs;           // events carry the token's logprob ...
+    uint32_t n_top_logprobs; // ... and these many alternatives, at most 20
+    int32_t priority;        // lower first
+    uint32_t timeout_ms;     // from submit; 0 = none
+    struct str cache_salt;   // isolates prefixes; copied
 };
 
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_ERROR };
@@ -98,14 +102,18 @@ enum { TOP_LOGPROBS_MAX = 20 };
 
 struct stream_event {
     enum event_kind kind;
-    // EVENT_TOKEN: a sampled token, the end-of-turn token excluded. Text: tokenizer_piece.
+    // EVENT_TOKEN: a sampled token, the end-of-turn token excluded. Text: tokenizer_piece. The token
+    // that completes a stop string is among them: who shows text runs text/stop.h over the pieces.
     int32_t id;
-    float logprob;
+    float logprob; // after penalties and biases, before temperature
     uint32_t n_top;
-    struct { int32_t id; float logprob; } top[TOP_LOGPROBS_MAX];
+    struct {
+        int32_t id;
+        float logprob;
+    } top[TOP_LOGPROBS_MAX];
     // EVENT_END: nothing comes after it.
     enum finish finish;
-    struct err error;          // FINISH_ERROR
+    struct err error; // FINISH_ERROR
 };
 
 enum stream_stage { STAGE_QUEUED, STAGE_WAITING_PREFIX, STAGE_PREFILL, STAGE_GENERATE, STAGE_DONE };
@@ -113,14 +121,14 @@ enum stream_stage { STAGE_QUEUED, STAGE_WAITING_PREFIX, STAGE_PREFILL, STAGE_GEN
 // How far a job is. Times in ms. All fields are one consistent snapshot.
 struct stream_status {
     enum stream_stage stage;
-    uint32_t n_prompt;         // prompt tokens
-    uint32_t n_cached;         // of them taken from the prefix tree (a joined prefill counts)
-    uint32_t n_processed;      // of the prompt done so far, the cached ones included
+    uint32_t n_prompt;    // prompt tokens
+    uint32_t n_cached;    // of them taken from the prefix tree (a joined prefill counts)
+    uint32_t n_processed; // of the prompt done so far, the cached ones included
     uint32_t n_generated;
-    uint32_t queue_position;   // jobs before it; 0 when it runs
+    uint32_t queue_position;                             // jobs before it; 0 when it runs
     double queued_ms, prefill_ms, generate_ms, total_ms; // spent so far in each
-    double ttft_ms;            // submit to first token; 0 before
-    double eta_ms;             // until the first token; < 0 = not known yet
+    double ttft_ms;                                      // submit to first token; 0 before
+    double eta_ms; // until the first token; < 0 = not known yet
 };
 
 struct stream; // consumer's end of a job
@@ -141,12 +149,17 @@ void stream_close(struct stream *s);
 // ---- figures --------------------------------------------------------------------------------
 
 enum { HIST_BUCKETS = 16 };
-struct histogram { uint64_t counts[HIST_BUCKETS]; double sum; uint64_t n; }; // bounds: engine_hist_bounds
+struct histogram {
+    uint64_t counts[HIST_BUCKETS];
+    double sum;
+    uint64_t n;
+};                                                        // bounds: engine_hist_bounds
 extern const double engine_hist_bounds[HIST_BUCKETS - 1]; // seconds; the last bucket is +Inf
 
 struct engine_stats { // counters since start, gauges now; read without the engine thread's help
     uint64_t prompt_tokens, cached_tokens, prefill_tokens, generated_tokens;
-    uint64_t requests_done, requests_failed, requests_cancelled, requests_refused, preemptions, evictions;
+    uint64_t requests_done, requests_failed, requests_cancelled, requests_refused, preemptions,
+        evictions;
     uint32_t running, waiting;
     uint32_t pages_total, pages_used, pages_cached; // used: by running sequences; cached: tree only
     double prefill_seconds, generate_seconds;
@@ -155,10 +168,15 @@ struct engine_stats { // counters since start, gauges now; read without the engi
 void engine_stats(const struct engine *en, struct engine_stats *out);
 
 // One running or waiting job, for /slots.
-struct engine_slot { uint64_t job_id; struct stream_status status; int32_t priority; };
+struct engine_slot {
+    uint64_t job_id;
+    struct stream_status status;
+    int32_t priority;
+};
 size_t engine_slots(const struct engine *en, struct engine_slot *out, size_t max);
 
 // ---- for inspect, bench and tests: no server, same functions ---------------------------------
 
 // Logits [n_vocab] of the last position of ids, through the same scheduler and forward pass.
-bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *logits, struct err *e);
+bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *logits,
+                   struct err *e);

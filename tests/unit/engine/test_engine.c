@@ -68,7 +68,7 @@ static void refuses_what_cannot_be(void **state)
            "--kv-memory of 0.00 GiB");
     refuse((struct engine_settings){.kv_type = "q3"}, ERR_INPUT, "\"q3\"");
     refuse((struct engine_settings){.device = "abacus"}, ERR_NOT_FOUND, "abacus");
-    refuse((struct engine_settings){.chat_template = STR("{% if %}")}, ERR_INPUT, "template");
+    refuse((struct engine_settings){.chat_template = STR("{% if %}")}, ERR_FORMAT, "template");
 }
 
 static void a_vocabulary_alone_runs_nothing(void **state)

@@ -1,0 +1,245 @@
+// LINEAR in every format on the host's backends:
+//  - the CPU (its instruction set and the portable kernels) against the reference, within a bound that
+//    follows from its rounding: activations to absmax / 2047 a block, float weights to absmax / 4095.
+//    Rounding errors are independent and uniform (deviation step / sqrt 12), so an output's error has
+//    deviation step / sqrt 12 * |w|; six of them, and 1e-5 of the sum of magnitudes for float sums.
+//  - every row equal bit for bit whatever the batch, its offset in it, and the thread count.
+//  - the reference itself against sums in double over decoded rows.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/common/decode.h"
+#include "lib/ops_rig.h"
+
+enum { MAX_ROWS = 100 };
+
+struct shape {
+    uint32_t n, k;
+};
+
+// No multiples of panels, of blocks, one more than a panel; the lengths that models have.
+static const struct shape shapes[] = {{16, 256}, {37, 1024}, {5, 3072}, {33, 512}, {17, 768}};
+static const struct shape short_shapes[] = {{19, 96}, {40, 288}, {1, 32}, {131, 1056}};
+
+static void run_rows(struct ops_rig *r, struct dbuf *w, struct dbuf *bias, const float *x,
+                     uint32_t rows, uint32_t k, uint32_t n, float *out)
+{
+    struct dbuf *in = ops_act(r, BUF_ACT, x, rows, k), *to = ops_act(r, BUF_ACT, NULL, rows, n);
+    const struct op op = {.kind = OP_LINEAR,
+                          .linear = {.x = in, .w = {w}, .bias = {bias}, .out = {to}, .n = 1}};
+    const struct batch batch = {.n_rows = rows};
+    ops_run(r, &op, 1, &batch);
+    ops_read(r, to, 0, rows, out);
+    ops_free(r, in);
+    ops_free(r, to);
+}
+
+static double block_max(const float *x, uint32_t k, uint32_t i)
+{
+    double m = 0;
+    const uint32_t end = (i + 1) * 256 < k ? (i + 1) * 256 : k;
+    for (uint32_t j = i * 256; j < end; j++) m = fmax(m, fabs((double)x[j]));
+    return m;
+}
+
+// What the CPU's rounding may change in x . w, see above.
+static double rounding_bound(enum fmt f, const float *x, const float *w, uint32_t k)
+{
+    double variance = 0, magnitude = 0;
+    for (uint32_t b = 0; b * 256 < k; b++) {
+        const double step_x = block_max(x, k, b) / 2047;
+        const double step_w = fmt_info[f].block == 1 ? block_max(w, k, b) / 4095 : 0;
+        for (uint32_t j = b * 256; j < (b + 1) * 256 && j < k; j++) {
+            const double xw = (double)x[j] * (double)w[j];
+            variance += step_x * step_x * (double)w[j] * (double)w[j] / 12;
+            variance += step_w * step_w * (double)x[j] * (double)x[j] / 12;
+            magnitude += fabs(xw);
+        }
+    }
+    return 6 * sqrt(variance) + 1e-5 * magnitude;
+}
+
+struct problem {
+    enum fmt f;
+    uint32_t n, k;
+    uint8_t *w;
+    float *x, *bias, *expected; // [MAX_ROWS][k], [n], [MAX_ROWS][n]
+};
+
+static void problem_open(struct problem *p, enum fmt f, struct shape s)
+{
+    random_seed(s.n * 1000u + s.k + (uint32_t)f);
+    *p = (struct problem){.f = f, .n = s.n, .k = s.k, .w = random_weight(f, s.n, s.k)};
+    p->x = test_alloc(MAX_ROWS * s.k * sizeof(float));
+    p->bias = test_alloc(s.n * sizeof(float));
+    p->expected = test_alloc(MAX_ROWS * s.n * sizeof(float));
+    random_floats(p->x, MAX_ROWS * s.k, 1);
+    random_floats(p->bias, s.n, 1);
+    for (uint32_t i = 0; i < MAX_ROWS; i += 7) p->x[i * s.k + i % s.k] = 40; // outliers
+    memset(p->x + 3 * s.k, 0, s.k * sizeof(float));                          // a row of zeros
+}
+
+static void problem_close(struct problem *p)
+{
+    free(p->w);
+    free(p->x);
+    free(p->bias);
+    free(p->expected);
+}
+
+static void check_reference(const struct problem *p)
+{
+    float *w = test_alloc(p->k * sizeof *w);
+    for (uint32_t c = 0; c < p->n; c++) {
+        decode_row(p->f, p->w + c * fmt_row_bytes(p->f, p->k), w, p->k);
+        for (uint32_t r = 0; r < 5; r++) {
+            double sum = (double)p->bias[c], magnitude = fabs(sum);
+            for (uint32_t j = 0; j < p->k; j++) {
+                sum += (double)w[j] * (double)p->x[r * p->k + j];
+                magnitude += fabs((double)w[j] * (double)p->x[r * p->k + j]);
+            }
+            assert_true(fabs((double)p->expected[r * p->n + c] - sum) <= 2e-6 * magnitude);
+        }
+    }
+    free(w);
+}
+
+static void check_close(const struct problem *p, const float *got)
+{
+    float *w = test_alloc(p->k * sizeof *w);
+    for (uint32_t c = 0; c < p->n; c++) {
+        decode_row(p->f, p->w + c * fmt_row_bytes(p->f, p->k), w, p->k);
+        for (uint32_t r = 0; r < MAX_ROWS; r++) {
+            const double bound = rounding_bound(p->f, p->x + r * p->k, w, p->k);
+            const double error = fabs((double)(got[r * p->n + c] - p->expected[r * p->n + c]));
+            if (!(error <= bound + 1e-6))
+                fail_msg("%s %u x %u: row %u, column %u is off by %g, bound %g",
+                         fmt_info[p->f].name, p->n, p->k, r, c, error, bound);
+        }
+    }
+    free(w);
+}
+
+// Batches of many sizes, starting at different rows, against the rows of the batch of all.
+static void check_batches(struct ops_rig *r, const struct problem *p, const float *all)
+{
+    static const uint32_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 17, 33, 64, 99, 100};
+    struct dbuf *w = ops_weight(r, p->f, p->w, p->n, p->k), *bias = ops_vector(r, p->bias, p->n);
+    float *got = test_alloc(MAX_ROWS * p->n * sizeof *got);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const uint32_t rows = sizes[i], row0 = (uint32_t)i * 7 % (MAX_ROWS - rows + 1);
+        run_rows(r, w, bias, p->x + row0 * p->k, rows, p->k, p->n, got);
+        if (memcmp(got, all + row0 * p->n, rows * p->n * sizeof *got))
+            fail_msg("%s %u x %u: a batch of %u rows gives other bits", fmt_info[p->f].name, p->n,
+                     p->k, rows);
+    }
+    free(got);
+    ops_free(r, w);
+    ops_free(r, bias);
+}
+
+static void solve(const char *device, uint32_t n_threads, const struct problem *p, float *out)
+{
+    struct ops_rig r;
+    ops_open(&r, device, n_threads, MAX_ROWS);
+    struct dbuf *w = ops_weight(&r, p->f, p->w, p->n, p->k), *b = ops_vector(&r, p->bias, p->n);
+    run_rows(&r, w, b, p->x, MAX_ROWS, p->k, p->n, out);
+    ops_free(&r, w);
+    ops_free(&r, b);
+    ops_close(&r);
+}
+
+static void check_device(const char *device, const struct problem *p)
+{
+    float *all = test_alloc(MAX_ROWS * p->n * sizeof *all);
+    solve(device, 1, p, all);
+    check_close(p, all);
+    for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
+        struct ops_rig r;
+        ops_open(&r, device, n_threads, MAX_ROWS);
+        check_batches(&r, p, all);
+        ops_close(&r);
+    }
+    free(all);
+}
+
+static void check_shape(enum fmt f, struct shape s)
+{
+    struct problem p;
+    problem_open(&p, f, s);
+    solve("ref", 2, &p, p.expected);
+    check_reference(&p);
+    check_device("cpu", &p);
+    check_device("cpu:portable", &p);
+    problem_close(&p);
+}
+
+static void check_format(enum fmt f)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_shape(f, shapes[i]);
+    for (size_t i = 0; i < sizeof short_shapes / sizeof *short_shapes; i++)
+        if (fmt_info[f].block <= 32) check_shape(f, short_shapes[i]);
+}
+
+#define FMT(id, name, gguf, block, bytes) \
+    static void linear_##id(void **state) \
+    {                                     \
+        (void)state;                      \
+        check_format(FMT_##id);           \
+    }
+#include "kernels/common/formats.def"
+#undef FMT
+
+// Three weights of different formats on one input: each as if alone, and n_rows below the batch's.
+static void linear_together(void **state)
+{
+    (void)state;
+    const enum fmt f[3] = {FMT_Q4_K, FMT_Q6_K, FMT_Q8_0};
+    struct problem p[3];
+    struct dbuf *w[3], *out[3];
+    struct ops_rig r;
+    const uint32_t rows = 9, n[3] = {48, 21, 16};
+    ops_open(&r, "cpu", 2, MAX_ROWS);
+    for (int i = 0; i < 3; i++) {
+        problem_open(&p[i], f[i], (struct shape){n[i], 512});
+        w[i] = ops_weight(&r, f[i], p[i].w, n[i], 512);
+        out[i] = ops_act(&r, BUF_ACT, NULL, 2 * rows, n[i]);
+    }
+    struct dbuf *x = ops_act(&r, BUF_ACT, p[0].x, 2 * rows, 512);
+    const struct op op = {.kind = OP_LINEAR,
+                          .linear = {.x = x,
+                                     .w = {w[0], w[1], w[2]},
+                                     .out = {out[0], out[1], out[2]},
+                                     .n = 3,
+                                     .n_rows = rows}};
+    const struct batch batch = {.n_rows = 2 * rows};
+    ops_run(&r, &op, 1, &batch);
+    for (int i = 0; i < 3; i++) {
+        float alone[9 * 48], together[18 * 48];
+        run_rows(&r, w[i], NULL, p[0].x, rows, 512, n[i], alone);
+        ops_read(&r, out[i], 0, 2 * rows, together);
+        assert_memory_equal(alone, together, rows * n[i] * sizeof *alone);
+        for (uint32_t j = rows * n[i]; j < 2 * rows * n[i]; j++) assert_true(isnan(together[j]));
+        ops_free(&r, w[i]);
+        ops_free(&r, out[i]);
+    }
+    for (int i = 0; i < 3; i++) problem_close(&p[i]);
+    ops_free(&r, x);
+    ops_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define FMT(id, name, gguf, block, bytes) cmocka_unit_test(linear_##id),
+#include "kernels/common/formats.def"
+#undef FMT
+        cmocka_unit_test(linear_together),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -3,8 +3,8 @@
 // the same for one q vector or many.
 #include <math.h>
 
-#include "compute/cpu/lanes.h"
 #include "compute/cpu/linear_avx2.h"
+#include "compute/cpu/tile_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -15,39 +15,28 @@ static float quantize_head(const float *x, uint32_t n, int16_t *q)
 
 // ---- scores ---------------------------------------------------------------------------------
 
-// n q vectors (constant after inlining) times 16 keys of a page from slot on.
+// n q vectors from i0 on times 16 keys of a page from slot on.
 INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t slot, uint32_t i0,
-                       float *scores, const int n)
+                       uint32_t n, float *scores)
 {
-    __m256 total[4][2];
-    const int16_t *q[4];
-    for (int i = 0; i < n; i++) {
-        total[i][0] = total[i][1] = _mm256_setzero_ps();
-        q[i] = t->q + (i0 + (uint32_t)i) * t->head_dim;
-    }
-    for (uint32_t d0 = 0; d0 < t->head_dim; d0 += SUM_COLS) {
-        const uint32_t end = t->head_dim < d0 + SUM_COLS ? t->head_dim : d0 + SUM_COLS;
-        __m256i sum[4][2];
-        for (int i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-        const int16_t *k = u->k + (size_t)d0 * PAGE_TOKENS + slot * 2;
-        for (uint32_t d = d0; d < end; d += 2, k += PAGE_TOKENS * 2) {
-            const __m256i k0 = load_i(k), k1 = load_i(k + 16);
-            for (int i = 0; i < n; i++) {
-                const __m256i x = _mm256_set1_epi32(load_i32(q[i] + d));
-                sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(k0, x));
-                sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(k1, x));
+    __m256 total[TILE][2];
+    for (uint32_t d = 0; d < t->head_dim; d += SUM_COLS) {
+        const uint32_t left = t->head_dim - d, cols = left < SUM_COLS ? left : SUM_COLS;
+        __m256i sum[TILE][2];
+        tile_run(u->k + (size_t)d * PAGE_TOKENS + slot * 2, PAGE_TOKENS * 2 * sizeof *u->k,
+                 t->q + i0 * t->head_dim + d, t->head_dim * sizeof *t->q, cols / 2, n, sum);
+        for (uint32_t i = 0; i < n; i++) {
+            for (int h = 0; h < 2; h++) {
+                const __m256 s = _mm256_cvtepi32_ps(sum[i][h]);
+                total[i][h] = d ? _mm256_add_ps(total[i][h], s) : s;
             }
-        }
-        for (int i = 0; i < n; i++) {
-            total[i][0] = _mm256_add_ps(total[i][0], _mm256_cvtepi32_ps(sum[i][0]));
-            total[i][1] = _mm256_add_ps(total[i][1], _mm256_cvtepi32_ps(sum[i][1]));
         }
     }
     const __m256 s0 = _mm256_loadu_ps(u->k_scales + slot);
     const __m256 s1 = _mm256_loadu_ps(u->k_scales + slot + 8);
-    for (int i = 0; i < n; i++) {
-        const __m256 scale = _mm256_set1_ps(t->q_scale[i0 + (uint32_t)i]);
-        float *to = scores + (i0 + (uint32_t)i) * KEY_BLOCK;
+    for (uint32_t i = 0; i < n; i++) {
+        const __m256 scale = _mm256_set1_ps(t->q_scale[i0 + i]);
+        float *to = scores + (i0 + i) * KEY_BLOCK;
         _mm256_storeu_ps(to, _mm256_mul_ps(_mm256_mul_ps(total[i][0], s0), scale));
         _mm256_storeu_ps(to + 8, _mm256_mul_ps(_mm256_mul_ps(total[i][1], s1), scale));
     }
@@ -55,12 +44,9 @@ INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t 
 
 static void score_page(struct attend_tile *t, const struct kv_unit *u, float *scores)
 {
-    for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16) {
-        uint32_t i = 0;
-        for (; i + 4 <= t->n; i += 4) score_tile(t, u, slot, i, scores + slot, 4);
-        for (; i + 2 <= t->n; i += 2) score_tile(t, u, slot, i, scores + slot, 2);
-        for (; i < t->n; i++) score_tile(t, u, slot, i, scores + slot, 1);
-    }
+    for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16)
+        for (uint32_t i = 0, n; i < t->n; i += n)
+            score_tile(t, u, slot, i, n = tile_size(t->n - i), scores + slot);
 }
 
 // ---- softmax --------------------------------------------------------------------------------
@@ -121,33 +107,24 @@ static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t 
 
 // ---- weighted values ------------------------------------------------------------------------
 
-// n q vectors (constant after inlining), 16 columns from d on, all keys of the block.
+// n q vectors from i0 on, 16 columns from d on, all keys of the block.
 INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages,
-                       uint32_t d, uint32_t i0, const int n)
+                       uint32_t d, uint32_t i0, uint32_t n)
 {
-    __m256i sum[4][2];
-    for (int i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (uint32_t page = 0; page < n_pages; page++) {
-        const int16_t *v = units[page].v + 2 * d;
-        const int16_t *p = t->probs + i0 * KEY_BLOCK + page * PAGE_TOKENS;
-        for (uint32_t k = 0; k < PAGE_TOKENS; k += 2, v += 2 * t->head_dim) {
-            const __m256i v0 = load_i(v), v1 = load_i(v + 16);
-            for (int i = 0; i < n; i++) {
-                const __m256i x = _mm256_set1_epi32(load_i32(p + i * KEY_BLOCK + k));
-                sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(v0, x));
-                sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(v1, x));
-            }
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        const uint32_t row = i0 + (uint32_t)i;
-        const __m256 shrink = _mm256_set1_ps(t->shrink[row]);
-        const __m256 scale = _mm256_set1_ps(t->prob_scale[row]);
-        float *out = t->out + row * t->head_dim + d;
-        for (int h = 0; h < 2; h++) {
-            const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(out + h * 8), shrink);
-            const __m256 new = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][h]), scale, old);
-            _mm256_storeu_ps(out + h * 8, new);
+    __m256i sum[KEY_PAGES][TILE][2];
+    for (uint32_t page = 0; page < n_pages; page++)
+        tile_run(units[page].v + 2 * d, 2 * t->head_dim * sizeof *units->v,
+                 t->probs + i0 * KEY_BLOCK + page * PAGE_TOKENS, KEY_BLOCK * sizeof *t->probs,
+                 PAGE_TOKENS / 2, n, sum[page]);
+    for (uint32_t i = 0; i < n; i++) {
+        const __m256 shrink = _mm256_set1_ps(t->shrink[i0 + i]);
+        const __m256 scale = _mm256_set1_ps(t->prob_scale[i0 + i]);
+        float *out = t->out + (i0 + i) * t->head_dim + d;
+        for (int h = 0; h < 2; h++, out += 8) {
+            __m256i s = sum[0][i][h];
+            if (n_pages > 1) s = _mm256_add_epi32(s, sum[1][i][h]);
+            const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(out), shrink);
+            _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), scale, old));
         }
     }
 }
@@ -157,12 +134,9 @@ static void attend(struct attend_tile *t, const struct kv_unit *units, uint32_t 
     for (uint32_t p = 0; p < n_pages; p++) score_page(t, &units[p], t->scores + p * PAGE_TOKENS);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
     for (uint32_t i = 0; i < t->n; i++) soften(t, both, i);
-    for (uint32_t d = 0; d < t->head_dim; d += 16) {
-        uint32_t i = 0;
-        for (; i + 4 <= t->n; i += 4) value_tile(t, units, n_pages, d, i, 4);
-        for (; i + 2 <= t->n; i += 2) value_tile(t, units, n_pages, d, i, 2);
-        for (; i < t->n; i++) value_tile(t, units, n_pages, d, i, 1);
-    }
+    for (uint32_t d = 0; d < t->head_dim; d += 16)
+        for (uint32_t i = 0, n; i < t->n; i += n)
+            value_tile(t, units, n_pages, d, i, n = tile_size(t->n - i));
 }
 
 // ---- the rest -------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ enum {
     MAX_SUBS = 8,      // sub-blocks of 32 with their own f32 scale (Q8_0, Q4_0)
     PANEL_ROWS = 16,   // weight rows that are expanded together
     ROW_BATCH = 4,     // at most so many rows take the path without panels
-    TOKEN_BLOCK = 128, // rows of activations that one pass over a panel serves
+    TOKEN_BLOCK = 120, // rows of activations that one pass over a panel serves
     ACT_MAX = 2047,
     WEIGHT_MAX = 4095,
     HEAD_MAX = 4095,

@@ -4,10 +4,14 @@
 // forms, so that a row's result does not depend on its company.
 #include "compute/cpu/linear_avx2.h"
 
-#include "compute/cpu/lanes.h"
+#include "compute/cpu/tile_avx2.h"
 #include "kernels/common/decode.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+// How far ahead of a single row's reading memory is asked for: the hardware's own prefetch ends at
+// every 4 KB page of the map.
+enum { PREFETCH_BYTES = 4096 };
 
 // ---- quantising -----------------------------------------------------------------------------
 
@@ -265,59 +269,35 @@ INLINE void add_sums(float *acc, __m256i sum, const float *d, __m256 scale, bool
     _mm256_storeu_ps(acc, subtract ? _mm256_fnmadd_ps(t, scale, a) : _mm256_fmadd_ps(t, scale, a));
 }
 
-// n rows of activations (constant after inlining), n_pairs pairs of columns from w and q on.
-INLINE void panel_sums(const int16_t (*w)[PANEL_ROWS][2], const int16_t *const *q, uint32_t n_pairs,
-                       const int n, __m256i sum[][2])
+// Sums of n rows of activations from q on with the panel rows from w on, into acc.
+INLINE void add_tile(const int16_t (*w)[PANEL_ROWS][2], const int16_t *q, uint32_t q_stride,
+                     uint32_t n_pairs, uint32_t n, const float *d, const __m256 *scale,
+                     bool subtract, float (*acc)[PANEL_ROWS])
 {
-    for (int i = 0; i < n; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
-    for (uint32_t p = 0; p < n_pairs; p++) {
-        const __m256i w0 = load_i(w[p]), w1 = load_i(w[p][8]);
-        for (int i = 0; i < n; i++) {
-            const __m256i x = _mm256_set1_epi32(load_i32(q[i] + 2 * p));
-            sum[i][0] = _mm256_add_epi32(sum[i][0], _mm256_madd_epi16(w0, x));
-            sum[i][1] = _mm256_add_epi32(sum[i][1], _mm256_madd_epi16(w1, x));
-        }
-    }
-}
-
-INLINE void panel_tile(enum fmt f, const struct panel_block *p, const struct acts *a,
-                       uint32_t i_block, uint32_t cols, size_t row, const int n,
-                       float (*acc)[PANEL_ROWS])
-{
-    const int16_t *q[8], *sums[8];
-    __m256 scale[8];
-    for (int i = 0; i < n; i++) {
-        q[i] = a->q + (row + (size_t)i) * a->k_pad + i_block * BLOCK_K;
-        sums[i] = a->sums + (row + (size_t)i) * (a->k_pad / 16) + i_block * 16;
-        scale[i] = _mm256_set1_ps(a->scales[(row + (size_t)i) * (a->k_pad / BLOCK_K) + i_block]);
-    }
-    const uint32_t sub = sub_cols(f);
-    for (uint32_t k = 0; k < cols; k += sub) {
-        __m256i sum[8][2];
-        panel_sums(p->w + k / 2, q, sub / 2, n, sum);
-        for (int i = 0; i < n; i++) {
-            q[i] += sub;
-            add_sums(acc[i], sum[i][0], p->d[k / sub], scale[i], false);
-            add_sums(acc[i] + 8, sum[i][1], p->d[k / sub] + 8, scale[i], false);
-        }
-    }
-    if (!has_min(f)) return;
-    __m256i sum[8][2];
-    panel_sums(p->min, sums, 8, n, sum);
-    for (int i = 0; i < n; i++) {
-        add_sums(acc[i], sum[i][0], p->dmin, scale[i], true);
-        add_sums(acc[i] + 8, sum[i][1], p->dmin + 8, scale[i], true);
+    __m256i sum[TILE][2];
+    tile_run(w, sizeof *w, q, q_stride * sizeof *q, n_pairs, n, sum);
+    for (uint32_t i = 0; i < n; i++) {
+        add_sums(acc[i], sum[i][0], d, scale[i], subtract);
+        add_sums(acc[i] + 8, sum[i][1], d + 8, scale[i], subtract);
     }
 }
 
 void avx2_panel_dot(enum fmt f, const struct panel_block *p, const struct acts *a, uint32_t i_block,
                     uint32_t n_k, uint32_t row0, uint32_t n_rows, float (*acc)[PANEL_ROWS])
 {
-    const uint32_t cols = block_cols(n_k, i_block);
-    uint32_t i = 0;
-    for (; i + 4 <= n_rows; i += 4) panel_tile(f, p, a, i_block, cols, row0 + i, 4, acc + i);
-    for (; i + 2 <= n_rows; i += 2) panel_tile(f, p, a, i_block, cols, row0 + i, 2, acc + i);
-    for (; i < n_rows; i++) panel_tile(f, p, a, i_block, cols, row0 + i, 1, acc + i);
+    const uint32_t cols = block_cols(n_k, i_block), sub = sub_cols(f), k_pad = a->k_pad;
+    for (uint32_t i = 0, n; i < n_rows; i += n, acc += n) {
+        const size_t row = row0 + i;
+        const int16_t *q = a->q + row * k_pad + i_block * BLOCK_K;
+        const int16_t *sums = a->sums + row * (k_pad / 16) + i_block * 16;
+        const float *scales = a->scales + row * (k_pad / BLOCK_K) + i_block;
+        __m256 scale[TILE];
+        n = tile_size(n_rows - i);
+        for (uint32_t j = 0; j < n; j++) scale[j] = _mm256_set1_ps(scales[j * (k_pad / BLOCK_K)]);
+        for (uint32_t k = 0; k < cols; k += sub)
+            add_tile(p->w + k / 2, q + k, k_pad, sub / 2, n, p->d[k / sub], scale, false, acc);
+        if (has_min(f)) add_tile(p->min, sums, k_pad / 16, 8, n, p->dmin, scale, true, acc);
+    }
 }
 
 // ---- few rows -------------------------------------------------------------------------------
@@ -368,8 +348,10 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
     if (n_k % BLOCK_K) memset(&w, 0, sizeof w);
     for (uint32_t b = 0; b * BLOCK_K < n_k; b++) {
         const uint32_t cols = block_cols(n_k, b);
+        const size_t n_bytes = fmt_row_bytes(f, cols);
+        for (size_t i = 0; i < n_bytes; i += 64) __builtin_prefetch(row + PREFETCH_BYTES + i);
         unpack(f, row, cols, &w);
-        row += fmt_row_bytes(f, cols);
+        row += n_bytes;
         for (uint32_t i = 0; i < n_rows; i++) {
             const int16_t *q = a->q + (size_t)i * a->k_pad + b * BLOCK_K;
             const float scale = a->scales[i * (a->k_pad / BLOCK_K) + b];

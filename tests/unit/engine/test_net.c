@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "engine/net.h"
+#include "lib/fail_malloc.h"
 #include "lib/gguf_make.h"
 
 enum { N_CTX = 128, MAX_ROWS = 32, MAX_OUT = 4, MAX_DIM = 512 };
@@ -329,11 +330,13 @@ static bool count_alloc(struct backend *b, const struct buf_desc *d, struct dbuf
                         struct err *e)
 {
     if (fail_at-- == 0) return err_set(e, ERR_MEMORY, "full at %s", d->name);
+    struct dbuf *record = malloc(1);
+    if (record == NULL) return err_set(e, ERR_MEMORY, "no memory for %s", d->name);
     assert_true(d->name != NULL && d->name[0] != '\0');
     if (d->kind == BUF_VECTOR) assert_int_equal(d->fmt, FMT_F32);
     taken += count_size(b, d);
     n_live++;
-    *out = malloc(1);
+    *out = record;
     return true;
 }
 
@@ -362,14 +365,15 @@ static void on_progress(void *arg, const char *stage, uint64_t done, uint64_t to
     last_total = total;
 }
 
+static const struct backend_class counting = {.name = "count",
+                                              .size = count_size,
+                                              .alloc = count_alloc,
+                                              .free = count_free,
+                                              .wait = count_wait};
+
 static void takes_what_it_plans(void **state)
 {
-    static const struct backend_class class = {.name = "count",
-                                               .size = count_size,
-                                               .alloc = count_alloc,
-                                               .free = count_free,
-                                               .wait = count_wait};
-    struct backend b = {&class};
+    struct backend b = {&counting};
     (void)state;
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         struct gguf_make m = {0};
@@ -406,6 +410,42 @@ static void takes_what_it_plans(void **state)
         buf_free(&file);
         make_free(&m);
     }
+}
+
+// Whatever host allocation fails while opening, nothing stays behind on the device.
+static void survives_failing_allocations(void **state)
+{
+    struct backend b = {&counting};
+    struct gguf_make m = {0};
+    struct buf file = {0};
+    struct gguf *g;
+    struct model_config c;
+    struct err e = {0};
+    long n = 0;
+    (void)state;
+    if (!fail_malloc_works()) skip();
+    make_model(&m, &shapes[2]);
+    make_file(&m, &file);
+    struct str part = buf_view(&file);
+    assert_true(gguf_open_memory(&g, &part, 1, "m.gguf", &e) && arch_read(&c, g, false, &e));
+    fail_at = -1;
+    n_live = 0;
+    for (bool failed = true; failed; n++) {
+        struct net *net = NULL;
+        e = (struct err){0};
+        fail_malloc_after(n);
+        bool ok = net_open(&net, &b, g, &c, &settings, &e);
+        failed = fail_malloc_done();
+        fail_malloc_after(-1);
+        if (failed && (ok || e.code != ERR_MEMORY)) fail_msg("allocation %ld: %s", n, e.msg);
+        if (!failed && !ok) fail_msg("%s", e.msg);
+        net_close(net);
+        assert_int_equal(n_live, 0);
+    }
+    assert_true(n > (long)gguf_n_tensors(g));
+    gguf_close(g);
+    buf_free(&file);
+    make_free(&m);
 }
 
 // ---- rope ------------------------------------------------------------------------------------
@@ -540,9 +580,13 @@ static void says_when_it_stretches(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_the_second_pass), cmocka_unit_test(any_split_gives_the_same_bits),
-        cmocka_unit_test(sequences_do_not_meet),  cmocka_unit_test(takes_what_it_plans),
-        cmocka_unit_test(stretches_the_rope),     cmocka_unit_test(divides_frequencies),
+        cmocka_unit_test(equals_the_second_pass),
+        cmocka_unit_test(any_split_gives_the_same_bits),
+        cmocka_unit_test(sequences_do_not_meet),
+        cmocka_unit_test(takes_what_it_plans),
+        cmocka_unit_test(survives_failing_allocations),
+        cmocka_unit_test(stretches_the_rope),
+        cmocka_unit_test(divides_frequencies),
         cmocka_unit_test(says_when_it_stretches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

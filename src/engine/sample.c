@@ -231,21 +231,32 @@ static double kept_weight(const struct row_view *v, const struct cut *c, double 
     return sum;
 }
 
+static uint32_t cut_size(const struct cut *c)
+{
+    return c->n_above + c->n_equal;
+}
+
+// The first n; all where n is no smaller than the vocabulary.
+static struct cut cut_to_count(const struct row_view *v, uint32_t n)
+{
+    if (n >= v->n) return (struct cut){.order = 0, .n_above = v->n};
+    return find_cut(v, n, 0);
+}
+
 static struct cut kept_of_all(const struct row_view *v, const struct sampling *s)
 {
-    uint32_t n = s->top_k > 0 && s->top_k < v->n ? s->top_k : v->n;
-    struct cut c = find_cut(v, n, 0);
+    struct cut c = cut_to_count(v, s->top_k > 0 ? s->top_k : v->n);
     if (s->top_p < 1) {
         struct cut p = find_cut(v, 0, (double)s->top_p * kept_weight(v, &c, 1));
-        n = smaller(n, p.n_above + p.n_equal);
+        if (cut_size(&p) < cut_size(&c)) c = p;
     }
     if (s->min_p > 0) {
         const double lowest = min_p_logit(v->max, s->min_p);
-        uint32_t n_min_p = 0;
-        for (uint32_t i = 0; i < v->n; i++) n_min_p += (double)v->logits[i] >= lowest;
-        n = smaller(n, n_min_p);
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < v->n; i++) n += (double)v->logits[i] >= lowest;
+        if (n < cut_size(&c)) c = cut_to_count(v, n > 0 ? n : 1);
     }
-    return find_cut(v, n > 0 ? n : 1, 0);
+    return c;
 }
 
 int32_t sample_pick_full(const float *logits, uint32_t n_vocab, const struct sampling *s,
@@ -257,8 +268,7 @@ int32_t sample_pick_full(const float *logits, uint32_t n_vocab, const struct sam
     if (sample_pick(scratch, s, r, &id)) return id;
     struct row_view v = {logits, n_vocab, scratch->logits[0]};
     const struct cut c = kept_of_all(&v, s);
-    if (c.n_above + c.n_equal <= scratch->n)
-        return draw_of_row(scratch, c.n_above + c.n_equal, s->temperature, r);
+    if (cut_size(&c) <= scratch->n) return draw_of_row(scratch, cut_size(&c), s->temperature, r);
     const double t = (double)s->temperature;
     const double target = next_uniform(r) * kept_weight(&v, &c, t);
     double cumulated = 0;

@@ -205,15 +205,16 @@ static void take_arguments(struct call *c)
 {
     struct arena arena = {0};
     struct value v, inner;
-    struct str json = buf_view(&c->literal);
-    if (value_parse(&v, &arena, json, NULL)) {
+    struct str json = STR("{}"); // also when the text was not UTF-8 after all
+    if (value_parse(&v, &arena, buf_view(&c->literal), NULL)) {
         bool is_text = v.kind == VALUE_STRING;
-        if (v.kind == VALUE_NULL || (is_text && str_trim(v.s).n == 0)) json = STR("{}");
+        if (v.kind != VALUE_NULL && !(is_text && str_trim(v.s).n == 0))
+            json = buf_view(&c->literal);
         if (is_text && value_parse(&inner, &arena, v.s, NULL) &&
             (inner.kind == VALUE_DICT || inner.kind == VALUE_LIST))
             json = str_trim(v.s);
-        buf_str(&c->arguments, json);
     }
+    buf_str(&c->arguments, json);
     arena_free(&arena);
 }
 

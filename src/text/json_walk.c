@@ -75,7 +75,8 @@ static enum json_walk_result open_container(struct json_walk *w, char c, struct 
 
 static enum json_walk_result close_container(struct json_walk *w, char c, struct buf *out)
 {
-    if (w->depth == 0 || w->stack[w->depth - 1] != (c == '}' ? '{' : '[')) return WALK_BAD;
+    char opener = c == '}' ? '{' : c == ']' ? '[' : '\0';
+    if (w->depth == 0 || w->stack[w->depth - 1] != opener) return WALK_BAD;
     give(&w->gap, out);
     w->depth--;
     buf_c(out, c);

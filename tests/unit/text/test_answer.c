@@ -182,6 +182,8 @@ static void test_broken(void **state)
           "N|f A|{\"a\": 1} E");
     check(&all, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": True}}</tool_call>",
           "N|f A|{\"a\":null} E C|True}}");
+    check(&all, "<tool_call>{\"name\": \"f\", \"arguments\": [null(1]}</tool_call>",
+          "N|f A|[null] E C|(1]}");
     check(&all, "<tool_call>{\"name\": \"f\", \"arguments\": {}}\n</tool_c", "N|f A|{} E");
     check(&all, "<tool_call>{\"name\": \"f\", \"arguments\": {}} hm <tool_call>{\"name\": \"g\"}",
           "N|f A|{} E C|hm N|g A|{} E");

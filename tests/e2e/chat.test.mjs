@@ -127,10 +127,10 @@ test('thinking is split off and counted', async () => {
 
 test('the developer role and parts of content are understood', async () => {
     const prompt = async (messages) => (await server.json('/apply-template', { messages })).prompt;
-    const plain = await prompt([{ role: 'system', content: 'Be brief.' }, user('hello there')]);
+    const plain = await prompt([{ role: 'system', content: 'Be brief.' }, user('hello\nthere')]);
     assert.equal(await prompt([
         { role: 'developer', content: 'Be brief.' },
-        { role: 'user', content: [{ type: 'text', text: 'hello ' }, { type: 'text', text: 'there' }] },
+        { role: 'user', content: [{ type: 'text', text: 'hello' }, { type: 'text', text: 'there' }] },
     ]), plain);
 });
 

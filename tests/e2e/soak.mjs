@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { notes, requireBinary, sleep, startServer } from './harness.mjs';
 
 const STUCK_MS = 120_000;
-const GROWTH = 48 << 20; // bytes of anonymous memory allowed after warm-up
+const GROWTH = 16 << 20; // bytes of anonymous memory allowed after warm-up
 
 // A small generator, so that a run can be repeated.
 function random(seed) {
@@ -64,7 +64,7 @@ function judge(status, text, request, tally) {
 }
 
 export async function soak({ minutes, streams = 64, seed = 1, log = console.log }) {
-    const server = await startServer('--parallel', '16', '--queue', '256', '--kv-memory', '96M');
+    const server = await startServer('--parallel', '16', '--queue', '256', '--ctx', '4096', '--kv-memory', '48M');
     const tally = {
         done: 0, vanished: 0, refused: 0, timedOut: 0, stuck: 0, failures: [],
         fail(text) { this.failures.push(text); },

@@ -885,7 +885,7 @@ static void answers_are_taken_apart(void **state)
     expect(&c, "\"delta\":{\"role\":\"assistant\",\"content\":null}");
     assert_int_equal(count(&c, "\"role\":"), 1);
     expect(&c, "\"reasoning_content\":\"");
-    expect(&c, "\"content\":\"Done");
+    expect(&c, "\"content\":\"D");
     expect(&c, "\"tool_calls\":[{\"index\":0,\"id\":\"call_");
     expect(&c, "\"function\":{\"name\":\"exec\"");
     expect(&c, "\"finish_reason\":\"tool_calls\"");

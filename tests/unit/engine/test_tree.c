@@ -137,6 +137,32 @@ static void a_page_that_left_is_known_by_its_generation(void **state)
     kv_deinit(&pool);
 }
 
+// Keys that collide cost a look-up and nothing else: tokens, parent and salt are compared too.
+static void a_colliding_key_is_no_hit(void **state)
+{
+    (void)state;
+    struct kv_pool pool;
+    struct tree t;
+    open_tree(&pool, &t, 4);
+    const int32_t one[4] = {1, 2, 3, 4}, two[4] = {1, 2, 3, 5};
+    const struct tree_ref a = {KV_NONE, 77, salt_a, one}, b = {KV_NONE, 77, salt_a, two};
+    const uint32_t page = tree_publish(&t, &a, tree_page_take(&t));
+    const struct tree_ref below = {page, 77, salt_a, one}, salted = {KV_NONE, 77, salt_b, one};
+    assert_int_equal(tree_find(&t, &a), page);
+    assert_int_equal(tree_find(&t, &b), KV_NONE);
+    assert_int_equal(tree_find(&t, &below), KV_NONE);
+    assert_int_equal(tree_find(&t, &salted), KV_NONE);
+    const uint32_t other = tree_publish(&t, &b, tree_page_take(&t)); // both live in one bucket
+    assert_int_not_equal(other, page);
+    tree_unpin(&t, page);
+    assert_true(tree_evict(&t)); // from the middle of the bucket's list
+    assert_int_equal(tree_find(&t, &a), KV_NONE);
+    assert_int_equal(tree_find(&t, &b), other);
+    tree_unpin(&t, other);
+    tree_deinit(&t);
+    kv_deinit(&pool);
+}
+
 // Texts over a tiny alphabet, so that they share; the oracle is a list of what is pinned.
 static void random_texts_agree_with_a_list(void **state)
 {
@@ -183,6 +209,7 @@ int main(void)
         cmocka_unit_test(finds_what_was_published_and_nothing_else),
         cmocka_unit_test(evicts_the_oldest_leaf_and_never_a_pinned_page),
         cmocka_unit_test(a_page_that_left_is_known_by_its_generation),
+        cmocka_unit_test(a_colliding_key_is_no_hit),
         cmocka_unit_test(random_texts_agree_with_a_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 // Reads GGUF files. A reader walks a part's bytes front to back and never takes more than is left;
 // everything else points into the parts' bytes, which live as long as the struct gguf.
-// Not here: split file names and lookups by type (gguf_get.c holds the latter).
+// Not here: values by key and type (gguf_get.c).
 // Invariant: what gguf_open hands out was checked completely: arrays end inside the file, strings in
 // them too, tensors are whole rows of a known format inside the data section.
 #include "model/gguf.h"

@@ -184,7 +184,7 @@ DEV void head_store(const float *x, char *to, uint32_t slot, uint32_t n, uint32_
         }
         return;
     }
-    uint16_t *scales = (uint16_t *)(to + KV_PAGE_TOKENS * (n + 63) / 64 * 64) + slot * (n / 32);
+    uint16_t *scales = (uint16_t *)(to + KV_PAGE_TOKENS * ((n + 63) / 64 * 64)) + slot * (n / 32);
     for (uint32_t b = 0; b < n / 32; b++) {
         const uint32_t e = b * 32 + lane_id();
         const float most = warp_max(x[e] < 0 ? -x[e] : x[e]);

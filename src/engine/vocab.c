@@ -1,7 +1,7 @@
 // Reads tokenizer.ggml.{model,pre,tokens,token_type,merges,*_token_id,add_bos_token}.
 // Source: the GGUF specification, section "Tokenizer".
-// Invariant: array lengths were bounded by the file's size when it was opened, so that what is allocated
-// here is at most a few times the file.
+// Invariant: array lengths were bounded by the file's size when it was opened, so that what is
+// allocated here is at most a few times the file.
 #include "engine/vocab.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// The tokenizer of a GGUF: tokenizer.ggml.* metadata -> text/tokenizer.h. Text and model do not know
-// each other; they meet here. Works on files without tensors.
+// The tokenizer of a GGUF: tokenizer.ggml.* metadata -> text/tokenizer.h. Text and model do not
+// know each other; they meet here. Works on files without tensors.
 #pragma once
 
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-// Merging: short words in an array, searched anew after each merge; long ones as a linked list with a
-// heap of pairs, so that a word of a megabyte takes n log n steps and not n squared.
+// Merging: short words in an array, searched anew after each merge; long ones as a linked list with
+// a heap of pairs, so that a word of a megabyte takes n log n steps and not n squared.
 // Invariant: both ways give the same ids (tests/unit/text/test_tokenizer_bpe.c compares them with a
 // literal reading of the definition).
 #include "text/bpe.h"

@@ -1,6 +1,7 @@
 // An LRU of segments. Locking: one mutex guards the table, the list, the counters and every entry's
-// n_users; an entry's text and ids never change, so that they are compared and copied outside the lock
-// while n_users holds the entry. Chosen over a 128-bit hash alone because comparing 60 KB costs 3 us.
+// n_users; an entry's text and ids never change, so that they are compared and copied outside the
+// lock while n_users holds the entry. Chosen over a 128-bit hash alone because comparing 60 KB
+// costs 3 us.
 // Invariant: an entry is freed when it is out of the list and n_users is 0.
 #include "text/memo.h"
 

@@ -14,8 +14,9 @@ struct memo;
 struct memo *memo_open(
     size_t max_bytes); // NULL: no memory. Texts and ids together stay below max_bytes.
 void memo_close(struct memo *m);
-// Appends the ids of text to out when they are known. False: not known; or, with *no_memory set, not
-// appended.
+// Appends the ids of text to out when they are known. False: not known; or, with *no_memory set,
+// not appended.
 bool memo_get(struct memo *m, struct str text, struct ids *out, bool *no_memory);
-// Remembers (copies) ids for text; drops what was not used for longest. Too large or no memory: nothing.
+// Remembers (copies) ids for text; drops what was not used for longest. Too large or no memory:
+// nothing.
 void memo_put(struct memo *m, struct str text, const int32_t *ids, size_t n);

@@ -1,9 +1,10 @@
-// Normalising piecewise: only where a character could change or compose is anything computed, on the
-// stretch from the last stable character before it to the next one after it. All else is copied.
+// Normalising piecewise: only where a character could change or compose is anything computed, on
+// the stretch from the last stable character before it to the next one after it. All else is
+// copied.
 // Why not utf8proc_map: it takes the whole text, and its ordering of marks is quadratic in their
 // number, which a request could use to keep a thread busy; here marks are sorted by counting.
-// Invariant: a stable character has combining class 0, never composes with what precedes it and is its
-// own normal form, so that NFC(a + b) = NFC(a) + NFC(b) where b begins with one.
+// Invariant: a stable character has combining class 0, never composes with what precedes it and is
+// its own normal form, so that NFC(a + b) = NFC(a) + NFC(b) where b begins with one.
 #include "text/nfc.h"
 
 #include <stdlib.h>

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Unicode's White_Space, spelled out: PCRE2's own \s also takes U+180E, which Unicode dropped in 6.3
-// and which the engine that defines these expressions does not take.
+// Unicode's White_Space, spelled out: PCRE2's own \s also takes U+180E, which Unicode dropped in
+// 6.3 and which the engine that defines these expressions does not take.
 #define SPACE "\\p{Z}\\t-\\r\\x{85}"
 // What the expressions of the GPT-4 family have in common at either end.
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -34,8 +34,8 @@ static const struct pretok_rule pretok_rules[] = {
 };
 enum { N_RULES = sizeof pretok_rules / sizeof *pretok_rules };
 
-// JIT stack of one caller, bytes. The expressions need a few hundred; should one ever need more than
-// the maximum, the interpreter takes over for that match.
+// JIT stack of one caller, bytes. The expressions need a few hundred; should one ever need more
+// than the maximum, the interpreter takes over for that match.
 enum { STACK_START = 32 << 10, STACK_MAX = 4 << 20 };
 
 struct pretok {

@@ -9,7 +9,8 @@
 #include "base/str.h"
 #include "text/pieces.h"
 
-// Longer special tokens than this are refused at open: matching costs at most this much per byte of text.
+// Longer special tokens than this are refused at open: matching costs at most this much per byte of
+// text.
 enum { SPECIAL_MAX_BYTES = 1024 };
 
 // Which specials a search looks at.

@@ -1,15 +1,15 @@
 // The last hop before text leaves: bytes -> whole characters -> text without stop strings.
 // Which stop string counts does not depend on how the text was cut into tokens: the one that is
 // complete first, and of those that end together the one that begins first.
-// Invariant: held is repaired UTF-8 that may be the start of a stop string, then at most 3 bytes of a
-// character that is not complete yet.
+// Invariant: held is repaired UTF-8 that may be the start of a stop string, then at most 3 bytes of
+// a character that is not complete yet.
 #include "text/stop.h"
 
 #include "base/utf8.h"
 #include "text/repair.h"
 
-// Repairs held from byte `from` on, except for the partial character at its end. Returns the length of
-// what is repaired.
+// Repairs held from byte `from` on, except for the partial character at its end. Returns the length
+// of what is repaired.
 static size_t repair_held(struct stop *s, size_t from)
 {
     size_t n = s->held.n - utf8_partial_tail(buf_view(&s->held));

@@ -14,8 +14,8 @@ struct stop {
     bool hit;        // a stop string was seen; nothing more comes out
 };
 
-// Adds a token's bytes and appends to out what may be given out now. Returns true when a stop string
-// is complete (then or before).
+// Adds a token's bytes and appends to out what may be given out now. Returns true when a stop
+// string is complete (then or before).
 bool stop_feed(struct stop *s, struct str piece, struct buf *out);
 // The end without a stop string: what is held comes out; a broken character becomes U+FFFD.
 void stop_finish(struct stop *s, struct buf *out);

@@ -1,8 +1,8 @@
 // The tokenizer: text -> segments between special tokens -> words -> token ids, and back.
 // A segment is cleaned first (guards dropped, bad bytes replaced, NFC), as Hugging Face normalises
 // the text between added tokens and never across them.
-// Invariant: after open all but the pool and the memo is immutable; each call works in a scratch of its
-// own, so that any number of threads may encode at once.
+// Invariant: after open all but the pool and the memo is immutable; each call works in a scratch of
+// its own, so that any number of threads may encode at once.
 #include "text/tokenizer.h"
 
 #include <pthread.h>
@@ -191,6 +191,9 @@ static bool open_parts(struct tokenizer *t, const struct tokenizer_data *d, stru
     t->eos = d->eos;
     t->add_bos = d->add_bos;
     find_ends(t, d);
+    struct scratch *first = scratch_open(t); // so that the first request need not wait for it
+    if (first == NULL) return err_set(e, ERR_MEMORY, "no memory for the tokenizer");
+    scratch_give(t, first);
     return true;
 }
 

@@ -59,12 +59,14 @@ bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags
 // The bytes of a token (may be part of a character); empty for ids out of range.
 struct str tokenizer_piece(const struct tokenizer *t, int32_t id);
 enum token_kind tokenizer_kind(const struct tokenizer *t, int32_t id);
-// The id of the special (control or user-defined) token with exactly this text; -1 when there is none.
+// The id of the special (control or user-defined) token with exactly this text; -1 when there is
+// none.
 int32_t tokenizer_special(const struct tokenizer *t, struct str text);
 // Does generation end at this token (eos, eot, and the usual end-of-turn names)?
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 uint32_t tokenizer_n_vocab(const struct tokenizer *t);
 int32_t tokenizer_bos(const struct tokenizer *t); // -1 = none
 int32_t tokenizer_eos(const struct tokenizer *t);
-// Where the first control token's text begins in s at or after from, and its length in *n; SIZE_MAX if none.
+// Where the first control token's text begins in s at or after from, and its length in *n; SIZE_MAX
+// if none.
 size_t tokenizer_find_control(const struct tokenizer *t, struct str s, size_t from, size_t *n);

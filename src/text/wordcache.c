@@ -1,5 +1,5 @@
-// Two-way set associative, replaced in turn: the entry found is moved to the front, so that the other
-// one is the older. Invariant: an entry is either empty or complete.
+// Two-way set associative, replaced in turn: the entry found is moved to the front, so that the
+// other one is the older. Invariant: an entry is either empty or complete.
 #include "text/wordcache.h"
 
 #include <assert.h>

@@ -1,5 +1,5 @@
-// A small cache from short words to their ids: most words of a text come again. One per caller, so it
-// needs no lock. A hit compares the whole word.
+// A small cache from short words to their ids: most words of a text come again. One per caller, so
+// it needs no lock. A hit compares the whole word.
 #pragma once
 
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-// Any bytes as text: decoding gives the normalised text back, control tokens come only where they are
-// asked for, guards keep text plain, and the caches change nothing.
+// Any bytes as text: decoding gives the normalised text back, control tokens come only where they
+// are asked for, guards keep text plain, and the caches change nothing.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

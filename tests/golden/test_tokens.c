@@ -1,5 +1,5 @@
-// The tokenizer against Hugging Face's: every text of golden/tokenizer-*.jsonl gives the same ids, the
-// ids give the text back (or `decoded`, where normalising changed it), and rendered chats too.
+// The tokenizer against Hugging Face's: every text of golden/tokenizer-*.jsonl gives the same ids,
+// the ids give the text back (or `decoded`, where normalising changed it), and rendered chats too.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

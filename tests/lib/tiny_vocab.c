@@ -1,5 +1,5 @@
-// Byte b is token b. Spelling as GPT-2 has it, computed here on its own: a byte that prints in Latin-1
-// stands for itself, the others for U+0100 and up in turn.
+// Byte b is token b. Spelling as GPT-2 has it, computed here on its own: a byte that prints in
+// Latin-1 stands for itself, the others for U+0100 and up in turn.
 #include "lib/tiny_vocab.h"
 
 #include <assert.h>

@@ -1,4 +1,5 @@
-// A vocabulary small enough to work out by hand: the 256 bytes (id = byte), a few merges, special tokens.
+// A vocabulary small enough to work out by hand: the 256 bytes (id = byte), a few merges, special
+// tokens.
 #pragma once
 
 #include "text/tokenizer.h"

@@ -1,5 +1,5 @@
-// stop.c: whole characters and stop strings. The property test compares with a search over the whole
-// text, byte by byte.
+// stop.c: whole characters and stop strings. The property test compares with a search over the
+// whole text, byte by byte.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

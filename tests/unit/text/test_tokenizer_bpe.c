@@ -1,5 +1,5 @@
-// bpe.c against a literal reading of the definition: look at every pair, merge the one of lowest rank
-// and of those the leftmost, until none has a rank. Random merges over an alphabet of three.
+// bpe.c against a literal reading of the definition: look at every pair, merge the one of lowest
+// rank and of those the leftmost, until none has a rank. Random merges over an alphabet of three.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

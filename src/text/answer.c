@@ -8,8 +8,9 @@
 //  - A call is announced when its name is known and its arguments have begun or are known to be
 //    absent ({}). Until then it can fall back: what is no call comes out as content, tag and all.
 //  - From then on arguments stream as far as they are valid JSON for certain (json_walk.h). When a
-//    call breaks or is cut off, its arguments are closed where they stand, so that the whole is valid
-//    JSON; what follows the break up to </tool_call> comes out as content, unless it is just brackets.
+//    call breaks or is cut off, its arguments are closed where they stand, so that the whole is
+//    valid JSON; what follows the break up to </tool_call> comes out as content, unless it is just
+//    brackets.
 //  - Arguments written as a JSON string are unwrapped when they hold an object or array; null and a
 //    blank string are {}. These come in one piece.
 //  - Several JSON objects inside one <tool_call> are several calls.
@@ -320,7 +321,8 @@ static bool call_byte(struct answer *a, char b)
     return false;
 }
 
-// What looked like a call is none: the tag is text, and so is what followed, unless it holds a call.
+// What looked like a call is none: the tag is text, and so is what followed, unless it holds a
+// call.
 static void fall_back(struct answer *a)
 {
     struct buf again = {0};

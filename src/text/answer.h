@@ -25,8 +25,8 @@ struct answer_options {
     enum tool_format tools;  // TOOLS_NONE: everything is content
     bool split_thinking;     // <think>...</think> goes to reasoning
     bool starts_in_thinking; // the prompt ends with an open <think>
-    struct str
-        forced; // text that the prompt already holds of the answer ('<tool_call>\n{"name": "x", ...')
+    struct str forced; // text that the prompt already holds of the answer ('<tool_call>\n{"name":
+                       // "x", ...')
 };
 
 struct answer *answer_open(const struct answer_options *o, answer_sink *sink,

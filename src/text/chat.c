@@ -1,7 +1,8 @@
 // Chat templates: opening one, finding out what it can do, rendering a request with it. Checking
 // what a client sent is in chat_check.c.
-// Invariant: with `guard`, no string of the request reaches the template without a guard byte inside
-// every control token's text, so the only control tokens in a prompt are those the template wrote.
+// Invariant: with `guard`, no string of the request reaches the template without a guard byte
+// inside every control token's text, so the only control tokens in a prompt are those the template
+// wrote.
 #include "text/chat.h"
 
 #include <string.h>

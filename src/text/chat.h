@@ -1,5 +1,6 @@
 // Chat: messages and tools -> prompt text, by the model's own template; and what the template tells
-// about the model (thinking, tool calls). Text that a request brings can never become a control token.
+// about the model (thinking, tool calls). Text that a request brings can never become a control
+// token.
 #pragma once
 
 #include <stdbool.h>
@@ -47,9 +48,9 @@ struct chat_request {
 
 // Checks messages and tools (types, roles, fields; names what is wrong, e.g. "messages[2].content
 // must be a string or an array of parts") and brings them into the form that templates expect:
-// developer -> system, function -> tool, parts joined to one string (by newlines), null content -> "",
-// missing arguments -> {}. Arguments keep their form: which one is wanted is the template's affair
-// (chat_render). Client's marks for caches (cache_control) go. In place, in the arena.
+// developer -> system, function -> tool, parts joined to one string (by newlines), null content ->
+// "", missing arguments -> {}. Arguments keep their form: which one is wanted is the template's
+// affair (chat_render). Client's marks for caches (cache_control) go. In place, in the arena.
 bool chat_check(struct value *messages, struct value *tools, struct arena *a, struct err *e);
 
 // Renders the prompt. guard: put TOKENIZE_GUARD into control tokens' text inside the request's

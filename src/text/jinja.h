@@ -1,5 +1,5 @@
-// A Jinja interpreter: what chat templates of real models use, as Hugging Face's transformers sets it
-// up (trim_blocks, lstrip_blocks, tojson without escaping, raise_exception, strftime_now).
+// A Jinja interpreter: what chat templates of real models use, as Hugging Face's transformers sets
+// it up (trim_blocks, lstrip_blocks, tojson without escaping, raise_exception, strftime_now).
 // Bounded: nesting, steps and output, so that no template can hang or fill the machine.
 #pragma once
 

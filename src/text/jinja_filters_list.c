@@ -328,7 +328,8 @@ static bool filter_map(struct run *r, const struct jinja_call *c, struct value *
     return true;
 }
 
-// Items for which a test (or their own truth) is `wanted`; by_attribute: the first argument is a path.
+// Items for which a test (or their own truth) is `wanted`; by_attribute: the first argument is a
+// path.
 static bool choose(struct run *r, const struct jinja_call *c, bool by_attribute, bool wanted,
                    struct value *out)
 {

@@ -1,7 +1,7 @@
 // The rules are Jinja 3's with trim_blocks, lstrip_blocks and without keep_trailing_newline:
 //   "-" beside a tag removes all white space on that side; "+" switches the two options off;
-//   a newline right behind a block or comment goes; spaces before a block or comment at the start of
-//   a line go. Neither holds for {{ }}.
+//   a newline right behind a block or comment goes; spaces before a block or comment at the start
+//   of a line go. Neither holds for {{ }}.
 // Invariant: line and column always belong to pos; only advance() moves them.
 #include "text/jinja_lexer.h"
 

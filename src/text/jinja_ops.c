@@ -1,5 +1,5 @@
-// Python's semantics of operators on values: equality, order, membership, arithmetic, slices, str().
-// Integers are 64 bits wide; an operation that leaves them is an error, never a wrap-around.
+// Python's semantics of operators on values: equality, order, membership, arithmetic, slices,
+// str(). Integers are 64 bits wide; an operation that leaves them is an error, never a wrap-around.
 // Not kept apart: tuples and lists (a tuple prints in square brackets).
 #include <math.h>
 #include <stdio.h>

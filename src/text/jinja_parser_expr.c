@@ -1,5 +1,5 @@
 // Expressions, by descent through Jinja 3's levels of binding (loosest first):
-//   x if y else z · or · and · not · == in ... · + - · ~ · * / // % · ** · unary - + · . [] () | is
+//   x if y else z, or, and, not, == in ..., + -, ~, * / // %, **, unary - +, . [] () | is
 // ** binds to the left and "-2 ** 2" is 4, as in Jinja, not as in Python.
 #include "text/jinja_parser.h"
 

@@ -1,5 +1,5 @@
-// See the header. Without a guard byte in s every search is a memmem; with one (a request that wrote
-// a control token's text) the slow paths compare byte by byte and skip guards on both sides.
+// See the header. Without a guard byte in s every search is a memmem; with one (a request that
+// wrote a control token's text) the slow paths compare byte by byte and skip guards on both sides.
 #include "text/jinja_text.h"
 
 #include <string.h>

@@ -1,8 +1,7 @@
-// Follows one JSON value byte by byte while a model writes it. What comes out is always the start of
-// valid JSON that can be closed at once: what may still turn out wrong (a number, a word, a comma, an
-// escape) is held back until it is complete.
-// Mended on the way, since models do write it: control characters inside strings are escaped, and a
-// backslash that escapes nothing is doubled.
+// Follows one JSON value byte by byte while a model writes it. What comes out is always the start
+// of valid JSON that can be closed at once: what may still turn out wrong (a number, a word, a
+// comma, an escape) is held back until it is complete. Mended on the way, since models do write it:
+// control characters inside strings are escaped, and a backslash that escapes nothing is doubled.
 #pragma once
 
 #include <stdbool.h>
@@ -30,6 +29,7 @@ struct json_walk {
 
 // Starts as {0}. Appends to out what is certain now.
 enum json_walk_result json_walk(struct json_walk *w, char c, struct buf *out);
-// Appends what makes everything given out so far a complete value. False when nothing was given out.
+// Appends what makes everything given out so far a complete value. False when nothing was given
+// out.
 bool json_walk_close(struct json_walk *w, struct buf *out);
 void json_walk_free(struct json_walk *w); // leaves {0}

@@ -1,6 +1,7 @@
 // Values: making, looking up, truth. Parsing is in value_parse.c, printing in value_dump.c.
-// Invariant: a dict holds each key once, in order of first insertion. Look-ups are linear: the dicts
-// that a request brings have a handful of keys; the parser removes duplicates of large ones by hash.
+// Invariant: a dict holds each key once, in order of first insertion. Look-ups are linear: the
+// dicts that a request brings have a handful of keys; the parser removes duplicates of large ones
+// by hash.
 #include "text/value.h"
 
 #include <string.h>

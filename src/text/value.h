@@ -1,6 +1,7 @@
 // JSON values as templates and requests see them: order of keys kept, numbers as they were written
 // where Python would keep them (1.0 stays 1.0, a big integer stays whole). Why not jansson here: it
-// drops exactly that, and the prompt must equal Hugging Face's byte for byte. All memory is an arena's.
+// drops exactly that, and the prompt must equal Hugging Face's byte for byte. All memory is an
+// arena's.
 #pragma once
 
 #include <stdbool.h>
@@ -53,8 +54,8 @@ struct value_pair {
     struct value v;
 };
 
-// Parses one JSON text (RFC 8259, UTF-8, duplicate keys: last wins) into the arena; text is borrowed
-// as long as the values live (strings without escapes point into it). Depth at most 128.
+// Parses one JSON text (RFC 8259, UTF-8, duplicate keys: last wins) into the arena; text is
+// borrowed as long as the values live (strings without escapes point into it). Depth at most 128.
 // Errors give line and column: "line 1 column 17: expected ',' or '}'".
 bool value_parse(struct value *out, struct arena *a, struct str json, struct err *e);
 // Appends json.dumps(v, ensure_ascii=False) of Python: ", " and ": ". indent < 0 = one line.

@@ -1,6 +1,6 @@
-// JSON text (RFC 8259) -> values. Strict: no comments, no trailing commas, no NaN, valid UTF-8 only.
-// One leniency, where the RFC leaves it open (section 8.2): an escaped surrogate without its partner
-// becomes U+FFFD, since clients that cut text between two UTF-16 units do send them.
+// JSON text (RFC 8259) -> values. Strict: no comments, no trailing commas, no NaN, valid UTF-8
+// only. One leniency, where the RFC leaves it open (section 8.2): an escaped surrogate without its
+// partner becomes U+FFFD, since clients that cut text between two UTF-16 units do send them.
 // Invariant: pos only grows, and every read is checked against the end.
 #include <stdlib.h>
 #include <string.h>

@@ -11,7 +11,8 @@
 
 #include "text/value.h"
 
-// What came out, pieces of a kind put together: "R|reasoning" "C|content" "N|name" "A|arguments" "E".
+// What came out, pieces of a kind put together: "R|reasoning" "C|content" "N|name" "A|arguments"
+// "E".
 struct log {
     struct buf text, arguments;
     char last;

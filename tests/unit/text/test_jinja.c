@@ -1,5 +1,6 @@
 // The template interpreter against Jinja itself: jinja_cases.jsonl holds variables, then templates
-// and what Jinja 3.1 makes of them (written by jinja_cases.py from jinja_cases.txt). Then the bounds.
+// and what Jinja 3.1 makes of them (written by jinja_cases.py from jinja_cases.txt). Then the
+// bounds.
 #include "text/jinja.h"
 
 #include <setjmp.h>

@@ -218,6 +218,7 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
+    .split = avx2_split,
     .quantize_head = quantize_head,
     .attend = attend,
     .rms_norm = rms_norm,

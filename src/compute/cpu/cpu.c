@@ -254,9 +254,11 @@ static bool fit_weight(struct cpu *c, uint32_t n_cols)
     const uint32_t n_blocks = (n_cols + BLOCK_K - 1) / BLOCK_K;
     if (n_blocks <= c->max_blocks) return true;
     const size_t n = (size_t)c->n_rows * n_blocks;
-    bool ok = grow((void **)&c->acts.q, n * BLOCK_K * sizeof(int16_t)) &&
-              grow((void **)&c->acts.sums, n * BLOCK_K / 16 * sizeof(int16_t)) &&
-              grow((void **)&c->acts.scales, n * sizeof(float));
+    bool ok =
+        grow((void **)&c->acts.q, n * BLOCK_K * sizeof(int16_t)) &&
+        grow((void **)&c->acts.sums, n * BLOCK_K / 16 * sizeof(int16_t)) &&
+        grow((void **)&c->acts.scales, n * sizeof(float)) &&
+        grow((void **)&c->acts.split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof(int16_t));
     for (uint32_t i = 0; i < c->n_threads && ok; i++)
         ok = grow((void **)&c->scratch[i]->panel, n_blocks * sizeof(struct panel_block));
     if (ok) c->max_blocks = n_blocks;
@@ -329,6 +331,7 @@ static void cpu_close(struct backend *b)
     free(c->acts.q);
     free(c->acts.sums);
     free(c->acts.scales);
+    free(c->acts.split);
     free(c->rope);
     free(c);
 }

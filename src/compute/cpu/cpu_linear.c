@@ -16,6 +16,9 @@ static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint3
         w->cpu->k->quantize(hostbuf_row(o->x, r), o->x->n_cols, a->q + (size_t)r * a->k_pad,
                             a->sums + (size_t)r * (a->k_pad / 16),
                             a->scales + (size_t)r * (a->k_pad / BLOCK_K));
+    if (!w->cpu->k->split || n_rows > ROW_BATCH) return;
+    for (uint32_t r = first; r < end; r++)
+        w->cpu->k->split(a->q + (size_t)r * a->k_pad, a->k_pad, a->split + (size_t)r * a->k_pad);
 }
 
 // Weight rows [first, end) of m, one at a time.

@@ -40,9 +40,10 @@ enum {
 
 // Quantised activations. k_pad: columns rounded up to BLOCK_K, the rest is zero.
 struct acts {
-    int16_t *q;    // [rows][k_pad]
-    int16_t *sums; // [rows][k_pad / 16]: sums of 16 neighbours, for minimums (16 * 2047 < 2^15)
-    float *scales; // [rows][k_pad / BLOCK_K]
+    int16_t *q;     // [rows][k_pad]
+    int16_t *sums;  // [rows][k_pad / 16]: sums of 16 neighbours, for minimums (16 * 2047 < 2^15)
+    float *scales;  // [rows][k_pad / BLOCK_K]
+    int16_t *split; // [ROW_BATCH][k_pad]: q in another order, for the kernels that want it
     uint32_t k_pad;
 };
 
@@ -100,6 +101,8 @@ struct cpu_kernels {
     // out[i] = a weight row of n_k columns times row i of a, i < n_rows <= ROW_BATCH.
     void (*row_dot)(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                     uint32_t n_rows, float *out);
+    // NULL, or what fills acts.split: n of q in the table's own order within each 32.
+    void (*split)(const int16_t *q, uint32_t n, int16_t *to);
     // One head to int16; returns the scale.
     float (*quantize_head)(const float *x, uint32_t n, int16_t *q);
     // One block of keys for all of t: scores, softmax, weighted values. n_pages of units.

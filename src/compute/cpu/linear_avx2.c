@@ -340,6 +340,33 @@ INLINE float dot_subs(const struct row_block *w, const int16_t *q, uint32_t cols
     return acc;
 }
 
+// Eight blocks of Q8_0 without a stop in memory. Their scales come as one register: stored one by one
+// and loaded together they would stall (no store forwarding).
+INLINE void dot_q8_0(const uint8_t *p, const struct acts *a, uint32_t block, uint32_t n_rows,
+                     float *acc)
+{
+    enum { BYTES = sizeof(struct block_Q8_0) };
+    int16_t h[8];
+    for (int s = 0; s < 8; s++) memcpy(&h[s], p + s * BYTES, sizeof h[s]);
+    const __m256 d =
+        _mm256_cvtph_ps(_mm_setr_epi16(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]));
+    for (uint32_t i = 0; i < n_rows; i++) {
+        const int16_t *q = a->q + (size_t)i * a->k_pad + block * BLOCK_K;
+        const float scale = a->scales[i * (a->k_pad / BLOCK_K) + block];
+        __m256i v[8];
+        float t[8];
+        for (int s = 0; s < 8; s++) {
+            const __m128i *b = (const __m128i *)(const void *)(p + s * BYTES + 2);
+            const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(b));
+            const __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128(b + 1));
+            v[s] = _mm256_add_epi32(_mm256_madd_epi16(low, load_i(q + s * 32)),
+                                    _mm256_madd_epi16(high, load_i(q + s * 32 + 16)));
+        }
+        _mm256_storeu_ps(t, _mm256_mul_ps(_mm256_cvtepi32_ps(sum_each(v)), d));
+        for (int s = 0; s < 8; s++) acc[i] = chain(acc[i], t[s], scale);
+    }
+}
+
 INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                     uint32_t n_rows, float *out)
 {
@@ -350,6 +377,11 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
         const uint32_t cols = block_cols(n_k, b);
         const size_t n_bytes = fmt_row_bytes(f, cols);
         for (size_t i = 0; i < n_bytes; i += 64) __builtin_prefetch(row + PREFETCH_BYTES + i);
+        if (f == FMT_Q8_0 && cols == BLOCK_K) {
+            dot_q8_0(row, a, b, n_rows, acc);
+            row += n_bytes;
+            continue;
+        }
         unpack(f, row, cols, &w);
         row += n_bytes;
         for (uint32_t i = 0; i < n_rows; i++) {
@@ -370,9 +402,82 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
     memcpy(out, acc, n_rows * sizeof *out);
 }
 
+// Each run of 32 int16: first those with even index, then the odd ones.
+INLINE void split_32(const int16_t *q, int16_t *to)
+{
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0,
+                                           1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m256i a = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_i(q), order), 0xd8);
+    const __m256i b = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_i(q + 16), order), 0xd8);
+    store_i(to, _mm256_permute2x128_si256(a, b, 0x20));
+    store_i(to + 16, _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+void avx2_split(const int16_t *q, uint32_t n, int16_t *to)
+{
+    for (uint32_t i = 0; i < n; i += 32) split_32(q + i, to + i);
+}
+
+// Sum of two groups of 32 nibbles with their scales: b holds 16 pairs of neighbours (low byte even).
+INLINE __m256i two_groups(__m256i b, const int16_t *q, __m256i scale0, __m256i scale1)
+{
+    const __m256i low4 = _mm256_set1_epi16(15);
+    const __m256i even0 = _mm256_and_si256(b, low4);
+    const __m256i odd0 = _mm256_and_si256(_mm256_srli_epi16(b, 8), low4);
+    const __m256i even1 = _mm256_and_si256(_mm256_srli_epi16(b, 4), low4);
+    const __m256i odd1 = _mm256_srli_epi16(b, 12);
+    const __m256i sum0 = _mm256_add_epi32(_mm256_madd_epi16(even0, load_i(q)),
+                                          _mm256_madd_epi16(odd0, load_i(q + 16)));
+    const __m256i sum1 = _mm256_add_epi32(_mm256_madd_epi16(even1, load_i(q + 32)),
+                                          _mm256_madd_epi16(odd1, load_i(q + 48)));
+    return _mm256_add_epi32(_mm256_mullo_epi32(sum0, scale0), _mm256_mullo_epi32(sum1, scale1));
+}
+
+// Q4_K without widening: activations in the order that split_32 gives.
+INLINE void row_dot_q4_k(const uint8_t *row, uint32_t n_k, const struct acts *a, uint32_t n_rows,
+                         float *out)
+{
+    float acc[ROW_BATCH] = {0};
+    for (uint32_t b = 0; b * BLOCK_K < n_k; b++, row += sizeof(struct block_Q4_K)) {
+        for (size_t i = 0; i < sizeof(struct block_Q4_K); i += 64)
+            __builtin_prefetch(row + PREFETCH_BYTES + i);
+        const __m128i packed = unpack_scales(row + 4);
+        const __m256i scales = _mm256_cvtepu8_epi32(packed);
+        const __m128i min8 = _mm_cvtepu8_epi16(_mm_srli_si128(packed, 8));
+        const __m256i mins =
+            _mm256_set_m128i(_mm_unpackhi_epi16(min8, min8), _mm_unpacklo_epi16(min8, min8));
+        const float d = half_to_float(row), dmin = half_to_float(row + 2);
+        __m256i sum[ROW_BATCH], spread[8];
+        for (int j = 0; j < 8; j++)
+            spread[j] = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(j));
+        for (uint32_t i = 0; i < n_rows; i++) {
+            const int16_t *q = a->split + (size_t)i * a->k_pad + b * BLOCK_K;
+            sum[i] = _mm256_setzero_si256();
+            for (int j = 0; j < 4; j++)
+                sum[i] = _mm256_add_epi32(sum[i], two_groups(load_i(row + 16 + j * 32), q + j * 64,
+                                                             spread[2 * j], spread[2 * j + 1]));
+        }
+        for (uint32_t i = 0; i < n_rows; i++) {
+            const int16_t *sums = a->sums + (size_t)i * (a->k_pad / 16) + b * 16;
+            const float scale = a->scales[i * (a->k_pad / BLOCK_K) + b];
+            const int32_t min_sum = lanes_sum_i32(_mm256_madd_epi16(mins, load_i(sums)));
+            acc[i] = chain(acc[i], (float)lanes_sum_i32(sum[i]) * d, scale);
+            acc[i] = chain(acc[i], -((float)min_sum * dmin), scale);
+        }
+    }
+    memcpy(out, acc, n_rows * sizeof *out);
+}
+
 void avx2_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                   uint32_t n_rows, float *out)
 {
+    if (f == FMT_Q4_K) {
+        if (n_rows == 1)
+            row_dot_q4_k(row, n_k, a, 1, out);
+        else
+            row_dot_q4_k(row, n_k, a, n_rows, out);
+        return;
+    }
     switch (f) {
 #define FMT(id, name, gguf, block, bytes)                \
     case FMT_##id:                                       \

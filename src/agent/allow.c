@@ -118,12 +118,22 @@ bool words_split(struct words *out, struct str line, struct err *e)
     return ok;
 }
 
+// Needs no quotes: not empty, no control characters, nothing that a shell would act on.
+static bool is_plain(const char *p)
+{
+    if (*p == '\0') return false;
+    for (; *p != '\0'; p++)
+        if ((unsigned char)*p <= ' ' || *p == 0x7f || strchr("\"'\\|&;<>()`$", *p) != NULL)
+            return false;
+    return true;
+}
+
 void words_print(const struct words *w, struct buf *out)
 {
     for (size_t i = 0; i < w->n; i++) {
         const char *p = w->p[i];
         if (i > 0) buf_c(out, ' ');
-        if (*p != '\0' && strpbrk(p, " \t\r\n\"'\\|&;<>()`$") == NULL) {
+        if (is_plain(p)) {
             buf_z(out, p);
             continue;
         }

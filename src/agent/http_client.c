@@ -55,7 +55,7 @@ static bool is_loopback(const char *base)
     return false;
 }
 
-static bool check_url(const char *url, struct err *e)
+bool http_client_check_url(const char *url, struct err *e)
 {
     if (strncmp(url, "unix:/", 6) == 0 && strlen(url) > 6) return true;
     CURLU *u = curl_url();
@@ -125,7 +125,7 @@ static bool set_options(struct http_client *c, const char *key)
 bool http_client_open(struct http_client **out, const char *url, const char *key, struct err *e)
 {
     pthread_once(&curl_once, curl_start);
-    if (!check_url(url, e)) return false;
+    if (!http_client_check_url(url, e)) return false;
     struct http_client *c = calloc(1, sizeof *c);
     if (c == NULL) return err_set(e, ERR_MEMORY, "no memory for a connection");
     c->url = strdup(url);

@@ -42,6 +42,8 @@ struct http_answer {
     char why[256];           // libcurl's words when fail is set
 };
 
+// Is url one of the forms below?
+bool http_client_check_url(const char *url, struct err *e);
 // url: "http://host:8080", with or without "/v1" behind it, https too, or "unix:/path/to/socket".
 // key may be NULL (no Authorization header). Both copied.
 bool http_client_open(struct http_client **out, const char *url, const char *key, struct err *e);

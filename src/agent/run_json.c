@@ -60,8 +60,7 @@ void run_result_json(const struct run_result *r, struct buf *out)
     double generating_s = 0, generated = 0;
     for (size_t i = 0; i < r->n_turns; i++) {
         const struct run_turn *t = &r->turns[i];
-        prefilled += t->prompt_tokens -
-                     (t->cached_tokens < t->prompt_tokens ? t->cached_tokens : t->prompt_tokens);
+        prefilled += t->prefilled_tokens;
         completion += t->completion_tokens;
         if (t->gen_tps <= 0) continue;
         generated += (double)t->completion_tokens;

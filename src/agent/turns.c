@@ -178,14 +178,18 @@ static bool record_turn(struct loop *l, const struct chat_reply *r, const struct
     struct run_turn *p = realloc(l->out->turns, (l->out->n_turns + 1) * sizeof *p);
     if (p == NULL) return err_set(e, ERR_MEMORY, "no memory for the record");
     l->out->turns = p;
-    p[l->out->n_turns++] = (struct run_turn){
-        // Without usage (broken off): what the server said of its progress.
-        .prompt_tokens = r->usage.known ? r->usage.prompt_tokens : st->progress.total,
-        .cached_tokens = r->usage.known ? r->usage.cached_tokens : st->progress.cached,
-        .completion_tokens = r->usage.known ? r->usage.completion_tokens : r->n_deltas,
-        .ttft_ms = t->ttft_ms,
-        .gen_tps = t->gen_tps,
-        .total_ms = t->total_ms};
+    // Without usage (broken off) it is what the server said of its progress.
+    const struct chat_usage *u = &r->usage;
+    uint64_t cached = u->known ? u->cached_tokens : st->progress.cached;
+    uint64_t done = u->known ? u->prompt_tokens : st->progress.processed;
+    p[l->out->n_turns++] =
+        (struct run_turn){.prompt_tokens = u->known ? u->prompt_tokens : st->progress.total,
+                          .cached_tokens = cached,
+                          .prefilled_tokens = done > cached ? done - cached : 0,
+                          .completion_tokens = u->known ? u->completion_tokens : r->n_deltas,
+                          .ttft_ms = t->ttft_ms,
+                          .gen_tps = t->gen_tps,
+                          .total_ms = t->total_ms};
     return true;
 }
 

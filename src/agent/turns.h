@@ -9,6 +9,7 @@ enum run_outcome { RUN_DONE, RUN_FAILED, RUN_TIMEOUT, RUN_CANCELLED, RUN_NO_SERV
 
 struct run_turn { // one request to the model
     uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t prefilled_tokens;         // of the prompt, computed for this request
     double ttft_ms, gen_tps, total_ms; // ttft_ms < 0, gen_tps 0: not known
 };
 

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "agent/exec_tool.h"
-#include "agent/turns.h"
 #include "agent/private_server.h"
+#include "agent/turns.h"
 #include "agent/workspace.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -164,6 +164,7 @@ static bool make_wish(struct run_command *r, uint64_t deadline_ns, struct err *e
 {
     struct server_wish *w = &r->wish;
     w->url = r->s.server != NULL ? r->s.server : r->ws.config.server_url;
+    if (w->url != NULL && !http_client_check_url(w->url, e)) return false;
     w->key = r->key.n > 0 ? buf_cstr(&r->key) : NULL;
     if (r->s.runtime_dir != NULL)
         buf_z(&r->runtime_dir, r->s.runtime_dir);

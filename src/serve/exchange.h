@@ -53,6 +53,7 @@ struct server {
     _Atomic uint64_t next_id;
     _Atomic uint64_t last_ns;          // when a request last came or went
     _Atomic uint32_t active;           // requests being answered
+    _Atomic size_t body_bytes;         // room of all bodies together
     _Atomic uint64_t done[DONE_COUNT]; // generations by how they ended
     struct connections connections;
 };
@@ -65,7 +66,7 @@ struct exchange {
     struct err refused; // found before the body was read; answered after it
     char allow[32];     // of a 405
     struct buf body;
-    bool body_over;      // larger than allowed; the rest is read and dropped
+    size_t room_bytes;   // counted in the server's body_bytes
     struct arena arena;  // everything of the request
     struct reply *reply; // a generation, when the route started one
     uint64_t start_ns;   // headers complete
@@ -73,7 +74,6 @@ struct exchange {
     char id[40];
     // for the log line
     int status;
-    bool logged;
     enum finished_reason done;
     bool has_done;
     uint32_t n_prompt, n_cached, n_generated;

@@ -23,8 +23,9 @@ enum {
     HEADER_BYTES = 64 << 10, // request line and headers; also the piece in which a body arrives
     STREAM_BLOCK = 16 << 10,
     STACK_BYTES = 2 << 20, // templates and JSON recurse, bounded
-    ARENA_FACTOR = 16,     // parsed values per byte of body: "1," is a value of 16 bytes
-    ARENA_SPARE = 16 << 20,
+    ARENA_FACTOR = 64, // "1," is a value of 16 bytes in a doubling list; then the template's work
+    ARENA_SPARE = 32 << 20,
+    BODIES_AT_ONCE = 16, // so many of the largest bodies may be in memory
 };
 
 // ---- answers -----------------------------------------------------------------------------------
@@ -191,6 +192,21 @@ static bool check_key(struct exchange *x)
                    key.n == 0 ? "missing" : "invalid");
 }
 
+// All bodies together are bounded, whatever number of connections sends them.
+static bool take_room(struct exchange *x, size_t n)
+{
+    struct server *sv = x->sv;
+    size_t before = atomic_fetch_add_explicit(&sv->body_bytes, n, memory_order_relaxed);
+    x->room_bytes += n;
+    if (before + n <= sv->s.max_body_bytes * BODIES_AT_ONCE) {
+        buf_reserve(&x->body, n);
+        return true;
+    }
+    err_set(&x->refused, ERR_FULL, "too many large requests at once; try again");
+    x->refused.retry_after_ms = 1000;
+    return false;
+}
+
 // Web pages can send other types across origins without asking, hence the insistence.
 static bool check_body_headers(struct exchange *x)
 {
@@ -205,8 +221,7 @@ static bool check_body_headers(struct exchange *x)
         return err_set(&x->refused, ERR_TOO_LARGE,
                        "the body has %llu bytes, above the limit of %zu (--max-body)", n,
                        x->sv->s.max_body_bytes);
-    buf_reserve(&x->body, (size_t)n);
-    return true;
+    return take_room(x, (size_t)n);
 }
 
 static void check_headers(struct exchange *x, const char *method, const char *path)
@@ -230,7 +245,6 @@ static enum MHD_Result begin(struct server *sv, struct MHD_Connection *http, con
     x->http = http;
     x->connection = info == NULL ? NULL : info->socket_context;
     x->start_ns = x->body_ns = clock_ns();
-    x->arena.limit_bytes = sv->s.max_body_bytes * ARENA_FACTOR + ARENA_SPARE;
     char hex[25];
     atomic_fetch_add_explicit(&sv->active, 1, memory_order_relaxed);
     uint64_t number = atomic_fetch_add_explicit(&sv->next_id, 1, memory_order_relaxed);
@@ -250,6 +264,8 @@ static void take_body(struct exchange *x, const char *p, size_t n)
     x->body_ns = clock_ns();
     if (x->refused.code != ERR_NONE) return;
     if (n <= x->sv->s.max_body_bytes - x->body.n) {
+        size_t used = x->body.n + n;
+        if (used > x->room_bytes && !take_room(x, used - x->room_bytes)) return; // no length given
         buf_put(&x->body, p, n);
         return;
     }
@@ -263,6 +279,7 @@ static enum MHD_Result answer(struct exchange *x)
     bool ok;
     connection_set(x->connection, WAIT_ENGINE);
     if (x->body.failed) err_set(&x->refused, ERR_MEMORY, "no memory for the body");
+    x->arena.limit_bytes = x->body.n * ARENA_FACTOR + ARENA_SPARE;
     if (x->refused.code != ERR_NONE)
         ok = exchange_send_error(x, &x->refused);
     else
@@ -302,8 +319,11 @@ static void log_request(const struct exchange *x, bool complete)
                  "request id=%s path=%s status=%d total_ms=%.1f finish=%s", x->id, path, status,
                  total_ms, complete ? "done" : "abort");
     if (x->has_done)
-        log_debug("serve", "request id=%s parse_ms=%.2f render_ms=%.2f tokenize_ms=%.2f", x->id,
-                  x->parse_ms, x->render_ms, x->tokenize_ms);
+        log_debug("serve",
+                  "request id=%s parse_ms=%.2f render_ms=%.2f tokenize_ms=%.2f body_kb=%zu "
+                  "arena_kb=%zu",
+                  x->id, x->parse_ms, x->render_ms, x->tokenize_ms, x->body.n >> 10,
+                  x->arena.used_bytes >> 10);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *http, void **slot,
@@ -319,6 +339,7 @@ static void on_completed(void *cls, struct MHD_Connection *http, void **slot,
     connection_set(x->connection, WAIT_REQUEST);
     buf_free(&x->body);
     arena_free(&x->arena);
+    atomic_fetch_sub_explicit(&sv->body_bytes, x->room_bytes, memory_order_relaxed);
     atomic_store_explicit(&sv->last_ns, clock_ns(), memory_order_relaxed);
     atomic_fetch_sub_explicit(&sv->active, 1, memory_order_relaxed);
     free(x);

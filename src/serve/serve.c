@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -170,6 +171,8 @@ bool server_open(struct server **out, const struct serve_settings *s,
     sv->s = *s;
     sv->es = *es;
     fill_defaults(&sv->s);
+    // The only string that is not from the command line: a load that outlives us may still read it.
+    if (es->chat_template.n > 0) sv->es.chat_template = arena_str(&sv->arena, es->chat_template);
     connections_init(&sv->connections);
     sv->start_ns = clock_ns();
     atomic_store_explicit(&sv->last_ns, sv->start_ns, memory_order_relaxed);
@@ -271,8 +274,8 @@ static void log_ready(const struct server *sv)
 {
     const struct engine_info *i = engine_info(sv->engine);
     log_info("serve",
-             "ready model=%.*s ctx=%u parallel=%u page_tokens=%u pages=%u kv_mb=%llu "
-             "device=%.*s load_ms=%.0f url=%s",
+             "ready model=\"%.*s\" ctx=%u parallel=%u page_tokens=%u pages=%u kv_mb=%llu "
+             "device=\"%.*s\" load_ms=%.0f url=%s",
              (int)sv->model_name.n, sv->model_name.p, i->n_ctx, i->n_parallel, i->page_tokens,
              i->n_pages, (unsigned long long)(i->kv_bytes >> 20), (int)i->device.n, i->device.p,
              clock_ms_since(sv->start_ns), sv->listener.url);
@@ -294,12 +297,22 @@ static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
     }
 }
 
+// A stream takes two descriptors; the usual soft limit of 1,024 would be the real bound otherwise.
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 bool serve_run(const struct serve_settings *s, const struct engine_settings *es, struct err *e)
 {
     struct server *sv = NULL;
     struct err local = {0};
     int signal_fd = open_signals(e);
     if (signal_fd < 0) return false;
+    raise_descriptor_limit();
     bool ok = server_open(&sv, s, es, e);
     if (ok) {
         ok = serve_until_signal(sv, signal_fd, &local);

@@ -384,6 +384,27 @@ static void large_bodies_are_refused_after_reading(void **state)
     buf_free(&big);
 }
 
+static void all_bodies_together_are_bounded(void **state)
+{
+    (void)state;
+    struct client waiting[16], c; // 16 of the largest may be on their way
+    static const char text[] = "POST /v1/completions " HEAD_ JSON_ "Content-Length: 100000\r\n\r\n";
+    for (int i = 0; i < 16; i++) {
+        client_open(&waiting[i]);
+        client_send(&waiting[i], text);
+    }
+    usleep(300000);
+    post(&c, "/v1/completions", "{\"prompt\":\"x\"}");
+    expect(&c, "HTTP/1.1 429");
+    expect(&c, "Retry-After: ");
+    client_close(&c);
+    for (int i = 0; i < 16; i++) client_close(&waiting[i]);
+    usleep(300000);
+    post(&c, "/v1/completions", "{\"prompt\":\"x\"}");
+    expect(&c, "HTTP/1.1 200");
+    client_close(&c);
+}
+
 static void huge_headers_are_refused(void **state)
 {
     (void)state;
@@ -621,6 +642,7 @@ static void stop_ends_streams_with_an_error(void **state)
     client_open(&waiting);
     client_post(&waiting, "/v1/completions", "", "{\"prompt\":\"x\"}");
     read_until(&streaming, "\"Hel\"", 2000);
+    while (atomic_load(&fake_seen.n_open) < 2) usleep(1000);
     uint64_t start = clock_ns();
     server_close(server);
     server = NULL;
@@ -926,6 +948,7 @@ int main(void)
         CASE(wrong_requests_get_their_status),
         CASE(garbage_harms_nobody),
         CASE(large_bodies_are_refused_after_reading),
+        CASE(all_bodies_together_are_bounded),
         CASE(huge_headers_are_refused),
         CASE(full_queue_says_when),
         CASE(too_long_has_both_numbers),

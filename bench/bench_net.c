@@ -99,14 +99,14 @@ static bool run_pair(struct bench *b, uint32_t n_prompt, uint32_t n_decode, stru
 
 int main(int argc, char **argv)
 {
-    static char *const standard[] = {"512:32", "4096:32"};
+    static const char *const standard[] = {"512:32", "4096:32"};
     struct bench b = {0};
     struct err e = {0};
     if (argc < 2) {
         fprintf(stderr, "use: bench_net MODEL [DEVICE [THREADS [PROMPT:DECODE ...]]]\n");
         return 2;
     }
-    char *const *pairs = argc > 4 ? argv + 4 : standard;
+    const char *const *pairs = argc > 4 ? (const char *const *)argv + 4 : standard;
     const int n_pairs = argc > 4 ? argc - 4 : 2;
     uint32_t prompt[64], decode[64], n_ctx = 64;
     for (int i = 0; i < n_pairs && i < 64; i++) {

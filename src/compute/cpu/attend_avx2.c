@@ -1,9 +1,12 @@
 // Attention and the element-wise kernels with AVX2, and the table of all AVX2 kernels. Scores and
 // weighted values are vpmaddwd over int16, exact until the float operations of kernels.h, which are
 // the same for one q vector or many.
+#include "compute/cpu/linear_avx2.h"
+
+#if defined(__AVX2__) // nothing on machines of another kind
+
 #include <math.h>
 
-#include "compute/cpu/linear_avx2.h"
 #include "compute/cpu/tile_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -225,3 +228,5 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .swiglu = swiglu,
     .scan = {find_above, sum_exp},
 };
+
+#endif

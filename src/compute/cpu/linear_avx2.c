@@ -4,6 +4,8 @@
 // forms, so that a row's result does not depend on its company.
 #include "compute/cpu/linear_avx2.h"
 
+#if defined(__AVX2__) // nothing on machines of another kind
+
 #include "compute/cpu/tile_avx2.h"
 #include "kernels/common/decode.h"
 
@@ -491,3 +493,5 @@ void avx2_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct act
     case FMT_COUNT: break;
     }
 }
+
+#endif

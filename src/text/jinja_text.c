@@ -135,19 +135,43 @@ static size_t spelled(struct str s, size_t at, struct str needle)
     return i - at;
 }
 
-size_t text_find(struct str s, struct str needle, size_t from, size_t *n)
+// Where both sides may hold guards: byte by byte.
+static size_t find_slowly(struct str s, struct str needle, size_t from, size_t *n)
 {
-    size_t hit = str_find(s, needle, from);
-    *n = needle.n;
-    if (!has_guard(s) && !has_guard(needle)) return hit;
     for (size_t i = from; i < s.n; i++) {
-        if (s.p[i] == guard && i + 1 < s.n && needle.n > 0) continue; // starts at a character
+        if (s.p[i] == guard && i + 1 < s.n) continue; // a match starts at a character
         size_t len = spelled(s, i, needle);
         if (len == SIZE_MAX) continue;
         *n = len;
         return i;
     }
-    return hit;
+    return SIZE_MAX;
+}
+
+// In windows, so that finding all of many matches one after the other stays linear: a call reads
+// little more than the way to its match. A match is either exact or spans a guard.
+size_t text_find(struct str s, struct str needle, size_t from, size_t *n)
+{
+    enum { WINDOW = 4096 };
+    *n = needle.n;
+    if (has_guard(needle)) return find_slowly(s, needle, from, n);
+    for (size_t pos = from; pos <= s.n;) {
+        struct str window = str_sub(s, pos, WINDOW);
+        const char *g = window.n == 0 ? NULL : memchr(window.p, guard, window.n);
+        size_t stop = g == NULL ? pos + window.n : (size_t)(g - s.p);
+        size_t hit = str_find(str_sub(s, 0, stop + needle.n), needle, pos);
+        if (hit != SIZE_MAX) return hit;
+        size_t i = stop >= from + needle.n ? stop - needle.n + 1 : from;
+        for (; g != NULL && i < stop; i++) {
+            size_t len = s.p[i] == guard ? SIZE_MAX : spelled(s, i, needle);
+            if (len == SIZE_MAX) continue;
+            *n = len;
+            return i;
+        }
+        if (g == NULL && stop == s.n) break;
+        pos = g == NULL ? stop : stop + 1;
+    }
+    return SIZE_MAX;
 }
 
 size_t text_rfind(struct str s, struct str needle, size_t *n)

@@ -70,11 +70,12 @@ static bool check_settings(struct engine_settings *s, struct err *e)
     return true;
 }
 
-static bool kv_type_from(const char *name, enum kv_type *out, struct err *e)
+// The reference device defines the numbers, so it keeps all of them unless told otherwise.
+static bool kv_type_from(const char *name, const char *device, enum kv_type *out, struct err *e)
 {
     static const char *const names[KV_TYPE_COUNT] = {
         [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"};
-    *out = KV_F16;
+    *out = strcmp(device, "ref") == 0 ? KV_F32 : KV_F16;
     if (name == NULL || name[0] == '\0') return true;
     for (int i = 0; i < KV_TYPE_COUNT; i++) {
         if (strcmp(name, names[i]) != 0) continue;
@@ -99,12 +100,23 @@ static void name_model(struct engine *en)
     snprintf(en->model_path, sizeof en->model_path, "%s", path);
 }
 
+// What ChatML-speaking models were trained on; for files that carry the tokens but no template.
+static const char chatml[] =
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content "
+    "}}<|im_end|>\n"
+    "{% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
 // The model's own template may be one that cannot be parsed: then chat is off, everything else works.
 static bool open_chat(struct engine *en, struct err *e)
 {
     struct str source = en->settings.chat_template;
     const bool own = source.n == 0;
     if (own && !gguf_get_str(en->gguf, "tokenizer.chat_template", &source, e)) return false;
+    if (source.n == 0 && tokenizer_special(en->tok, STR("<|im_start|>")) >= 0) {
+        log_warn("engine",
+                 "the model has no chat template; ChatML is used, for its tokens are there");
+        source = str_from(chatml);
+    }
     if (source.n == 0) return true;
     buf_str(&en->template_text, source);
     if (en->template_text.failed) return err_set(e, ERR_MEMORY, "no memory for the chat template");
@@ -175,7 +187,7 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
                              .n_layers = c->n_layers,
                              .n_kv_heads = c->n_kv_heads,
                              .head_dim = c->head_dim};
-    if (!kv_type_from(en->settings.kv_type, &shape.type, e)) return false;
+    if (!kv_type_from(en->settings.kv_type, en->device.name, &shape.type, e)) return false;
     const struct plan_input in = {
         .free_bytes = en->device.mem_free_bytes,
         .network_bytes = net_bytes(en->backend, en->gguf, c, ns),

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
+
 enum { SHORT_WORD = 48 }; // bytes; below this the array is the faster one
 
 struct bpe_symbol {
@@ -52,8 +54,9 @@ static bool fail_merge(struct err *e, uint32_t rank, struct str merge, const cha
     return err_set(e, ERR_FORMAT, "merge %u '%.*s' %s", rank, shown, merge.p, why);
 }
 
+// A merge of tokens that the vocabulary lacks can never happen: it is counted in *n_idle and left out.
 static bool add_merge(struct bpe *b, const struct pieces *p, uint32_t rank, struct str merge,
-                      struct err *e)
+                      uint32_t *n_idle, struct err *e)
 {
     char bytes[1024]; // left and right, decoded
     if (merge.n < 3 || merge.n > sizeof bytes)
@@ -71,8 +74,9 @@ static bool add_merge(struct bpe *b, const struct pieces *p, uint32_t rank, stru
     int32_t right_id = pieces_find(p, (struct str){bytes + n_left, n_right});
     int32_t id = pieces_find(p, (struct str){bytes, n_left + n_right});
     if (left_id < 0 || right_id < 0 || id < 0)
-        return fail_merge(e, rank, merge, "names a token that the vocabulary lacks");
-    add_pair(b, pair_key(left_id, right_id), rank, id);
+        ++*n_idle;
+    else
+        add_pair(b, pair_key(left_id, right_id), rank, id);
     return true;
 }
 
@@ -100,9 +104,13 @@ bool bpe_open(struct bpe *out, const struct pieces *p, const struct str *merges,
     b.slots = malloc(((size_t)b.mask + 1) * sizeof *b.slots);
     if (b.slots == NULL) return err_set(e, ERR_MEMORY, "no memory for %u merges", n_merges);
     for (size_t i = 0; i <= b.mask; i++) b.slots[i].pair = UINT64_MAX;
+    uint32_t n_idle = 0;
     bool ok = set_bytes(&b, p, e);
     for (uint32_t rank = 0; ok && rank < n_merges; rank++)
-        ok = add_merge(&b, p, rank, merges[rank], e);
+        ok = add_merge(&b, p, rank, merges[rank], &n_idle, e);
+    if (n_idle > 0)
+        log_warn("tokenizer", "left out %u of %u merges: their tokens are not in the vocabulary",
+                 n_idle, n_merges);
     if (!ok) {
         bpe_close(&b);
         return false;

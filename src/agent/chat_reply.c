@@ -125,7 +125,8 @@ static bool put_call(struct chat_reply *r, const json_t *piece, struct err *e)
     if (call->name.n == 0) put_text(&call->name, json_object_get(function, "name"));
     if (json_is_object(arguments)) { // some servers send them parsed
         char *text = json_dumps(arguments, JSON_COMPACT);
-        if (text != NULL) buf_z(&call->arguments, text);
+        if (text == NULL) return err_set(e, ERR_MEMORY, "no memory for a tool call");
+        buf_z(&call->arguments, text);
         free(text);
     } else {
         put_text(&call->arguments, arguments);

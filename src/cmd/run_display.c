@@ -110,7 +110,8 @@ static void on_result(void *arg, const struct run_call *c)
     if (!d->line) return;
     clear_line(d);
     struct str what = buf_view(c->detail.n > 0 ? &c->detail : &c->arguments);
-    fprintf(stderr, "%s: %.*s -> ", c->name.n > 0 ? c->name.p : "?",
+    struct str name = buf_view(&c->name);
+    fprintf(stderr, "%.*s: %.*s -> ", (int)(name.n < 40 ? name.n : 40), name.p,
             (int)(what.n < 120 ? what.n : 120), what.p);
     if (c->has_exit_code)
         fprintf(stderr, "exit code %d, %.0f ms\n", c->exit_code, c->ms);

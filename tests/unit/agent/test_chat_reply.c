@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "agent/chat_reply.h"
+#include "lib/fail_malloc.h"
 
 static void feed(struct chat_reply *r, const char *const *chunks, size_t n)
 {
@@ -196,6 +197,32 @@ static void http_errors_keep_the_servers_words(void **state)
     }
 }
 
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct str chunk = STR(
+        "{\"choices\":[{\"delta\":{\"content\":\"text\",\"reasoning\":\"why\",\"tool_calls\":"
+        "[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"x\",\"arguments\":{\"k\":1}}}]}}]}");
+    if (!fail_malloc_works()) return;
+    for (long i = 0; i < 500; i++) {
+        struct chat_reply r = {0};
+        struct err e = {0};
+        fail_malloc_after(i);
+        bool ok = chat_reply_chunk(&r, chunk, &e);
+        bool failed = fail_malloc_done();
+        fail_malloc_after(-1);
+        assert_true(ok || e.msg[0] != '\0');
+        if (!failed) assert_true(ok);
+        if (ok) { // then nothing of it was lost
+            assert_string_equal(buf_cstr(&r.content), "text");
+            assert_string_equal(buf_cstr(&r.calls[0].arguments), "{\"k\":1}");
+        }
+        chat_reply_free(&r);
+        if (!failed) return;
+    }
+    fail_msg("it never ran out of allocations");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +233,7 @@ int main(void)
         cmocka_unit_test(bad_chunks_are_errors_that_say_what_came),
         cmocka_unit_test(strange_types_do_no_harm),
         cmocka_unit_test(http_errors_keep_the_servers_words),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

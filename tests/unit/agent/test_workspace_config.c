@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "agent/workspace_config.h"
+#include "lib/fail_malloc.h"
 
 static void everything_is_read(void **state)
 {
@@ -128,12 +129,40 @@ static void mistakes_name_line_field_and_what_is_allowed(void **state)
     }
 }
 
+// Each allocation fails once; the outcome is a clean error or the whole result. (libyaml's own
+// allocations fail too, so any error is an ERR_MEMORY or libyaml's.)
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct str yaml = STR("timeout: 9\nexec:\n  path: [a, b]\n  allow:\n    - run: ls -l **\n"
+                          "    - [df, x]\n");
+    if (!fail_malloc_works()) return;
+    for (long i = 0; i < 2000; i++) {
+        struct workspace_config c = {.timeout_s = 12345};
+        struct err e = {0};
+        fail_malloc_after(i);
+        bool ok = workspace_config_parse(&c, yaml, "/w", "f", &e);
+        bool failed = fail_malloc_done();
+        fail_malloc_after(-1);
+        if (ok) {
+            assert_int_equal(c.exec.allow.n, 2);
+            workspace_config_close(&c);
+        } else {
+            assert_true(e.msg[0] != '\0');
+            assert_int_equal(c.timeout_s, 12345); // the output is untouched
+        }
+        if (!failed) return;
+    }
+    fail_msg("it never ran out of allocations");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_read),
         cmocka_unit_test(an_empty_file_gives_the_defaults),
         cmocka_unit_test(mistakes_name_line_field_and_what_is_allowed),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,14 +20,14 @@ struct engine;
 
 struct engine_settings {
     const char *model_path;
-    const char *device;       // "auto", "cpu", "ref", "cuda:0"
-    uint32_t n_threads;       // 0 = one per physical core
-    uint32_t n_ctx;           // longest single request; 0 = what the model was trained for
-    uint32_t n_parallel;      // sequences that run at once; 0 = 16. Never divides the KV
-    uint32_t n_queue;         // jobs that wait; 0 = 256
-    size_t kv_bytes;          // 0 = a default from n_ctx and memory
-    const char *kv_type;      // "f16" (default), "f32", "q8_0" as the backend has them
-    uint32_t step_ms;         // time budget of a prefill chunk beside decodes; 0 = 100
+    const char *device;  // "auto", "cpu", "ref", "cuda:0"
+    uint32_t n_threads;  // 0 = one per physical core
+    uint32_t n_ctx;      // longest single request; 0 = what the model was trained for
+    uint32_t n_parallel; // sequences that run at once; 0 = 16. Never divides the KV
+    uint32_t n_queue;    // jobs that wait; 0 = 256
+    size_t kv_bytes;     // 0 = a default from n_ctx and memory
+    const char *kv_type; // "f16" (default; "f32" on "ref"), "f32", "q8_0" as the backend has them
+    uint32_t step_ms;    // time budget of a prefill chunk beside decodes; 0 = 100
     struct str chat_template; // replaces the model's own; empty = the model's
     bool vocab_only;          // tokenizer and template only: no weights, no engine thread
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.

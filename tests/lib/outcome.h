@@ -17,8 +17,8 @@ struct outcome {
 };
 
 struct job greedy_job(const int32_t *ids, size_t n_ids, uint32_t max_tokens);
-// Reads a stream to its end and closes it; fails the test after 60 s.
+// Reads a stream to its end and closes it; fails the test after 200 s.
 struct outcome outcome_wait(struct stream *s);
 void outcome_free(struct outcome *o);
-// Waits until the job is in this stage; fails the test after 20 s.
+// Waits until the job is in this stage; fails the test after 60 s.
 void wait_stage(const struct stream *s, enum stream_stage stage);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -167,6 +168,30 @@ test('two runs at once share one private server, the next finds it warm, and it 
     const fourth = await run([...flags, 'is mosquitto running?']); // a stale socket is no obstacle
     assert.equal(fourth.code, 0, fourth.err);
     assert.equal(fourth.json.cached_tokens, 0);
+});
+
+test('without --server the one on port 8080 is used, but only if it serves models', async (t) => {
+    const page = http.createServer((request, answer) => answer.end('a page')).listen(8080, '127.0.0.1');
+    const free = await new Promise((resolve) => {
+        page.once('listening', () => resolve(true));
+        page.once('error', () => resolve(false));
+    });
+    if (!free) return t.skip('port 8080 is taken on this machine');
+    const runtime = path.join(scratch, 'r3');
+    const flags = ['--runtime-dir', runtime, '--idle-exit', '2', '--json', 'hello'];
+    const beside = await run(flags);
+    page.closeAllConnections();
+    await new Promise((resolve) => page.close(resolve));
+    assert.equal(beside.code, 0, beside.err);
+    assert.equal(readdirSync(runtime).filter((name) => name.endsWith('.log')).length, 1, 'a private one was started');
+    const usual = await startServer('--port', '8080');
+    try {
+        const { code, err } = await run(flags);
+        assert.equal(code, 0, err);
+        assert.ok((await usual.metrics())['submind:prefill_tokens_total'] > 0, 'it took the request');
+    } finally {
+        await usual.stop();
+    }
 });
 
 test('a private server that cannot start says why', async () => {

@@ -41,6 +41,10 @@ static void store_panel(const struct op_linear *o, uint32_t m, uint32_t row0, ui
     const float *bias = o->bias[m] ? hostbuf_row(o->bias[m], 0) + first : NULL;
     for (uint32_t i = 0; i < n_rows; i++) {
         float *to = hostbuf_row(o->out[m], row0 + i) + first;
+        if (!bias && n == PANEL_ROWS) {
+            memcpy(to, acc[i], sizeof acc[i]);
+            continue;
+        }
         for (uint32_t j = 0; j < n; j++) to[j] = acc[i][j] + (bias ? bias[j] : 0.0f);
     }
 }

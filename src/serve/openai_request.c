@@ -247,6 +247,7 @@ static bool refuse_formats(struct value body, struct err *e)
     if (absent(v)) return true;
     if (v.kind != VALUE_DICT) return wrong_type("response_format", "an object", v, e);
     struct value type = value_get(v, "type");
+    if (absent(type)) return err_set(e, ERR_INPUT, "\"response_format.type\" is missing");
     if (type.kind != VALUE_STRING) return wrong_type("response_format.type", "a string", type, e);
     if (str_eq(type.s, STR("text"))) return true;
     return err_set(e, ERR_UNSUPPORTED,

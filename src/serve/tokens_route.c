@@ -24,6 +24,7 @@ static bool read_request(struct value body, struct tokenize_request *out, struct
 {
     struct tokenize_request r = {.parse_special = true, .content = value_get(body, "content")};
     if (r.content.kind == VALUE_UNDEFINED) r.content = value_get(body, "prompt");
+    if (r.content.kind == VALUE_UNDEFINED) return err_set(e, ERR_INPUT, "\"content\" is missing");
     if (r.content.kind != VALUE_STRING && r.content.kind != VALUE_LIST)
         return err_set(e, ERR_INPUT,
                        "\"content\" must be a string or an array of strings and token ids, not %s",
@@ -109,6 +110,7 @@ bool route_tokenize(struct exchange *x)
 
 static bool decode(const struct tokenizer *tok, struct value tokens, struct buf *out, struct err *e)
 {
+    if (tokens.kind == VALUE_UNDEFINED) return err_set(e, ERR_INPUT, "\"tokens\" is missing");
     if (tokens.kind != VALUE_LIST)
         return err_set(e, ERR_INPUT, "\"tokens\" must be an array of token ids, not %s",
                        value_kind_name(tokens.kind));

@@ -72,7 +72,7 @@ test('a long cold prompt shows progress every second', async () => {
     const headersMs = performance.now() - start;
     const all = await events(answer, start);
     const progress = all.filter(({ data }) => data.prompt_progress);
-    assert.ok(headersMs < 300, `headers after ${headersMs} ms`);
+    assert.ok(headersMs < 1000, `headers after ${headersMs} ms`);
     const firstToken = all.find(({ data }) => data.choices?.[0]?.text)?.ms ?? all.at(-1).ms;
     assert.ok(progress.length >= Math.floor(firstToken / 1000) - 1, `${progress.length} in ${firstToken} ms`);
     let last = -1;

@@ -173,6 +173,7 @@ static void put_progress(struct chat_progress *p, const json_t *v)
     p->total = count_of(json_object_get(v, "total"));
     p->cached = count_of(cached != NULL ? cached : json_object_get(v, "cache"));
     p->processed = count_of(json_object_get(v, "processed"));
+    p->queue_position = count_of(json_object_get(v, "queue_position"));
     p->time_ms = json_number_value(json_object_get(v, "time_ms"));
     p->eta_ms = json_is_number(eta) ? json_number_value(eta) : -1;
 }

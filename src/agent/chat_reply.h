@@ -15,7 +15,8 @@ struct chat_call { // a tool call as the model wrote it
 struct chat_progress { // of the prompt, as the server tells it
     bool known;
     uint64_t total, cached, processed;
-    double time_ms, eta_ms; // eta_ms < 0: not told
+    uint64_t queue_position; // requests before it; 0 also when not told
+    double time_ms, eta_ms;  // eta_ms < 0: not told
 };
 
 struct chat_usage {

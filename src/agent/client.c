@@ -26,7 +26,11 @@ void chat_status_print(const struct chat_status *s, struct buf *out)
     const struct chat_progress *p = &s->progress;
     switch (s->stage) {
     case CHAT_SENT: buf_z(out, "request"); break;
-    case CHAT_QUEUE: buf_z(out, "queue"); break;
+    case CHAT_QUEUE:
+        buf_z(out, "queue");
+        if (p->queue_position > 0)
+            buf_printf(out, ", %llu before it", (unsigned long long)p->queue_position);
+        break;
     case CHAT_PREFILL:
         buf_printf(out, "prefill %llu of %llu tokens", (unsigned long long)p->processed,
                    (unsigned long long)p->total);
@@ -62,7 +66,7 @@ static enum chat_stage stage_now(const struct asking *a)
     const struct chat_progress *p = &a->reply->progress;
     if (a->reply->done || a->reply->finish.n > 0) return CHAT_DONE;
     if (a->reply->n_deltas > 0) return CHAT_GENERATE;
-    if (p->known && p->processed > 0) return CHAT_PREFILL;
+    if (p->known && p->processed > 0 && p->queue_position == 0) return CHAT_PREFILL;
     return CHAT_QUEUE;
 }
 

@@ -68,6 +68,9 @@ static void on_status(void *arg, const struct chat_status *s)
         prefill_text(&s->progress, text, sizeof text);
     else if (s->stage == CHAT_GENERATE)
         snprintf(text, sizeof text, "generating: %llu tokens", (unsigned long long)s->n_deltas);
+    else if (s->progress.queue_position > 0)
+        snprintf(text, sizeof text, "in the queue: %llu before it, %.0f s",
+                 (unsigned long long)s->progress.queue_position, s->elapsed_ms / 1000);
     else
         snprintf(text, sizeof text, "waiting: %.0f s", s->elapsed_ms / 1000);
     bool streaming = s->stage >= CHAT_GENERATE && d->streamed && !d->at_line_start;

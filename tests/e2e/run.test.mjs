@@ -80,6 +80,19 @@ test('without --json the report goes to standard output, the rest to standard er
     assert.equal(quiet.err, '');
 });
 
+test('on a terminal the steps are shown and the answer streams', async (t) => {
+    if (!existsSync('/usr/bin/script')) return t.skip('no script(1) to make a terminal');
+    const line = `${binary} run --workspace ${workspace} --server ${server.url} 'is mosquitto running?'`;
+    const child = spawn('script', ['-qec', line, '/dev/null'], { stdio: ['ignore', 'pipe', 'inherit'], cwd: scratch });
+    let out = '';
+    child.stdout.on('data', (text) => { out += text; });
+    assert.equal(await new Promise((resolve) => child.on('close', resolve)), 0);
+    const lines = out.replaceAll('\r\n', '\n').replace(/\r\x1b\[K/g, '\n').split('\n');
+    assert.ok(lines.some((l) => /^exec: systemctl is-active mosquitto -> exit code 0, \d+ ms$/.test(l)), out);
+    assert.equal(lines.filter((l) => l === 'mosquitto is active.').length, 1, out);
+    assert.ok(lines.some((l) => /^done after .* 1 tool call$/.test(l)), out);
+});
+
 test('a command that is not allowed is refused and the task has failed', async () => {
     const dir = smallWorkspace('refuse', services);
     const { code, json } = await run(['--workspace', dir, '--server', server.url, '--json', 'run whoami']);

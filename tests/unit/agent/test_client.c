@@ -145,6 +145,12 @@ static void every_broken_stream_says_how_far_it_came(void **state)
     } cases[] = {
         {NULL, "closed the connection (in request)", ERR_IO},
         {FAKE_SSE, "without a finish_reason (in queue)", ERR_IO},
+        {FAKE_SSE CHUNK(
+             "{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":null}],\"prompt_progress\":"
+             "{"
+             "\"total\":1000,\"cached\":64,\"processed\":64,\"time_ms\":9,\"eta_ms\":null,"
+             "\"queue_position\":3}}"),
+         "(in queue, 3 before it)", ERR_IO},
         {FAKE_SSE PROGRESS("500"), "prefill 500 of 1000 tokens at 5000 tokens/s", ERR_IO},
         {FAKE_SSE DELTA("\"content\":\"It \""), "generation, 1 tokens", ERR_IO},
         {FAKE_SSE DELTA("\"content\":\"It \"") DONE, "without a finish_reason", ERR_IO},

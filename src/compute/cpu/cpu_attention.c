@@ -100,6 +100,17 @@ static void store_rows(struct cpu_worker *w, const struct op_attention *o, const
     }
 }
 
+// The keys and values from `key` on into the second-level cache while the block before is worked on:
+// a unit is 16 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
+static void prefetch_block(const struct op_attention *o, const struct batch *b,
+                           const struct item *it, uint32_t key, uint32_t last)
+{
+    for (uint32_t k = key; k <= last && k < key + KEY_BLOCK; k += PAGE_TOKENS) {
+        const unsigned char *p = hostbuf_kv(o->kv, cpu_page(b, it->seq, k), o->layer, it->kv_head);
+        for (size_t i = 0; i < o->kv->unit_bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+    }
+}
+
 static void do_item(struct cpu_worker *w, const struct op_attention *o, const struct item *it)
 {
     struct attend_tile *t = &w->s->tile;
@@ -112,6 +123,7 @@ static void do_item(struct cpu_worker *w, const struct op_attention *o, const st
         uint32_t n_pages = 0;
         for (uint32_t k = key; k <= last && n_pages < KEY_PAGES; k += PAGE_TOKENS)
             units[n_pages++] = cpu_kv_unit(o->kv, cpu_page(b, it->seq, k), o->layer, it->kv_head);
+        prefetch_block(o, b, it, key + KEY_BLOCK, last);
         for (uint32_t v = 0; v < t->n; v++) {
             const uint32_t pos = pos0 + v / group, n = pos + 1 > key ? pos + 1 - key : 0;
             t->n_visible[v] = n < KEY_BLOCK ? n : KEY_BLOCK;

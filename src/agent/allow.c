@@ -1,6 +1,6 @@
-// Matching is by argument, after the words are split, and nothing is expanded afterwards: what matched
-// is exactly what runs. The glob is linear in its stack-free backtracking (one saved position per kind
-// of star), so that no pattern can hang it.
+// Matching is by argument, after the words are split, and nothing is expanded afterwards: what
+// matched is exactly what runs. The glob is linear in its stack-free backtracking (one saved
+// position per kind of star), so that no pattern can hang it.
 #include "agent/allow.h"
 
 #include <stdint.h>
@@ -176,8 +176,8 @@ static bool literal(const char **p, const char *t)
 
 bool allow_glob(const char *p, const char *t)
 {
-    // Where to go on when a match fails: behind the last star, one character later. A "*" that hits a
-    // "/" gives up in favour of the last "**".
+    // Where to go on when a match fails: behind the last star, one character later. A "*" that hits
+    // a "/" gives up in favour of the last "**".
     const char *star_p = NULL, *star_t = NULL, *deep_p = NULL, *deep_t = NULL;
     for (;;) {
         if (p[0] == '*') {

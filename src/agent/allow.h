@@ -1,5 +1,5 @@
-// Which commands a sub-mind may run: words, patterns per argument, and the precise reason of a refusal.
-// Nothing here runs anything, and no shell is ever involved.
+// Which commands a sub-mind may run: words, patterns per argument, and the precise reason of a
+// refusal. Nothing here runs anything, and no shell is ever involved.
 //
 // A rule is a list of patterns, one per argument:
 //   "*"        exactly one argument, whatever it is, unless it begins with "-"
@@ -7,7 +7,8 @@
 //   otherwise  a glob over the argument: "?" one character but "/", "*" any run without "/",
 //              "**" any run; "\" takes the next character as it is
 // A pattern that begins with "-" is the way to let options in ("-n", "--lines=*"). Where a glob is
-// used, an argument with a ".." path component never matches, so that "/var/log/*" stays in /var/log.
+// used, an argument with a ".." path component never matches, so that "/var/log/*" stays in
+// /var/log.
 #pragma once
 
 #include <stdbool.h>
@@ -25,8 +26,8 @@ enum { WORDS_MAX = 256 }; // of one command
 
 void words_free(struct words *w);
 bool words_put(struct words *w, struct str word, struct err *e);
-// Splits as a shell splits words: blanks, '...', "..." and backslash. What only a shell could do (pipes,
-// redirection, ;, &, variables, $(...), `...`) is refused with its character named.
+// Splits as a shell splits words: blanks, '...', "..." and backslash. What only a shell could do
+// (pipes, redirection, ;, &, variables, $(...), `...`) is refused with its character named.
 bool words_split(struct words *out, struct str line, struct err *e);
 // The command as one line again, quoted where needed; for messages and records.
 void words_print(const struct words *w, struct buf *out);

@@ -1,5 +1,5 @@
-// Lenient where servers differ (content as string or parts, three names of reasoning, calls without an
-// index), strict about bounds: what a chunk may make us allocate is what it brought.
+// Lenient where servers differ (content as string or parts, three names of reasoning, calls without
+// an index), strict about bounds: what a chunk may make us allocate is what it brought.
 #include "agent/chat_reply.h"
 
 #include <jansson.h>

@@ -39,10 +39,11 @@ struct chat_reply {
 
 enum { CHAT_CALLS_MAX = 64 }; // in one answer
 
-// Takes in one chunk (the data of an event). Fails on an error event, with the server's words and the
-// code its type or status stands for, and on what is no chunk.
+// Takes in one chunk (the data of an event). Fails on an error event, with the server's words and
+// the code its type or status stands for, and on what is no chunk.
 bool chat_reply_chunk(struct chat_reply *r, struct str json, struct err *e);
 void chat_reply_free(struct chat_reply *r);
 
-// The error that an OpenAI-shaped body (or any other) of an answer with this HTTP status stands for.
+// The error that an OpenAI-shaped body (or any other) of an answer with this HTTP status stands
+// for.
 void chat_error_from(long status, struct str body, struct err *e);

@@ -1,5 +1,5 @@
-// One request with its retries. A stream counts as whole only with a finish_reason: a connection that
-// ends without one is a failure with the stage it had reached, never an empty success.
+// One request with its retries. A stream counts as whole only with a finish_reason: a connection
+// that ends without one is a failure with the stage it had reached, never an empty success.
 #include "agent/client.h"
 
 #include <stdio.h>

@@ -31,10 +31,10 @@ struct chat_ask {
     void *arg;
 };
 
-// Sends the request and reads the stream to its end. 429 and 503 are tried again as long as the deadline
-// allows. reply (owned by the caller, also after a failure), status and times tell how far it came.
-// Errors: ERR_NO_SERVER nobody answers; ERR_TIMEOUT the deadline; ERR_CANCELLED; ERR_IO the stream broke
-// off; else what the server says. Messages end with the stage that was reached.
+// Sends the request and reads the stream to its end. 429 and 503 are tried again as long as the
+// deadline allows. reply (owned by the caller, also after a failure), status and times tell how far
+// it came. Errors: ERR_NO_SERVER nobody answers; ERR_TIMEOUT the deadline; ERR_CANCELLED; ERR_IO
+// the stream broke off; else what the server says. Messages end with the stage that was reached.
 bool chat_client_ask(struct http_client *c, const struct chat_ask *ask, struct chat_reply *reply,
                      struct chat_status *status, struct chat_times *times, struct err *e);
 

@@ -101,8 +101,8 @@ static bool read_command(struct words *out, json_t *args, struct err *e)
 
 // ---- results --------------------------------------------------------------------------------
 
-// Text for the model: what is no UTF-8 becomes U+FFFD; control characters other than tab and line feed
-// go (terminal colours, bells); so does the white space at the end.
+// Text for the model: what is no UTF-8 becomes U+FFFD; control characters other than tab and line
+// feed go (terminal colours, bells); so does the white space at the end.
 static void put_clean(struct buf *out, struct str s)
 {
     for (size_t i = 0; i < s.n;) {

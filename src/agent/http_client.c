@@ -1,5 +1,5 @@
-// libcurl's multi interface with one transfer, so that a cancellation, a deadline and the display are
-// looked at every 200 ms however silent the peer is. No redirects, no proxies for this machine.
+// libcurl's multi interface with one transfer, so that a cancellation, a deadline and the display
+// are looked at every 200 ms however silent the peer is. No redirects, no proxies for this machine.
 #include "agent/http_client.h"
 
 #include <curl/curl.h>

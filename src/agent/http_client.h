@@ -1,5 +1,5 @@
-// One HTTP request at a time over libcurl, to a host or a Unix socket, with a deadline and a way to stop
-// it from a signal handler. Knows nothing of what is asked.
+// One HTTP request at a time over libcurl, to a host or a Unix socket, with a deadline and a way to
+// stop it from a signal handler. Knows nothing of what is asked.
 #pragma once
 
 #include <stdatomic.h>
@@ -27,7 +27,8 @@ struct http_call {
     const atomic_int *cancel;     // non-zero: stop; may be NULL
     uint32_t connect_ms;          // 0 = 10 s
     void (*on_accept)(void *arg); // the head of a 200 is there; may be NULL
-    // Pieces of a 200's body as they come. False stops the transfer (HTTP_OK then). NULL: into body.
+    // Pieces of a 200's body as they come. False stops the transfer (HTTP_OK then). NULL: into
+    // body.
     bool (*on_data)(void *arg, struct str piece);
     // Called at least every 200 ms while nothing comes; may be NULL. False stops as well.
     bool (*on_tick)(void *arg);

@@ -1,6 +1,6 @@
-// Races: the lock is held from "nobody answers" to "somebody answers", so that of several starters one
-// starts a server and the others wait for it. A server that dies while it loads is seen by the one who
-// started it, who says why; whoever waited then tries once itself.
+// Races: the lock is held from "nobody answers" to "somebody answers", so that of several starters
+// one starts a server and the others wait for it. A server that dies while it loads is seen by the
+// one who started it, who says why; whoever waited then tries once itself.
 #include "agent/private_server.h"
 
 #include <jansson.h>

@@ -1,6 +1,7 @@
-// Which server a run uses: the one that is named, else one that answers on 127.0.0.1:8080, else a private
-// one of this user behind a Unix socket, started when it is not there and shared by all runs that want
-// the same model, so that the next run finds it warm. It ends by itself when it is idle.
+// Which server a run uses: the one that is named, else one that answers on 127.0.0.1:8080, else a
+// private one of this user behind a Unix socket, started when it is not there and shared by all
+// runs that want the same model, so that the next run finds it warm. It ends by itself when it is
+// idle.
 #pragma once
 
 #include "agent/http_client.h"
@@ -21,6 +22,7 @@ struct server_wish {         // all borrowed
     void *arg;
 };
 
-// *out is owned by the caller. Errors: ERR_NO_SERVER (with the end of its log), ERR_TIMEOUT, ERR_CANCELLED.
+// *out is owned by the caller. Errors: ERR_NO_SERVER (with the end of its log), ERR_TIMEOUT,
+// ERR_CANCELLED.
 bool server_find(struct http_client **out, const struct server_wish *w, bool *is_private,
                  struct err *e);

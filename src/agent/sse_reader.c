@@ -1,5 +1,6 @@
-// Line by line: "data:" lines of one event are joined by line feeds, an empty line gives it out, comments
-// and other fields are skipped. CR, LF and CRLF end a line, also when a piece ends between CR and LF.
+// Line by line: "data:" lines of one event are joined by line feeds, an empty line gives it out,
+// comments and other fields are skipped. CR, LF and CRLF end a line, also when a piece ends between
+// CR and LF.
 #include "agent/sse_reader.h"
 
 #include <string.h>

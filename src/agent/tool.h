@@ -35,8 +35,8 @@ struct tool {
     const char *description;
     const char *parameters; // a JSON schema
     void *arg;
-    // args is an object. Failures are results, not errors: the model hears of them. False only where
-    // the run cannot go on (no memory).
+    // args is an object. Failures are results, not errors: the model hears of them. False only
+    // where the run cannot go on (no memory).
     bool (*run)(void *arg, json_t *args, const struct tool_limits *limits, struct tool_result *out,
                 struct err *e);
 };

@@ -1,5 +1,5 @@
-// The conversation is kept as the JSON text that is sent, appended to and never rewritten, so that each
-// request begins with the bytes of the one before and the server finds its prefix.
+// The conversation is kept as the JSON text that is sent, appended to and never rewritten, so that
+// each request begins with the bytes of the one before and the server finds its prefix.
 #include "agent/turns.h"
 
 #include <stdio.h>
@@ -28,7 +28,8 @@ const char *run_outcome_name(enum run_outcome o)
     return names[o];
 }
 
-// 0 done, 1 task failed, 3 no server, 124 timeout. A full or loading server is none that could serve.
+// 0 done, 1 task failed, 3 no server, 124 timeout. A full or loading server is none that could
+// serve.
 int run_exit_code(const struct run_result *r)
 {
     switch (r->outcome) {
@@ -325,8 +326,8 @@ static bool do_call(struct loop *l, struct chat_call *call, struct err *e)
     return ok;
 }
 
-// The assistant's message is put when its calls are done, because they get their ids there; it stands
-// before the results, also when the run ends in between.
+// The assistant's message is put when its calls are done, because they get their ids there; it
+// stands before the results, also when the run ends in between.
 static bool do_calls(struct loop *l, struct chat_reply *reply, struct err *e)
 {
     size_t first = l->out->n_calls;
@@ -341,8 +342,9 @@ static bool do_calls(struct loop *l, struct chat_reply *reply, struct err *e)
 
 // ---- the run --------------------------------------------------------------------------------
 
-// A final answer: is the task done with it? A command's exit code is a finding, not a failure of the
-// task; but when none of the last calls could run at all, there is nothing that the answer rests on.
+// A final answer: is the task done with it? A command's exit code is a finding, not a failure of
+// the task; but when none of the last calls could run at all, there is nothing that the answer
+// rests on.
 static void judge_answer(struct loop *l, const struct chat_reply *reply, size_t n_last_calls)
 {
     struct err e = {0};

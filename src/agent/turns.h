@@ -1,5 +1,5 @@
-// One sub-mind: bootstrap and task -> answers and tool calls -> report. Whatever happens, the result says
-// how far it came and what it cost; there is no empty ending.
+// One sub-mind: bootstrap and task -> answers and tool calls -> report. Whatever happens, the
+// result says how far it came and what it cost; there is no empty ending.
 #pragma once
 
 #include "agent/client.h"
@@ -50,8 +50,8 @@ struct run_settings { // all borrowed
     const char *model; // name to ask for; NULL = "default"
     struct tools tools;
     struct http_client *server;
-    // Called once when the server is gone before the first answer; gives another connection, borrowed.
-    // NULL: the run ends then.
+    // Called once when the server is gone before the first answer; gives another connection,
+    // borrowed. NULL: the run ends then.
     struct http_client *(*reconnect)(void *arg, struct err *e);
     void *reconnect_arg;
     uint64_t deadline_ns; // clock_ns; 0 = none
@@ -71,7 +71,8 @@ void run_loop(const struct run_settings *s, struct run_result *out);
 void run_result_free(struct run_result *r);
 const char *run_outcome_name(enum run_outcome o);
 int run_exit_code(const struct run_result *r);
-// {"id","outcome","stage","report","prompt_tokens","cached_tokens","ttft_ms","gen_tps","tool_calls",...}.
-// prompt_tokens, cached_tokens and ttft_ms are the first request's: that is the bootstrap. prefilled_tokens
-// is what all requests together had to compute.
+// {"id","outcome","stage","report","prompt_tokens","cached_tokens","ttft_ms","gen_tps",
+// "tool_calls",...}.
+// prompt_tokens, cached_tokens and ttft_ms are the first request's: that is the bootstrap.
+// prefilled_tokens is what all requests together had to compute.
 void run_result_json(const struct run_result *r, struct buf *out);

@@ -1,5 +1,5 @@
-// The bootstrap must be the same bytes for the same files, on every run and machine: fixed order, no
-// locale, no times, no absolute paths. What is too long is cut at a line's end and says so.
+// The bootstrap must be the same bytes for the same files, on every run and machine: fixed order,
+// no locale, no times, no absolute paths. What is too long is cut at a line's end and says so.
 #include "agent/workspace.h"
 
 #include <dirent.h>
@@ -82,8 +82,8 @@ static bool list_files(struct workspace *w, struct err *e)
 
 // ---- their text -----------------------------------------------------------------------------
 
-// At most limit bytes of s, ending with a line where one ends in the last quarter, else with a whole
-// character.
+// At most limit bytes of s, ending with a line where one ends in the last quarter, else with a
+// whole character.
 static struct str cut(struct str s, size_t limit)
 {
     if (s.n <= limit) return s;

@@ -1,9 +1,10 @@
 // A workspace folder: its settings, and its Markdown files as one bootstrap text.
 //
-// Order: AGENTS.md, SOUL.md, IDENTITY.md, USER.md, TOOLS.md, MEMORY.md, as agent gateways have them;
-// then all other *.md of the folder by name (bytewise). Left out: README.md (for people), BOOTSTRAP.md
-// and HEARTBEAT.md (a gateway's own), hidden files, folders (subminds/ holds tasks, not bootstrap).
-// Nothing in the text depends on time, place or run, so that all runs of a workspace share it.
+// Order: AGENTS.md, SOUL.md, IDENTITY.md, USER.md, TOOLS.md, MEMORY.md, as agent gateways have
+// them; then all other *.md of the folder by name (bytewise). Left out: README.md (for people),
+// BOOTSTRAP.md and HEARTBEAT.md (a gateway's own), hidden files, folders (subminds/ holds tasks,
+// not bootstrap). Nothing in the text depends on time, place or run, so that all runs of a
+// workspace share it.
 #pragma once
 
 #include "agent/workspace_config.h"
@@ -22,6 +23,7 @@ struct workspace {
     size_t n_parts;
 };
 
-// dir may be relative. A folder without Markdown files is fine: then the bootstrap is the opening only.
+// dir may be relative. A folder without Markdown files is fine: then the bootstrap is the opening
+// only.
 bool workspace_open(struct workspace *out, const char *dir, struct err *e);
 void workspace_close(struct workspace *w);

@@ -1,5 +1,6 @@
-// A table of fields drives the reading, so that a new setting is one row. libyaml gives a document whose
-// aliases are references, so that a small file stays small; every loop here is over what was written.
+// A table of fields drives the reading, so that a new setting is one row. libyaml gives a document
+// whose aliases are references, so that a small file stays small; every loop here is over what was
+// written.
 #include "agent/workspace_config.h"
 
 #include <errno.h>

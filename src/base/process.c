@@ -1,6 +1,7 @@
 // What keeps it right: the child leads its own group, and that group is killed when the child has
-// ended, whatever the reason; the pipe is never waited for longer than the child, so that a background
-// process that holds it open cannot hang us. Memory is bounded by keep_bytes, not by the output.
+// ended, whatever the reason; the pipe is never waited for longer than the child, so that a
+// background process that holds it open cannot hang us. Memory is bounded by keep_bytes, not by the
+// output.
 #include "base/process.h"
 
 #include <dirent.h>
@@ -146,8 +147,8 @@ bool process_ended(pid_t pid, int *code)
 
 // ---- output ---------------------------------------------------------------------------------
 
-// head fills first; what comes later goes through a window of twice the tail's size, so that moving it
-// costs one copy per byte at most.
+// head fills first; what comes later goes through a window of twice the tail's size, so that moving
+// it costs one copy per byte at most.
 static void keep(struct process_result *r, size_t keep_bytes, const char *p, size_t n)
 {
     size_t head_max = keep_bytes - keep_bytes / 4, tail_max = keep_bytes / 4;
@@ -237,7 +238,8 @@ static uint32_t kill_marked_once(const char *marker)
     return n_killed;
 }
 
-// Twice at least, because a process may fork while we look; bounded, because one may do so for ever.
+// Twice at least, because a process may fork while we look; bounded, because one may do so for
+// ever.
 static uint32_t kill_marked(const char *marker)
 {
     uint32_t n = 0;

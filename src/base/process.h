@@ -18,8 +18,9 @@ struct process_spec {
     uint32_t timeout_ms; // 0 = none
     size_t keep_bytes;   // of the output: the first three quarters and the last one
     const atomic_int *cancel; // non-zero ends the child; NULL = never
-    // One of the entries of env, different for each call: whatever process still carries it when the
-    // child has ended was left behind (also out of the group) and is killed. NULL = do not look.
+    // One of the entries of env, different for each call: whatever process still carries it when
+    // the child has ended was left behind (also out of the group) and is killed. NULL = do not
+    // look.
     const char *marker;
 };
 
@@ -36,11 +37,13 @@ struct process_result {
 };
 
 // Runs argv to its end in a process group of its own, standard input empty. Fails when it cannot be
-// started: ERR_NOT_FOUND (no such program), ERR_DENIED, ERR_IO. Output that floods is read and dropped.
+// started: ERR_NOT_FOUND (no such program), ERR_DENIED, ERR_IO. Output that floods is read and
+// dropped.
 bool process_run(const struct process_spec *s, struct process_result *out, struct err *e);
 void process_result_free(struct process_result *r);
 
-// Finds a program the way execvp does, but in the given path; the result is absolute or has a slash.
+// Finds a program the way execvp does, but in the given path; the result is absolute or has a
+// slash.
 bool process_find(struct buf *out, const char *program, const char *path, struct err *e);
 
 // Starts argv in a session of its own with standard output and error going to log_path (0600, made

@@ -1,5 +1,5 @@
-// What keeps it right: nothing is trusted that another user could have put there (lstat, owner, mode), and
-// a lock is the kernel's (flock), so that it cannot outlive its owner.
+// What keeps it right: nothing is trusted that another user could have put there (lstat, owner,
+// mode), and a lock is the kernel's (flock), so that it cannot outlive its owner.
 #include "base/rundir.h"
 
 #include <errno.h>

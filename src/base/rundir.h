@@ -7,11 +7,11 @@
 #include "base/err.h"
 #include "base/str.h"
 
-// Makes path (one level) with mode 0700. ERR_DENIED when it is there but not a folder of this user that
-// nobody else can enter.
+// Makes path (one level) with mode 0700. ERR_DENIED when it is there but not a folder of this user
+// that nobody else can enter.
 bool rundir_make(const char *path, struct err *e);
-// The default: runtime_dir (XDG_RUNTIME_DIR) when it is set, else /run/user/UID, each only where it is
-// there, with "/submind" behind; else /tmp/submind-UID.
+// The default: runtime_dir (XDG_RUNTIME_DIR) when it is set, else /run/user/UID, each only where it
+// is there, with "/submind" behind; else /tmp/submind-UID.
 void rundir_default(const char *runtime_dir, struct buf *out);
 
 enum lock_state { LOCK_TAKEN, LOCK_BUSY, LOCK_FAILED };

@@ -1,5 +1,5 @@
-// What `submind run` shows on a terminal while a run goes on: one line of progress on standard error that
-// is rewritten, the answer as it comes on standard output.
+// What `submind run` shows on a terminal while a run goes on: one line of progress on standard
+// error that is rewritten, the answer as it comes on standard output.
 #pragma once
 
 #include <stdbool.h>

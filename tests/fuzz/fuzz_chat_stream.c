@@ -1,6 +1,6 @@
-// What a server may send: bytes as server-sent events, their data as chunks of an answer. No crash, no
-// growth beyond what came; and the pieces in which the bytes arrive change nothing. The first byte says
-// how they are cut.
+// What a server may send: bytes as server-sent events, their data as chunks of an answer. No crash,
+// no growth beyond what came; and the pieces in which the bytes arrive change nothing. The first
+// byte says how they are cut.
 #include <stdint.h>
 #include <stdlib.h>
 

@@ -1,5 +1,6 @@
-// submind.yaml from anywhere: it is read or refused with a line, never a crash. Rules that were read are
-// matched against words of the same text, and a command that is printed splits into the same words again.
+// submind.yaml from anywhere: it is read or refused with a line, never a crash. Rules that were
+// read are matched against words of the same text, and a command that is printed splits into the
+// same words again.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-// A scripted HTTP server for tests of the client: each connection gets the next response, byte for byte.
+// A scripted HTTP server for tests of the client: each connection gets the next response, byte for
+// byte.
 #pragma once
 
 #include <stdbool.h>

@@ -1,4 +1,5 @@
-// Words, patterns and refusals of the allow-list. Expected words are what POSIX sh makes of the lines.
+// Words, patterns and refusals of the allow-list. Expected words are what POSIX sh makes of the
+// lines.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-// The streaming client against a scripted server: pieces of any size, retries, and every way to break off.
+// The streaming client against a scripted server: pieces of any size, retries, and every way to
+// break off.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

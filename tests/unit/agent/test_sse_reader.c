@@ -1,4 +1,5 @@
-// Events from pieces. The cases are those of the WHATWG text, section 9.2.6, and the forms servers send.
+// Events from pieces. The cases are those of the WHATWG text, section 9.2.6, and the forms servers
+// send.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

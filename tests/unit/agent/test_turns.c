@@ -1,4 +1,5 @@
-// Whole runs against a scripted server: tool calls, refusals, loops, limits and every kind of ending.
+// Whole runs against a scripted server: tool calls, refusals, loops, limits and every kind of
+// ending.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -123,7 +124,8 @@ static void a_task_with_a_tool_call_is_done(void **state)
     drop(&o);
 }
 
-// The second request must begin with the bytes of the first one's messages, or no prefix is found again.
+// The second request must begin with the bytes of the first one's messages, or no prefix is found
+// again.
 static void the_transcript_only_grows(void **state)
 {
     (void)state;

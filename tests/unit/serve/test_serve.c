@@ -1,107 +1,11 @@
 // The server over real sockets, with an engine that follows a script (fake_engine.h): loading,
 // refusals, progress, errors before and after acceptance, hang-ups, clean stop.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include <arpa/inet.h>
-#include <poll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "base/log.h"
-#include "serve/serve.h"
 #include "text/value.h"
 
-#include "fake_engine.c" // the engine of this test program
-
-static struct server *server;
-static char model_path[4096];
-
-// ---- a client -----------------------------------------------------------------------------------
-
-struct client {
-    int fd;
-    struct buf in; // everything received
-    bool closed;
-};
-
-static void client_open(struct client *c)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(server_port(server))};
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    *c = (struct client){.fd = socket(AF_INET, SOCK_STREAM, 0)};
-    assert_int_equal(connect(c->fd, (struct sockaddr *)&a, sizeof a), 0);
-}
-
-static void client_close(struct client *c)
-{
-    if (c->fd >= 0) close(c->fd);
-    buf_free(&c->in);
-    c->fd = -1;
-}
-
-static void client_send(struct client *c, const char *text)
-{
-    size_t n = strlen(text);
-    assert_int_equal(send(c->fd, text, n, MSG_NOSIGNAL), (ssize_t)n);
-}
-
-static bool has(const struct client *c, const char *needle)
-{
-    return str_find(buf_view(&c->in), str_from(needle), 0) != SIZE_MAX;
-}
-
-static size_t count(const struct client *c, const char *needle)
-{
-    size_t n = 0, at = 0;
-    while ((at = str_find(buf_view(&c->in), str_from(needle), at)) != SIZE_MAX) {
-        n++;
-        at++;
-    }
-    return n;
-}
-
-// Reads until the needle was received or the peer closed; fails after ms.
-static void read_until(struct client *c, const char *needle, int ms)
-{
-    uint64_t start = clock_ns();
-    while (!has(c, needle) && !c->closed) {
-        struct pollfd p = {.fd = c->fd, .events = POLLIN};
-        int left = ms - (int)clock_ms_since(start);
-        if (left <= 0 || poll(&p, 1, left) <= 0)
-            fail_msg("no \"%s\" within %d ms in: %s", needle, ms, buf_cstr(&c->in));
-        char piece[4096];
-        ssize_t n = recv(c->fd, piece, sizeof piece, 0);
-        if (n <= 0)
-            c->closed = true;
-        else
-            buf_put(&c->in, piece, (size_t)n);
-    }
-}
-
-static void read_all(struct client *c)
-{
-    read_until(c, "\001 never sent", 8000);
-}
-
-static void client_post(struct client *c, const char *path, const char *headers, const char *body)
-{
-    struct buf b = {0};
-    buf_printf(&b,
-               "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-               "Connection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
-               path, headers, strlen(body), body);
-    client_send(c, buf_cstr(&b));
-    buf_free(&b);
-}
+#include "serve_rig.c"
 
 // The body of an answer that came whole.
 static struct str body_of(const struct client *c)
@@ -112,28 +16,11 @@ static struct str body_of(const struct client *c)
     return str_sub(all, at + 4, all.n);
 }
 
-static void expect(struct client *c, const char *needle)
-{
-    if (!has(c, needle)) fail_msg("no \"%s\" in: %s", needle, buf_cstr(&c->in));
-}
-
-static void expect_not(struct client *c, const char *needle)
-{
-    if (has(c, needle)) fail_msg("\"%s\" in: %s", needle, buf_cstr(&c->in));
-}
-
 // One raw request, answered to the end of the connection.
 static void raw(struct client *c, const char *text)
 {
     client_open(c);
     client_send(c, text);
-    read_all(c);
-}
-
-static void post(struct client *c, const char *path, const char *body)
-{
-    client_open(c);
-    client_post(c, path, "", body);
     read_all(c);
 }
 
@@ -143,42 +30,6 @@ static void get(struct client *c, const char *path)
     snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
              path);
     raw(c, text);
-}
-
-// ---- the server -------------------------------------------------------------------------------
-
-static const struct engine_settings engine_settings = {.model_path = model_path};
-
-static void open_with(const struct serve_settings *s)
-{
-    struct err e = {0};
-    if (!server_open(&server, s, &engine_settings, &e)) fail_msg("%s", e.msg);
-}
-
-static void wait_ready(void)
-{
-    struct pollfd p = {.fd = server_fd(server), .events = POLLIN};
-    assert_int_equal(poll(&p, 1, 20000), 1);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    memset(&fake_script, 0, sizeof fake_script);
-    fake_script.text = "Hello there, friend.";
-    atomic_store(&fake_script.load_gate, 1);
-    open_with(&(struct serve_settings){.alias = "tester", .max_body_bytes = 100000});
-    wait_ready();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    server_close(server);
-    server = NULL;
-    assert_int_equal(atomic_load(&fake_seen.n_open), 0); // no stream leaks
-    return 0;
 }
 
 // ---- loading ----------------------------------------------------------------------------------
@@ -771,173 +622,9 @@ static void tokens_go_there_and_back(void **state)
     arena_free(&a);
 }
 
-// ---- chat -------------------------------------------------------------------------------------
-
-#define TOOL(name)                                                                         \
-    "{\"type\":\"function\",\"function\":{\"name\":\"" name "\",\"parameters\":{\"type\":" \
-    "\"object\",\"properties\":{\"cmd\":{\"type\":\"string\"}}}}}"
-#define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
-
-// The text that the engine was given.
-static struct str seen_prompt(struct buf *b)
-{
-    struct err e = {0};
-    struct gguf *g = NULL;
-    struct tokenizer *tok = NULL;
-    buf_clear(b);
-    assert_true(gguf_open(&g, model_path, &e) && vocab_open(&tok, g, &e));
-    for (size_t i = 0; i < fake_seen.prompt.n; i++)
-        buf_str(b, tokenizer_piece(tok, fake_seen.prompt.p[i]));
-    tokenizer_close(tok);
-    gguf_close(g);
-    return buf_view(b);
-}
-
-static void prompt_ends_with(const char *end)
-{
-    struct buf b = {0};
-    if (!str_ends(seen_prompt(&b), str_from(end)))
-        fail_msg("the prompt does not end with \"%s\": %s", end, buf_cstr(&b));
-    buf_free(&b);
-}
-
-static void forced_calls_are_opened(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *fields, *end, *answer, *call;
-    } cases[] = {
-        {"\"tools\":[" TOOL("exec") "," TOOL("send") "],\"tool_choice\":{\"type\":\"function\","
-                                                     "\"function\":{\"name\":\"send\"}}",
-         "</think>\n\n<tool_call>\n{\"name\": \"send\", \"arguments\":",
-         " {\"cmd\": \"ls\"}}\n</tool_call>", "\"name\":\"send\""},
-        {"\"tools\":[" TOOL("exec") "," TOOL("send") "],\"tool_choice\":\"required\"",
-         "</think>\n\n<tool_call>\n{\"name\": \"",
-         "exec\", \"arguments\": {\"cmd\": \"ls\"}}\n</tool_call>", "\"name\":\"exec\""},
-        {"\"tools\":[" TOOL("exec") "],\"tool_choice\":\"required\",\"enable_thinking\":true",
-         "</think>\n\n<tool_call>\n{\"name\": \"exec\", \"arguments\":",
-         " {\"cmd\": \"ls\"}}\n</tool_call>", "\"name\":\"exec\""},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct client c;
-        struct buf b = {0};
-        fake_script.text = cases[i].answer;
-        buf_printf(&b, "{" ASK ",%s}", cases[i].fields);
-        post(&c, "/v1/chat/completions", buf_cstr(&b));
-        expect(&c, "HTTP/1.1 200");
-        prompt_ends_with(cases[i].end);
-        expect(&c, cases[i].call);
-        expect(&c, "\"arguments\":\"{\\\"cmd\\\": \\\"ls\\\"}\"");
-        expect(&c, "\"finish_reason\":\"tool_calls\"");
-        client_close(&c);
-        buf_free(&b);
-    }
-}
-
-static void choice_none_hides_the_tools(void **state)
-{
-    (void)state;
-    struct client c;
-    struct buf b = {0};
-    post(&c, "/v1/chat/completions",
-         "{" ASK ",\"tools\":[" TOOL("exec") "],\"tool_choice\":\"none\"}");
-    expect(&c, "HTTP/1.1 200");
-    assert_true(str_find(seen_prompt(&b), STR("exec"), 0) == SIZE_MAX);
-    client_close(&c);
-    buf_free(&b);
-}
-
-// Qwen3's template closes an empty thought when thinking is off.
-static void thinking_follows_the_request(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *fields;
-        bool off;
-    } cases[] = {
-        {"", false},
-        {",\"enable_thinking\":false", true},
-        {",\"reasoning_effort\":\"none\"", true},
-        {",\"reasoning_effort\":\"low\"", false},
-        {",\"reasoning_effort\":\"none\",\"enable_thinking\":true", false},
-        {",\"chat_template_kwargs\":{\"enable_thinking\":false}", true},
-        {",\"enable_thinking\":true,\"chat_template_kwargs\":{\"enable_thinking\":false}", true},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct client c;
-        struct buf b = {0};
-        buf_printf(&b, "{" ASK "%s}", cases[i].fields);
-        post(&c, "/v1/chat/completions", buf_cstr(&b));
-        prompt_ends_with(cases[i].off ? "<think>\n\n</think>\n\n" : "<|im_start|>assistant\n");
-        assert_float_equal(fake_seen.temperature, cases[i].off ? 0.7 : 0.6, 1e-6);
-        client_close(&c);
-        buf_free(&b);
-    }
-}
-
-static void server_settings_decide_where_the_request_is_silent(void **state)
-{
-    (void)state;
-    struct client c;
-    memset(&fake_script, 0, sizeof fake_script);
-    fake_script.text = "ok";
-    atomic_store(&fake_script.load_gate, 1);
-    open_with(&(struct serve_settings){.reasoning = REASONING_OFF,
-                                       .template_kwargs = STR("{\"enable_thinking\": false}"),
-                                       .timeout_ms = 777});
-    wait_ready();
-    post(&c, "/v1/chat/completions", "{" ASK "}");
-    prompt_ends_with("</think>\n\n");
-    assert_int_equal(fake_seen.timeout_ms, 777);
-    client_close(&c);
-    post(&c, "/v1/chat/completions", "{" ASK ",\"reasoning_effort\":\"high\",\"timeout_ms\":888}");
-    prompt_ends_with("<|im_start|>assistant\n");
-    assert_int_equal(fake_seen.timeout_ms, 888);
-    client_close(&c);
-}
-
-static void answers_are_taken_apart(void **state)
-{
-    (void)state;
-    struct client c;
-    fake_script.text = "<think>\nlet me see\n</think>\n\nDone.\n<tool_call>\n{\"name\": \"exec\", "
-                       "\"arguments\": {}}\n</tool_call>";
-    fake_script.token_ms = 2;
-    post(&c, "/v1/chat/completions", "{" ASK ",\"stream\":true,\"tools\":[" TOOL("exec") "]}");
-    expect(&c, "\"delta\":{\"role\":\"assistant\",\"content\":null}");
-    assert_int_equal(count(&c, "\"role\":"), 1);
-    expect(&c, "\"reasoning_content\":\"");
-    expect(&c, "\"content\":\"D");
-    expect(&c, "\"tool_calls\":[{\"index\":0,\"id\":\"call_");
-    expect(&c, "\"function\":{\"name\":\"exec\"");
-    expect(&c, "\"finish_reason\":\"tool_calls\"");
-    expect_not(&c, "think>");
-    expect_not(&c, "\"content\":\"\"");
-    client_close(&c);
-}
-
-static void broken_calls_come_back_as_text(void **state)
-{
-    (void)state;
-    struct client c;
-    fake_script.text = "<tool_call>\n{\"name\": \"exec\", \"argu";
-    fake_script.cut = true;
-    post(&c, "/v1/chat/completions", "{" ASK ",\"tools\":[" TOOL("exec") "]}");
-    expect(&c, "HTTP/1.1 200");
-    expect(&c, "exec");
-    expect(&c, "\"finish_reason\":\"length\"");
-    client_close(&c);
-}
-
-#define CASE(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
-#define ALONE(f) cmocka_unit_test_teardown(f, teardown)
-
 int main(void)
 {
-    const char *source = getenv("SUBMIND_SOURCE");
-    snprintf(model_path, sizeof model_path, "%s/models/submind-demo-Q8_0.gguf",
-             source != NULL ? source : ".");
-    log_set_level(LOG_ERROR);
+    rig_init();
     const struct CMUnitTest tests[] = {
         ALONE(loading_is_answered),
         ALONE(failed_load_is_told),
@@ -965,15 +652,8 @@ int main(void)
         CASE(metrics_are_prometheus),
         CASE(small_routes_answer),
         CASE(tokens_go_there_and_back),
-        CASE(forced_calls_are_opened),
-        CASE(choice_none_hides_the_tools),
-        CASE(thinking_follows_the_request),
-        ALONE(server_settings_decide_where_the_request_is_silent),
-        CASE(answers_are_taken_apart),
-        CASE(broken_calls_come_back_as_text),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
-    ids_free(&fake_seen.prompt);
-    buf_free(&fake_seen.stops);
+    rig_deinit();
     return rc;
 }

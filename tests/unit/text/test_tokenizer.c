@@ -172,6 +172,7 @@ static void test_refuses_bad_data(void **state)
     d = tiny_vocab_data();
     d.n_tokens = 0;
     refuse(&d, ERR_FORMAT, "0 tokens");
+    d = tiny_vocab_data();
     const struct str gaps[] = {{"he", 2}, {" he", 3}, {"he ", 3}, {"hello", 5}};
     for (size_t i = 0; i < 4; i++) {
         d.merges = gaps + i;

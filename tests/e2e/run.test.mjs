@@ -1,6 +1,6 @@
 // `submind run` with the real server and the shipped model: tasks, exit codes, private servers, endings.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
@@ -81,7 +81,8 @@ test('without --json the report goes to standard output, the rest to standard er
 });
 
 test('on a terminal the steps are shown and the answer streams', async (t) => {
-    if (!existsSync('/usr/bin/script')) return t.skip('no script(1) to make a terminal');
+    const terminal = spawnSync('script', ['-qec', 'true', '/dev/null']);
+    if (terminal.status !== 0) return t.skip('script(1) cannot make a terminal here');
     const line = `${binary} run --workspace ${workspace} --server ${server.url} 'is mosquitto running?'`;
     const child = spawn('script', ['-qec', line, '/dev/null'], { stdio: ['ignore', 'pipe', 'inherit'], cwd: scratch });
     let out = '';

@@ -60,7 +60,7 @@ static struct outcome ask(const struct fake_response *list, size_t n, uint32_t d
     o.ok = chat_client_ask(c, &a, &o.reply, &o.status, &o.times, &o.e);
     o.ms = clock_ms_since(start);
     o.n_requests = fake_openai_count(f);
-    if (o.n_requests > 0) {
+    if (o.n_requests > 0 && cancel == NULL) { // a cancelled request may not have been sent whole
         const char *request = fake_openai_request(f, 0);
         assert_non_null(strstr(request, "POST /v1/chat/completions HTTP/1.1\r\n"));
         assert_non_null(strstr(request, "Authorization: Bearer key-7\r\n"));

@@ -214,8 +214,8 @@ struct backend {
     const struct backend_class *class;
 };
 
-extern const struct backend_class backend_ref; // plain C, f32: the definition
-extern const struct backend_class backend_cpu; // the fast CPU
+extern const struct backend_class backend_ref;  // plain C, f32: the definition
+extern const struct backend_class backend_cpu;  // the fast CPU
 extern const struct backend_class backend_cuda; // an NVIDIA GPU
 
 // Opens the device that settings->device names; "auto" takes the best one here. ERR_NOT_FOUND names

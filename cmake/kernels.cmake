@@ -3,6 +3,8 @@
 #   clang-19 (or newer) without CUDA   -> PTX a file for sm_80 and for sm_90a
 #   neither                            -> the binary works without a GPU and says why
 set(SUBMIND_KERNEL_COMPILER "auto" CACHE STRING "auto, nvcc, clang or none: what compiles the GPU kernels")
+set(SUBMIND_NVCC_TARGETS "-gencode;arch=compute_80,code=[sm_80,compute_80];-gencode;arch=compute_90a,code=sm_90a"
+  CACHE STRING "nvcc's targets; fewer build faster")
 file(GLOB kernel_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
 file(GLOB kernel_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.h
   ${CMAKE_SOURCE_DIR}/kernels/common/*.h ${CMAKE_SOURCE_DIR}/kernels/common/*.def)
@@ -45,8 +47,7 @@ foreach(source ${kernel_sources})
     set(out ${kernel_dir}/${name}.fatbin)
     add_custom_command(OUTPUT ${out}
       COMMAND ${SUBMIND_NVCC} -fatbin -O3 -std=c++17 -I${CMAKE_SOURCE_DIR} -diag-suppress=128,186
-        -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
-        --threads 2 -o ${out} ${source}
+        ${SUBMIND_NVCC_TARGETS} --threads 2 -o ${out} ${source}
       DEPENDS ${source} ${kernel_headers} COMMENT "kernels: ${name}.fatbin" VERBATIM)
     kernel_embed(${name}.cu 0 ${out})
   elseif(kernel_by STREQUAL clang)

@@ -37,7 +37,7 @@ struct args_embed {
     const void *packed;
     const int32_t *tokens;
     float *out;
-    uint32_t n_units, n_cols, stride;
+    uint32_t n_units, stride;
 };
 
 // x f32 (or f16 when x_half) rows; y, when given, f16 rows, is added to x first (and x written back).
@@ -59,6 +59,9 @@ enum linear_mode {
 // The gated product may pass f16's range: it is held 64 times too small.
 #define SWIGLU_SCALE (1.0f / 64.0f)
 
+// Units of K formats on their way to a warp of few_* with that many panels, the one at work included.
+#define FEW_STAGES(panels) ((panels) == 1 ? 3 : 2)
+
 struct linear_part {
     const void *w;
     void *out;
@@ -67,10 +70,19 @@ struct linear_part {
 };
 struct args_linear {
     struct linear_part part[3];
-    const void *x; // f16 [n][n_units * 256]
+    const void *x; // f16 [n][n_units * 256]; for wide_*: tiles
+    float *slices; // [n_slices][n][blocks * 128] sums over parts of K, where n_slices > 1
     uint32_t n, n_units;
     float alpha;
-    uint16_t mode, n_parts;
+    uint8_t mode, n_parts, n_slices, unused;
+};
+
+// Activations in the order in which wide_* wants them: a tile [n_tile columns][64 of a granule] as it lies in
+// shared memory, one granule after another.
+struct args_tiles {
+    const void *x;
+    void *out;
+    uint32_t n, n_tile, n_granules, unused;
 };
 
 struct args_bias {
@@ -130,7 +142,7 @@ struct args_rope {
 
 // Attention of a few queries over part of their keys: SPLIT_KEYS keys from key0, a multiple of it. The
 // queries share these pages. Partial results go to part[i]: n_heads x (head_dim floats, max, sum).
-enum { SPLIT_KEYS = 256, SPLIT_QUERIES = 8 };
+enum { SPLIT_KEYS = 512, SPLIT_QUERIES = 8 };
 struct attn_item {
     uint32_t key0, n_keys, table, n_queries; // table: index of key0's page in the page tables
     uint32_t row[SPLIT_QUERIES], pos[SPLIT_QUERIES], part[SPLIT_QUERIES];
@@ -167,6 +179,22 @@ struct args_flash {
     void *out;
     const struct attn_tile *tiles;
     uint32_t n_tiles, n_heads, stride;
+    float scale_log2;
+};
+
+// Attention of a few neighbouring rows on sm_90a: 128 / (heads a key/value head) rows at most, over keys
+// [key0, key0 + n_keys), key0 a multiple of PACK_KEYS. Row i's partial result goes to part0 + i * n_splits.
+enum { PACK_KEYS = 1024 };
+struct attn_pack {
+    uint32_t row0, n_rows, pos0, table; // table: of the sequence's first page
+    uint32_t key0, n_keys, part0, n_splits;
+};
+struct args_pack {
+    struct kv_place kv;
+    const void *q;
+    float *parts;
+    const struct attn_pack *packs;
+    uint32_t n_heads, stride;
     float scale_log2;
 };
 

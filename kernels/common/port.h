@@ -322,6 +322,26 @@ DEV uint32_t shared_add(uint32_t *p, uint32_t v)
     return r;
 }
 #endif
+// (a & mask) | bits. The constants pass through registers, so that it is one instruction: two immediate
+// operands would be two.
+#if PORT_AMD
+DEV uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
+#else
+DEV uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits)
+{
+    uint32_t r;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(a), "r"(mask), "r"(bits));
+    return r;
+}
+#endif
+// A constant that the compiler keeps in a register instead of folding it.
+DEV uint32_t kept(uint32_t v)
+{
+#if !PORT_AMD
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
+}
 // A float in both halves, kept inside f16's range.
 DEV float h_clamp(float x) { return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x; }
 DEV uint32_t h2_pack_clamped(float lo, float hi) { return h2_pack(h_clamp(lo), h_clamp(hi)); }

@@ -165,12 +165,29 @@ DEV void write_parts(const query_state<HD> &st, const args_split &a, const attn_
     }
 }
 
+enum { STAGES = 3 }; // pages on their way, the one at work included
+
+template <int HD>
+DEV void fetch_page(const args_split &a, const attn_item &item, uint32_t kv_head, uint32_t p)
+{
+    constexpr uint32_t TILE = TOKENS * HD * 2;
+    char *to = shared_bytes + p % STAGES * 2 * TILE;
+    const char *page = a.kv.base + a.kv.pages[item.table + p] * a.kv.page_bytes;
+    page_load<HD>(to, page + (uint64_t)kv_head * a.kv.head_bytes, a.q8);
+    page_load<HD>(to + TILE, page + (uint64_t)(a.kv.n_kv_heads + kv_head) * a.kv.head_bytes, a.q8);
+}
+
 template <int HD, int MT>
 DEV void attend_item(const args_split &a, const attn_item &item, uint32_t kv_head)
 {
     constexpr uint32_t KW = TOKENS / (N_WARPS / MT), TILE = TOKENS * HD * 2;
     const uint32_t lane = lane_id(), g = lane >> 2, t = lane & 3;
     const uint32_t group = a.n_heads / a.kv.n_kv_heads, n_pages = (item.n_keys + TOKENS - 1) / TOKENS;
+#pragma unroll 1
+    for (uint32_t p = 0; p < STAGES - 1; p++) {
+        if (p < n_pages) fetch_page<HD>(a, item, kv_head, p);
+        copies_commit();
+    }
     query_state<HD> st;
 #pragma unroll
     for (uint32_t r = 0; r < 2; r++) {
@@ -190,64 +207,79 @@ DEV void attend_item(const args_split &a, const attn_item &item, uint32_t kv_hea
     }
 #pragma unroll
     for (uint32_t d = 0; d < HD / 8; d++) st.o[d][0] = st.o[d][1] = st.o[d][2] = st.o[d][3] = 0;
-    for (uint32_t p = 0; p <= n_pages; p++) {
-        if (p < n_pages) {
-            char *to = shared_bytes + (p & 1) * 2 * TILE;
-            const char *page = a.kv.base + a.kv.pages[item.table + p] * a.kv.page_bytes;
-            page_load<HD>(to, page + (uint64_t)kv_head * a.kv.head_bytes, a.q8);
-            page_load<HD>(to + TILE, page + (uint64_t)(a.kv.n_kv_heads + kv_head) * a.kv.head_bytes,
-                          a.q8);
-        }
+#pragma unroll 1
+    for (uint32_t p = 0; p < n_pages; p++) {
+        copies_wait<STAGES - 2>();
+        sync_block();
+        if (p + STAGES - 1 < n_pages) fetch_page<HD>(a, item, kv_head, p + STAGES - 1);
         copies_commit();
-        if (p == 0) continue;
-        copies_wait<1>();
-        sync_block();
-        const char *k = shared_bytes + ((p - 1) & 1) * 2 * TILE;
-        attend_keys<HD, KW>(st, k, k + TILE, warp_id() / MT * KW, (int32_t)(item.key0 + (p - 1) * TOKENS),
+        const char *k = shared_bytes + p % STAGES * 2 * TILE;
+        attend_keys<HD, KW>(st, k, k + TILE, warp_id() / MT * KW, (int32_t)(item.key0 + p * TOKENS),
                             a.scale_log2);
-        sync_block();
     }
     copies_wait<0>();
     write_parts<HD, MT>(st, a, item, kv_head);
 }
 
-// Grid: (items, key/value heads); 128 threads; shared: two pages of keys and values.
-template <int HD> DEV void attend(const args_split &a)
+// Grid: (items, key/value heads); 128 threads; shared: STAGES pages of keys and values. MT 1: no item has
+// more than 16 rows (queries times heads a key/value head); the smaller code is fetched faster.
+template <int HD, int MT> DEV void attend(const args_split &a)
 {
     dependents_launch();
     dependents_wait();
     const attn_item &item = a.items[block_x()];
     const uint32_t rows = item.n_queries * (a.n_heads / a.kv.n_kv_heads);
     if (rows == 0) return;
-    if (rows <= 16)
+    if (MT == 1 || rows <= 16)
         attend_item<HD, 1>(a, item, block_y());
-    else if (rows <= 32)
-        attend_item<HD, 2>(a, item, block_y());
     else
-        attend_item<HD, 4>(a, item, block_y());
+        attend_item<HD, MT>(a, item, block_y());
 }
 
-KERNEL void BOUNDS(128, 3) attend_64(const args_split a) { attend<64>(a); }
-KERNEL void BOUNDS(128, 3) attend_128(const args_split a) { attend<128>(a); }
+KERNEL void BOUNDS(128, 2) attend_64_1(const args_split a) { attend<64, 1>(a); }
+KERNEL void BOUNDS(128, 2) attend_64_4(const args_split a) { attend<64, 4>(a); }
+KERNEL void BOUNDS(128, 2) attend_128_1(const args_split a) { attend<128, 1>(a); }
+KERNEL void BOUNDS(128, 2) attend_128_4(const args_split a) { attend<128, 4>(a); }
 
-// Grid: (merges, heads); head_dim threads.
+// Grid: (merges, heads); 256 threads: warp w adds parts w, w + 8, ..., then the warps in order.
 KERNEL void attend_merge(const args_merge a)
 {
+    __shared__ float box[8][132];
     dependents_launch();
     dependents_wait();
     const attn_merge m = a.merges[block_x()];
-    const uint32_t head = block_y(), d = tid(), size = a.head_dim + PART_PAD;
+    const uint32_t head = block_y(), lane = lane_id(), warp = warp_id(), hd = a.head_dim;
     if (m.n_parts == 0) return;
-    const float *first = a.parts + ((uint64_t)m.part0 * a.n_heads + head) * size;
-    const uint64_t step = (uint64_t)a.n_heads * size;
-    float most = -INF_F, sum = 0, v = 0;
-    for (uint32_t i = 0; i < m.n_parts; i++) most = max_f(most, first[i * step + a.head_dim]);
-    for (uint32_t i = 0; i < m.n_parts; i++) {
-        const float *p = first + i * step, f = exp2_fast(p[a.head_dim] - most);
-        sum += f * p[a.head_dim + 1];
-        v += f * p[d];
+    const uint64_t step = (uint64_t)a.n_heads * (hd + PART_PAD);
+    const float *first = a.parts + (uint64_t)m.part0 * step + head * (hd + PART_PAD);
+    float most = -INF_F, sum = 0, v[4] = {0, 0, 0, 0};
+    for (uint32_t i = lane; i < m.n_parts; i += 32) most = max_f(most, first[i * step + hd]);
+    most = warp_max(most);
+#pragma unroll 2
+    for (uint32_t i = warp; i < m.n_parts; i += 8) {
+        const float *p = first + i * step, f = exp2_fast(p[hd] - most);
+        sum += f * p[hd + 1];
+        if (lane * 4 >= hd) continue;
+        const f32x4 o = *(const f32x4 *)(p + lane * 4);
+        v[0] += f * o.x;
+        v[1] += f * o.y;
+        v[2] += f * o.z;
+        v[3] += f * o.w;
     }
-    ((uint16_t *)a.out)[(uint64_t)m.row * a.stride + head * a.head_dim + d] = half_bits(v / sum);
+    if (lane * 4 < hd) {
+        const f32x4 o = {v[0], v[1], v[2], v[3]};
+        *(f32x4 *)&box[warp][lane * 4] = o;
+    }
+    if (lane == 0) box[warp][128] = sum;
+    sync_block();
+    const uint32_t d = tid();
+    if (d >= hd) return;
+    float out = 0, all = 0;
+    for (uint32_t w = 0; w < 8; w++) {
+        out += box[w][d];
+        all += box[w][128];
+    }
+    ((uint16_t *)a.out)[(uint64_t)m.row * a.stride + head * hd + d] = half_bits(out / all);
 }
 
 // q8_0 pages of one layer as f16 pages. Grid: (pages, 2 * n_kv_heads); 128 threads.

@@ -3,6 +3,9 @@
 // warps each own 64 queries, multiply from shared memory (wgmma) and keep softmax and sums in registers.
 // The pages hold keys and values in the swizzled order that wgmma reads, so a page is copied as it lies.
 //
+// flash_pack_128 does the same for a few rows behind a long context: the heads that share a key/value head
+// fill the block's 128 queries, blocks divide the keys, and attend_merge adds their parts.
+//
 // Equality: a query sees its keys in steps of 128 from position 0; what is masked adds nothing, so a row's
 // result does not depend on how the prompt was cut.
 #include "kernels/cuda/hopper.h"
@@ -27,43 +30,41 @@ DEV uint32_t bar(uint32_t base, uint32_t kind, uint32_t stage)
     return base + BAR_AT + (kind * STAGES + stage) * 8;
 }
 
-DEV void fetch_tile(const args_flash &a, const char *const page[2], uint32_t head, uint32_t to,
+DEV void fetch_tile(const kv_place &kv, const char *const page[2], uint32_t head, uint32_t to,
                     uint32_t barrier)
 {
     barrier_expect(barrier, TILE);
     for (uint32_t h = 0; h < 2; h++)
         for (uint32_t p = 0; p < 2; p++)
             bulk_copy(to + h * HALF + p * PAGE_HALF,
-                      page[p] + (uint64_t)head * a.kv.head_bytes + h * PAGE_HALF, PAGE_HALF, barrier);
+                      page[p] + (uint64_t)head * kv.head_bytes + h * PAGE_HALF, PAGE_HALF, barrier);
 }
 
-DEV void fetch(const args_flash &a, const attn_tile &tile, uint32_t kv_head, uint32_t n_steps,
-               uint32_t base)
+// Keys of steps [step0, step0 + n_steps) of 128; last: the sequence's last page that holds keys.
+template <class ARGS>
+DEV void fetch(const ARGS &a, uint32_t table, uint32_t last, uint32_t kv_head, uint32_t step0,
+               uint32_t n_steps, uint32_t base)
 {
-    const uint32_t last = (tile.pos0 + tile.n_rows - 1) / KV_PAGE_TOKENS;
     for (uint32_t i = 0; i < n_steps; i++) {
         const uint32_t stage = i % STAGES, turn = (i / STAGES & 1) ^ 1;
         const char *page[2];
         for (uint32_t p = 0; p < 2; p++) {
-            const uint32_t n = 2 * i + p < last ? 2 * i + p : last; // beyond the end: any valid page
-            page[p] = a.kv.base + a.kv.pages[tile.table + n] * a.kv.page_bytes;
+            const uint32_t want = 2 * (step0 + i) + p, n = want < last ? want : last; // any valid page
+            page[p] = a.kv.base + a.kv.pages[table + n] * a.kv.page_bytes;
         }
         const uint32_t to = base + TILE + stage * 2 * TILE;
         barrier_wait(bar(base, 1, stage), turn);
-        fetch_tile(a, page, kv_head, to, bar(base, 0, stage));
+        fetch_tile(a.kv, page, kv_head, to, bar(base, 0, stage));
         barrier_wait(bar(base, 3, stage), turn);
-        fetch_tile(a, page, a.kv.n_kv_heads + kv_head, to + TILE, bar(base, 2, stage));
+        fetch_tile(a.kv, page, a.kv.n_kv_heads + kv_head, to + TILE, bar(base, 2, stage));
     }
 }
 
-// This group's 64 queries into shared memory, swizzled like the keys.
-DEV void queries_load(const args_flash &a, const attn_tile &tile, uint32_t head, uint32_t group,
-                      char *shared)
+// One query row of this group's 64 into shared memory, swizzled like the keys; two threads a row.
+DEV void query_load(const void *from, uint32_t row, uint32_t group, char *shared)
 {
-    const uint32_t i = tid() & 127, row = group * 64 + i / 2, half = i & 1;
-    const uint32_t from = row < tile.n_rows ? row : tile.n_rows - 1;
-    const u32x4 *q = (const u32x4 *)((const uint16_t *)a.q + (uint64_t)(tile.row0 + from) * a.stride +
-                                     head * 128 + half * 64);
+    const uint32_t half = tid() & 1;
+    const u32x4 *q = (const u32x4 *)from + half * 8;
 #pragma unroll
     for (uint32_t c = 0; c < 8; c++)
         *(u32x4 *)(shared + half * HALF + row * 128 + ((c ^ (row & 7)) * 16)) = q[c];
@@ -75,8 +76,9 @@ struct rows_state {
     float most[2], sum[2];
 };
 
-// Scores to weights: s becomes exp2(scale * s - max), o shrinks to the new maximum.
-DEV void softmax(float s[64], float o[64], rows_state &st, float scale, int32_t key0, int32_t pos,
+// Scores to weights: s becomes exp2(scale * s - max), o shrinks to the new maximum. pos: the last key that
+// rows r and r + 8 of this lane see.
+DEV void softmax(float s[64], float o[64], rows_state &st, float scale, int32_t key0, const int32_t pos[2],
                  bool mask)
 {
     const uint32_t t = lane_id() & 3;
@@ -84,7 +86,7 @@ DEV void softmax(float s[64], float o[64], rows_state &st, float scale, int32_t 
 #pragma unroll
         for (int i = 0; i < 64; i++) {
             const int32_t key = key0 + (i >> 2) * 8 + (int32_t)(2 * t) + (i & 1);
-            if (key > pos + (i & 2 ? 8 : 0)) s[i] = -INF_F;
+            if (key > pos[i >> 1 & 1]) s[i] = -INF_F;
         }
     }
     float most[2] = {st.most[0], st.most[1]};
@@ -95,9 +97,10 @@ DEV void softmax(float s[64], float o[64], rows_state &st, float scale, int32_t 
     for (int r = 0; r < 2; r++) {
         most[r] = max_f(most[r], lane_xor_f(most[r], 1));
         most[r] = max_f(most[r], lane_xor_f(most[r], 2));
-        shrink[r] = exp2_fast((st.most[r] - most[r]) * scale);
+        const float safe = most[r] == -INF_F ? 0.0f : most[r]; // no key seen yet
+        shrink[r] = exp2_fast((st.most[r] - safe) * scale);
         st.most[r] = most[r];
-        base[r] = -most[r] * scale;
+        base[r] = -safe * scale;
         st.sum[r] *= shrink[r];
     }
 #pragma unroll
@@ -108,14 +111,12 @@ DEV void softmax(float s[64], float o[64], rows_state &st, float scale, int32_t 
     }
 }
 
-DEV void attend_tile(const args_flash &a, const attn_tile &tile, uint32_t head, uint32_t group,
-                     uint32_t n_steps, uint32_t base)
+// Steps [step0, step0 + n_steps) of 128 keys; first: the least position of the group's rows.
+DEV void attend_steps(float o[64], rows_state &st, const int32_t pos[2], int32_t first, float scale,
+                      uint32_t group, uint32_t step0, uint32_t n_steps, uint32_t base)
 {
-    float s[64], o[64];
-    rows_state st = {{-INF_F, -INF_F}, {0, 0}};
-    const uint32_t row = group * 64 + (warp_id() & 3) * 16 + (lane_id() >> 2);
-    const int32_t pos = (int32_t)(tile.pos0 + row), first = (int32_t)(tile.pos0 + group * 64);
     const uint64_t q = operand(base + group * 8192, 16, 1024);
+    float s[64];
 #pragma unroll
     for (int i = 0; i < 64; i++) o[i] = 0;
     for (uint32_t i = 0; i < n_steps; i++) {
@@ -129,8 +130,8 @@ DEV void attend_tile(const args_flash &a, const attn_tile &tile, uint32_t head, 
         wg_commit();
         wg_wait<0>();
         if ((tid() & 127) == 0) barrier_arrive(bar(base, 1, stage));
-        const int32_t key0 = (int32_t)(i * KEYS);
-        softmax(s, o, st, a.scale_log2, key0, pos, key0 + KEYS - 1 > first);
+        const int32_t key0 = (int32_t)((step0 + i) * KEYS);
+        softmax(s, o, st, scale, key0, pos, key0 + KEYS - 1 > first);
         uint32_t p[8][4];
 #pragma unroll
         for (int n = 0; n < 8; n++)
@@ -146,11 +147,28 @@ DEV void attend_tile(const args_flash &a, const attn_tile &tile, uint32_t head, 
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float sum = st.sum[r];
-        sum += lane_xor_f(sum, 1);
-        sum += lane_xor_f(sum, 2);
+        st.sum[r] += lane_xor_f(st.sum[r], 1);
+        st.sum[r] += lane_xor_f(st.sum[r], 2);
+    }
+}
+
+// This lane's first row of the block's 128; the other is eight below.
+DEV uint32_t my_row(uint32_t group) { return group * 64 + (warp_id() & 3) * 16 + (lane_id() >> 2); }
+
+DEV void attend_tile(const args_flash &a, const attn_tile &tile, uint32_t head, uint32_t group,
+                     uint32_t n_steps, uint32_t base)
+{
+    float o[64];
+    rows_state st = {{-INF_F, -INF_F}, {0, 0}};
+    const uint32_t row = my_row(group), load = group * 64 + (tid() & 127) / 2;
+    const int32_t pos[2] = {(int32_t)(tile.pos0 + row), (int32_t)(tile.pos0 + row + 8)};
+    const uint32_t from = tile.row0 + (load < tile.n_rows ? load : tile.n_rows - 1);
+    query_load((const uint16_t *)a.q + (uint64_t)from * a.stride + head * 128, load, group, shared_bytes);
+    attend_steps(o, st, pos, (int32_t)(tile.pos0 + group * 64), a.scale_log2, group, 0, n_steps, base);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
         if (row + 8 * r >= tile.n_rows) continue;
-        const float inverse = 1.0f / sum;
+        const float inverse = 1.0f / st.sum[r];
         uint32_t *out = (uint32_t *)((uint16_t *)a.out + (uint64_t)(tile.row0 + row + 8 * r) * a.stride +
                                      head * 128);
 #pragma unroll
@@ -158,6 +176,52 @@ DEV void attend_tile(const args_flash &a, const attn_tile &tile, uint32_t head, 
             out[j * 4 + (lane_id() & 3)] =
                 h2_pack(o[j * 4 + 2 * r] * inverse, o[j * 4 + 2 * r + 1] * inverse);
     }
+}
+
+DEV void attend_pack(const args_pack &a, const attn_pack &pack, uint32_t kv_head, uint32_t group,
+                     uint32_t n_steps, uint32_t base)
+{
+    float o[64];
+    rows_state st = {{-INF_F, -INF_F}, {0, 0}};
+    const uint32_t heads = a.n_heads / a.kv.n_kv_heads, row = my_row(group);
+    const uint32_t load = group * 64 + (tid() & 127) / 2, n = pack.n_rows * heads;
+    const uint32_t from = load < n ? load : n - 1;
+    const int32_t pos[2] = {(int32_t)(pack.pos0 + row / heads), (int32_t)(pack.pos0 + (row + 8) / heads)};
+    query_load((const uint16_t *)a.q + (uint64_t)(pack.row0 + from / heads) * a.stride +
+                   (kv_head * heads + from % heads) * 128,
+               load, group, shared_bytes);
+    attend_steps(o, st, pos, (int32_t)(pack.pos0 + group * 64 / heads), a.scale_log2, group,
+                 pack.key0 / KEYS, n_steps, base);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const uint32_t i = row + 8 * r, t = lane_id() & 3;
+        if (i >= n) continue;
+        const uint32_t part = pack.part0 + i / heads * pack.n_splits + pack.key0 / PACK_KEYS;
+        float *to = a.parts + ((uint64_t)part * a.n_heads + kv_head * heads + i % heads) * 132;
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+            to[j * 8 + 2 * t] = o[j * 4 + 2 * r];
+            to[j * 8 + 2 * t + 1] = o[j * 4 + 2 * r + 1];
+        }
+        if (t == 0) {
+            to[128] = st.most[r] * a.scale_log2;
+            to[129] = st.sum[r];
+        }
+    }
+}
+
+DEV void barriers_make(uint32_t base)
+{
+    if (tid() == 0) {
+        for (uint32_t i = 0; i < STAGES; i++) {
+            barrier_init(bar(base, 0, i), 1);
+            barrier_init(bar(base, 1, i), 2);
+            barrier_init(bar(base, 2, i), 1);
+            barrier_init(bar(base, 3, i), 2);
+        }
+        barrier_fence_init();
+    }
+    sync_block();
 }
 #endif
 
@@ -170,26 +234,37 @@ KERNEL void BOUNDS(384, 1) flash_128(const args_flash a)
     const uint32_t head = kv_head * group + rest % group, role = tid() >> 7;
     const uint32_t base = shared_addr(shared_bytes);
     dependents_launch();
-    if (tid() == 0) {
-        for (uint32_t i = 0; i < STAGES; i++) {
-            barrier_init(bar(base, 0, i), 1);
-            barrier_init(bar(base, 1, i), 2);
-            barrier_init(bar(base, 2, i), 1);
-            barrier_init(bar(base, 3, i), 2);
-        }
-        barrier_fence_init();
-    }
-    sync_block();
+    barriers_make(base);
     dependents_wait();
     const attn_tile tile = a.tiles[rest / group];
-    const uint32_t n_steps = (tile.pos0 + tile.n_rows - 1) / KEYS + 1;
+    const uint32_t end = tile.pos0 + tile.n_rows - 1, n_steps = end / KEYS + 1;
     if (role == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        if (tid() == 0) fetch(a, tile, kv_head, n_steps, base);
+        if (tid() == 0) fetch(a, tile.table, end / KV_PAGE_TOKENS, kv_head, 0, n_steps, base);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-        queries_load(a, tile, head, role - 1, shared_bytes);
         attend_tile(a, tile, head, role - 1, n_steps, base);
+    }
+#endif
+}
+
+// Grid: (packs, key/value heads); 384 threads.
+KERNEL void BOUNDS(384, 1) flash_pack_128(const args_pack a)
+{
+#if PORT_SM90
+    const uint32_t role = tid() >> 7, base = shared_addr(shared_bytes);
+    dependents_launch();
+    barriers_make(base);
+    dependents_wait();
+    const attn_pack pack = a.packs[block_x()];
+    const uint32_t n_steps = (pack.n_keys + KEYS - 1) / KEYS;
+    const uint32_t last = (pack.key0 + pack.n_keys - 1) / KV_PAGE_TOKENS;
+    if (role == 0) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        if (tid() == 0) fetch(a, pack.table, last, block_y(), pack.key0 / KEYS, n_steps, base);
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        attend_pack(a, pack, block_y(), role - 1, n_steps, base);
     }
 #endif
 }

@@ -1,197 +1,393 @@
-// Products of packed weights with a few columns of activations (decode steps, short prefills, logits):
-// weights stream once from memory, are expanded to f16 in registers and multiplied on the matrix unit.
-// No library, no scratch; any number of columns by blocks of 8 to 64.
+// Products of packed weights with a few columns of activations (decode steps, short prompts, logits).
+// Weights stream once from memory, are expanded to f16 in registers and multiplied on the matrix unit;
+// no library, no expanded copy.
+//   few_*   up to 8 columns: a block's warps share a panel (with SWIGLU one of gate, one of up) and
+//           divide K; activations come from the caches
+//   some_*  up to 64 columns a block: a warp owns a panel, eight panels share the activations in shared
+//           memory; where rows are few, blocks divide K and linear_sum adds their slices
 //
-// Equality: a block's warps take fixed parts of K (their number depends on the matrix alone) and their
-// sums are added in warp order, so a column's result does not depend on the columns beside it.
-#include "kernels/cuda/unit.h"
-#include "kernels/common/args.h"
+// Equality: how K is divided depends on the matrix alone and sums are added in a fixed order, so a
+// column's result does not depend on the columns beside it.
+#include "kernels/cuda/linear.h"
 
-extern __shared__ char shared_bytes[];
+extern __shared__ __attribute__((aligned(128))) char shared_bytes[];
 
-template <int KIND, int NP, int NT> struct tile_sums {
-    float c[NP][NT][4];
-};
 
-// Activations of granule n: 16 f16 of one column, this lane's share for four steps.
-DEV void column_load(uint32_t b[8], const char *x, bool live)
-{
-    u32x4 lo = {0, 0, 0, 0}, hi = {0, 0, 0, 0};
-    if (live) {
-        lo = *(const u32x4 *)x;
-        hi = *(const u32x4 *)(x + 16);
-    }
-    b[0] = lo.x, b[1] = lo.y, b[2] = lo.z, b[3] = lo.w;
-    b[4] = hi.x, b[5] = hi.y, b[6] = hi.z, b[7] = hi.w;
-}
+// ---- up to eight columns ------------------------------------------------------------------------
 
 // This warp's units [u0, u1) of NP panels.
-template <int KIND, int NP, int NT>
-DEV void multiply(tile_sums<KIND, NP, NT> &sum, const char *const w[NP], const args_linear &a,
-                  uint32_t col0, uint32_t u0, uint32_t u1)
+template <int KIND, int NP>
+DEV void few_multiply(float sum[NP][4], const char *const w[NP], const args_linear &a,
+                      uint32_t u0, uint32_t u1)
 {
     // granules in flight: enough bytes for the memory's latency, few enough registers
-    constexpr uint32_t DEPTH = KIND == PACK_H16 ? (NP == 1 ? 2 : 1) : KIND == PACK_Q8_0 && NP == 2 ? 2 : 4;
-    const uint32_t lane = lane_id(), col = col0 + (lane >> 2), n_units = a.n_units;
+    constexpr uint32_t DEPTH = KIND == PACK_H16   ? (NP == 1 ? 2 : 1)
+                               : KIND == PACK_Q8_0 ? (NP == 1 ? 4 : 1)
+                                                   : 4;
+    const uint32_t lane = lane_id(), col = lane >> 2;
+    const masks m = masks_make();
     granule<KIND> ring[NP][DEPTH];
-    scales sc[NP];
+    scales sc[NP], next[NP];
+    const char *at[NP];
     if (u0 >= u1) return;
 #pragma unroll
     for (uint32_t p = 0; p < NP; p++) {
-        scales_load<KIND>(sc[p], w[p] + (uint64_t)u0 * unit<KIND>::BYTES, lane);
+        at[p] = unit_at<KIND>(w[p], u0);
+        scales_load<KIND>(sc[p], at[p], lane);
 #pragma unroll
-        for (uint32_t i = 0; i < DEPTH; i++)
-            granule_load<KIND>(ring[p][i], w[p] + (uint64_t)u0 * unit<KIND>::BYTES, i, lane);
+        for (uint32_t i = 0; i < DEPTH; i++) granule_load<KIND>(ring[p][i], at[p], i, lane);
     }
     dependents_wait();
-    const char *x = (const char *)a.x + ((uint64_t)col * n_units * 256 + u0 * 256 + (lane & 3) * 16) * 2;
-    const uint64_t x_tile = (uint64_t)n_units * 256 * 2 * 8;
+    // columns beyond the last repeat it: what they give is not stored
+    const uint32_t from = col < a.n ? col : a.n - 1;
+    const char *x = (const char *)a.x + ((uint64_t)from * a.n_units * 256 + u0 * 256 + (lane & 3) * 16) * 2;
 #pragma unroll 1
     for (uint32_t u = u0; u < u1; u++) {
-        scales next[NP];
         const bool more = u + 1 < u1;
+        const uint32_t step = more ? unit<KIND>::BYTES : 0;
 #pragma unroll
-        for (uint32_t p = 0; p < NP; p++)
-            scales_load<KIND>(next[p], w[p] + (uint64_t)(more ? u + 1 : u) * unit<KIND>::BYTES, lane);
+        for (uint32_t p = 0; p < NP; p++) scales_load<KIND>(next[p], at[p] + step, lane);
 #pragma unroll
         for (uint32_t n = 0; n < 4; n++) {
-            uint32_t b[8], op[NP][4][4];
-            column_load(b, x, col < a.n);
+            const u32x4 lo = *(const u32x4 *)(x + n * 128), hi = *(const u32x4 *)(x + n * 128 + 16);
+            const uint32_t b[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
 #pragma unroll
             for (uint32_t p = 0; p < NP; p++) {
-                granule_operands<KIND>(ring[p][n % DEPTH], sc[p], n, op[p]);
-                const bool here = n + DEPTH < 4;
-                if (here || more)
-                    granule_load<KIND>(ring[p][n % DEPTH],
-                                       w[p] + (uint64_t)(here ? u : u + 1) * unit<KIND>::BYTES,
+                uint32_t op[4][4];
+                granule_operands<KIND>(ring[p][n % DEPTH], sc[p], n, m, op);
+                if (n + DEPTH < 4 || more)
+                    granule_load<KIND>(ring[p][n % DEPTH], at[p] + (n + DEPTH < 4 ? 0 : unit<KIND>::BYTES),
                                        (n + DEPTH) & 3, lane);
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) mma_16x8x16(sum[p], op[j], b[2 * j], b[2 * j + 1]);
             }
-#pragma unroll
-            for (uint32_t t = 0; t < NT; t++) {
-                uint32_t b_next[8];
-                if (t + 1 < NT)
-                    column_load(b_next, x + (t + 1) * x_tile, col + (t + 1) * 8 < a.n);
-#pragma unroll
-                for (uint32_t j = 0; j < 4; j++)
-#pragma unroll
-                    for (uint32_t p = 0; p < NP; p++)
-                        mma_16x8x16(sum.c[p][t], op[p][j], b[2 * j], b[2 * j + 1]);
-                if (t + 1 < NT) {
-#pragma unroll
-                    for (uint32_t i = 0; i < 8; i++) b[i] = b_next[i];
-                }
-            }
-            x += 128;
         }
-#pragma unroll
-        for (uint32_t p = 0; p < NP; p++) sc[p] = next[p];
-    }
-}
-
-DEV float silu(float x) { return x * rcp_fast(1.0f + exp2_fast(-1.4426950408889634f * x)); }
-
-DEV void store_one(const linear_part &m, uint32_t mode, uint32_t row, uint32_t col, float v)
-{
-    const uint64_t at = (uint64_t)col * row_stride(m.n_rows) + row;
-    if (m.bias) v += m.bias[row];
-    if (mode == LINEAR_F16)
-        ((uint16_t *)m.out)[at] = half_bits(v);
-    else if (mode == LINEAR_F32)
-        ((float *)m.out)[at] = v;
-    else
-        ((float *)m.out)[at] += v;
-}
-
-// Adds the warps' sums in order and stores: element i of a tile is row i % 16, column i / 16.
-template <int KIND, int NP, int NT>
-DEV void finish(const tile_sums<KIND, NP, NT> &sum, const args_linear &a, const linear_part &m,
-                uint32_t panel0, uint32_t col0)
-{
-    f32x4 *const box = (f32x4 *)shared_bytes; // [warp][NP][lane]
-    const uint32_t n_warps = n_threads() >> 5, lane = lane_id(), warp = warp_id();
-#pragma unroll
-    for (uint32_t t = 0; t < NT; t++) {
-        if (t) sync_block();
+        x += 512;
 #pragma unroll
         for (uint32_t p = 0; p < NP; p++) {
-            const f32x4 v = {sum.c[p][t][0], sum.c[p][t][1], sum.c[p][t][2], sum.c[p][t][3]};
-            box[(warp * NP + p) * 32 + lane] = v;
-        }
-        sync_block();
-        const uint32_t n_out = a.mode == LINEAR_SWIGLU ? 128 : NP * 128;
-        for (uint32_t i = tid(); i < n_out; i += n_threads()) {
-            const uint32_t p = i >> 7, row = i & 15, c = i >> 4 & 7;
-            const uint32_t from = (row & 7) * 4 + (c >> 1), e = (c & 1) + (row >> 3) * 2;
-            const float *f = (const float *)box;
-            float v = 0, v1 = 0;
-            for (uint32_t w = 0; w < n_warps; w++) {
-                v += f[((w * NP + p) * 32 + from) * 4 + e];
-                if (NP == 2 && a.mode == LINEAR_SWIGLU) v1 += f[((w * NP + 1) * 32 + from) * 4 + e];
-            }
-            const uint32_t at_row = (panel0 + p) * 16 + row, at_col = col0 + t * 8 + c;
-            if (at_row >= m.n_rows || at_col >= a.n) continue;
-            v *= a.alpha;
-            if (a.mode == LINEAR_SWIGLU) {
-                const linear_part &up = a.part[1];
-                v1 *= a.alpha;
-                if (m.bias) v += m.bias[at_row];
-                if (up.bias) v1 += up.bias[at_row];
-                ((uint16_t *)m.out)[(uint64_t)at_col * row_stride(m.n_rows) + at_row] =
-                    half_bits(silu(v) * v1 * SWIGLU_SCALE);
-            } else {
-                store_one(m, a.mode, at_row, at_col, v);
-            }
+            at[p] += step;
+            sc[p] = next[p];
         }
     }
 }
 
-template <int KIND, int NP, int NT> DEV void linear(const args_linear &a)
+// K formats: the compiler sinks loads of scales to where they are used, and each unit then waits for memory
+// (measured: half the bandwidth). So whole units come by asynchronous copies, two or three deep, into a piece of
+// shared memory that only this warp uses.
+template <int KIND> struct staged {
+    enum { YES = KIND == PACK_Q4_K || KIND == PACK_Q5_K || KIND == PACK_Q6_K };
+};
+
+template <int KIND, int NP>
+DEV void stage_fetch(char *box, const char *const w[NP], uint32_t u, uint32_t slot)
 {
-    const uint32_t block = block_x(), col0 = block_y() * NT * 8;
-    const bool gated = a.mode == LINEAR_SWIGLU;
-    uint32_t i = 0;
-    if (!gated && a.n_parts > 1 && block >= a.part[1].block0) i = 1;
-    if (!gated && a.n_parts > 2 && block >= a.part[2].block0) i = 2;
-    const linear_part m = i == 0 ? a.part[0] : i == 1 ? a.part[1] : a.part[2];
-    const uint32_t n_panels = (m.n_rows + 15) / 16, n_warps = n_threads() >> 5, warp = warp_id();
-    const uint32_t panel0 = gated ? block : (block - m.block0) * NP;
-    const uint64_t panel_bytes = (uint64_t)a.n_units * unit<KIND>::BYTES;
-    const char *w[NP];
-#pragma unroll
-    for (uint32_t p = 0; p < NP; p++) {
-        const uint32_t panel = gated || panel0 + p >= n_panels ? panel0 : panel0 + p;
-        const char *base = (const char *)(gated && p ? a.part[1].w : m.w);
-        w[p] = base + panel * panel_bytes;
-    }
-    const uint32_t each = a.n_units / n_warps, rest = a.n_units % n_warps;
-    const uint32_t u0 = warp * each + (warp < rest ? warp : rest);
-    const uint32_t u1 = u0 + each + (warp < rest ? 1 : 0);
-    tile_sums<KIND, NP, NT> sum;
+    constexpr uint32_t BYTES = unit<KIND>::BYTES;
 #pragma unroll
     for (uint32_t p = 0; p < NP; p++)
 #pragma unroll
-        for (uint32_t t = 0; t < NT; t++)
-#pragma unroll
-            for (uint32_t e = 0; e < 4; e++) sum.c[p][t][e] = 0;
-    dependents_launch();
-    multiply<KIND, NP, NT>(sum, w, a, col0, u0, u1);
-    dependents_wait(); // also where this warp had no units
-    finish<KIND, NP, NT>(sum, a, m, panel0, col0);
+        for (uint32_t i = 0; i < (BYTES + 511) / 512; i++) {
+            const uint32_t at = i * 512 + lane_id() * 16;
+            if (at < BYTES)
+                copy16_async(box + (slot * NP + p) * BYTES + at, w[p] + (uint64_t)u * BYTES + at);
+        }
 }
 
-// At most 320 threads (LINEAR_WARPS_MAX); the second number asks for registers that let as many blocks
-// live on a multiprocessor.
-#define LINEAR_KERNEL(kind, np, nt, blocks)                                            \
-    KERNEL void BOUNDS(320, blocks) linear_##kind##_##np##_##nt(const args_linear a)    \
-    {                                                                                  \
-        linear<PACK_##kind, np, nt>(a);                                                \
+template <int KIND, int NP>
+DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear &a, uint32_t u0,
+                    uint32_t u1)
+{
+    constexpr uint32_t BYTES = unit<KIND>::BYTES, N = FEW_STAGES(NP);
+    const uint32_t lane = lane_id(), col = lane >> 2;
+    const masks m = masks_make();
+    char *box = shared_bytes + warp_id() * (N * NP * BYTES);
+#pragma unroll
+    for (uint32_t i = 0; i < N - 1; i++) {
+        if (u0 + i < u1) stage_fetch<KIND, NP>(box, w, u0 + i, i);
+        copies_commit();
     }
-#define LINEAR_KERNELS(kind)                                                           \
-    LINEAR_KERNEL(kind, 1, 1, 2)                                                     \
-    LINEAR_KERNEL(kind, 2, 1, 2)                                                     \
-    LINEAR_KERNEL(kind, 2, 2, 1)                                                     \
-    LINEAR_KERNEL(kind, 2, 4, 1)                                                     \
-    LINEAR_KERNEL(kind, 2, 8, 1)
+    dependents_wait();
+    // columns beyond the last repeat it: what they give is not stored
+    const uint32_t from = col < a.n ? col : a.n - 1;
+    const char *x = (const char *)a.x + ((uint64_t)from * a.n_units * 256 + u0 * 256 + (lane & 3) * 16) * 2;
+    uint32_t slot = 0;
+#pragma unroll 1
+    for (uint32_t u = u0; u < u1; u++) {
+        const char *unit0 = box + slot * NP * BYTES;
+        scales sc[NP];
+        copies_wait<N - 2>();
+        sync_warp();
+        const uint32_t into = slot == 0 ? N - 1 : slot - 1; // read one unit ago
+        if (u + N - 1 < u1) stage_fetch<KIND, NP>(box, w, u + N - 1, into);
+        copies_commit();
+#pragma unroll
+        for (uint32_t p = 0; p < NP; p++) scales_load<KIND>(sc[p], unit0 + p * BYTES, lane);
+#pragma unroll
+        for (uint32_t n = 0; n < 4; n++) {
+            const u32x4 lo = *(const u32x4 *)(x + n * 128), hi = *(const u32x4 *)(x + n * 128 + 16);
+            const uint32_t b[8] = {lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w};
+#pragma unroll
+            for (uint32_t p = 0; p < NP; p++) {
+                granule<KIND> in;
+                uint32_t op[4][4];
+                granule_load<KIND, true>(in, unit0 + p * BYTES, n, lane);
+                granule_operands<KIND>(in, sc[p], n, m, op);
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) mma_16x8x16(sum[p], op[j], b[2 * j], b[2 * j + 1]);
+            }
+        }
+        x += 512;
+        slot = slot + 1 == N ? 0 : slot + 1;
+    }
+    copies_wait<0>();
+    sync_block(); // the sums go where units were
+}
+
+// Adds the warps' sums in order and stores: element i of a tile is row i % 16, column i / 16.
+template <int NP>
+DEV void few_finish(const float sum[NP][4], const args_linear &a, const linear_part &m, uint32_t panel)
+{
+    f32x4 *const box = (f32x4 *)shared_bytes; // [warp][NP][lane]
+    const float *f = (const float *)box;
+    const uint32_t n_warps = n_threads() >> 5;
+#pragma unroll
+    for (uint32_t p = 0; p < NP; p++) {
+        const f32x4 v = {sum[p][0], sum[p][1], sum[p][2], sum[p][3]};
+        box[(warp_id() * NP + p) * 32 + lane_id()] = v;
+    }
+    sync_block();
+    for (uint32_t i = tid(); i < 128; i += n_threads()) {
+        const uint32_t r = i & 15, col = i >> 4, row = panel * 16 + r;
+        const uint32_t at = ((r & 7) * 4 + (col >> 1)) * 4 + (col & 1) + (r >> 3) * 2;
+        float v[NP];
+        if (row >= m.n_rows || col >= a.n) continue;
+#pragma unroll
+        for (uint32_t p = 0; p < NP; p++) {
+            v[p] = 0;
+            for (uint32_t w = 0; w < n_warps; w++) v[p] += f[(w * NP + p) * 128 + at];
+            v[p] *= a.alpha;
+        }
+        if (NP == 2)
+            store_gated(m, a.part[1], row, col, v[0], v[NP - 1]);
+        else
+            store_one(m, a.mode, row, col, v[0]);
+    }
+}
+
+// Grid: panels of all parts; NP 2: of the gate.
+template <int KIND, int NP> DEV void few(const args_linear &a)
+{
+    const uint32_t i = NP == 2 ? 0 : part_of(a, block_x());
+    const linear_part m = part_get(a, i);
+    const uint32_t panel = NP == 2 ? block_x() : block_x() - m.block0;
+    const uint32_t n_warps = n_threads() >> 5, warp = warp_id();
+    const uint64_t unit0 = (uint64_t)panel * a.n_units;
+    const char *w[NP];
+#pragma unroll
+    for (uint32_t p = 0; p < NP; p++) w[p] = unit_at<KIND>(p ? a.part[1].w : m.w, unit0);
+    const uint32_t each = a.n_units / n_warps, rest = a.n_units % n_warps;
+    const uint32_t u0 = warp * each + (warp < rest ? warp : rest);
+    float sum[NP][4];
+#pragma unroll
+    for (uint32_t p = 0; p < NP; p++) sum[p][0] = sum[p][1] = sum[p][2] = sum[p][3] = 0;
+    dependents_launch();
+    const uint32_t u1 = u0 + each + (warp < rest ? 1 : 0);
+    if (staged<KIND>::YES)
+        few_staged<KIND, NP>(sum, w, a, u0, u1);
+    else
+        few_multiply<KIND, NP>(sum, w, a, u0, u1);
+    dependents_wait(); // also where this warp had no units
+    few_finish<NP>(sum, a, m, panel);
+}
+
+// ---- up to 64 columns a block --------------------------------------------------------------------
+
+enum { SOME_WARPS = 4, SOME_STAGES = 4, SOME_ROWS = SOME_WARPS * 32 };
+
+// Activations of one granule: [NT * 8 columns][64] f16 in 128-byte rows, chunk c of row r at c ^ (r % 8).
+template <int NT>
+DEV void some_fetch(const args_linear &a, char *to, uint32_t col0, uint32_t granule)
+{
+#pragma unroll
+    for (uint32_t i = tid(); i < NT * 64; i += SOME_WARPS * 32) {
+        const uint32_t r = i >> 3, c = i & 7, col = col0 + r < a.n ? col0 + r : a.n - 1;
+        copy16_async(to + r * 128 + ((c ^ (r & 7)) * 16),
+                     (const char *)a.x + ((uint64_t)col * a.n_units * 256 + granule * 64 + c * 8) * 2);
+    }
+}
+
+// Units [u0, u1) of two panels a warp.
+template <int KIND, int NT>
+DEV void some_multiply(float sum[2][NT][4], const char *const w[2], const args_linear &a,
+                       uint32_t col0, uint32_t u0, uint32_t u1)
+{
+    constexpr uint32_t DEPTH = KIND == PACK_H16 || KIND == PACK_Q8_0 ? 1 : 2;
+    constexpr uint32_t STAGE = NT * 1024;
+    const uint32_t lane = lane_id(), g = lane >> 2, t = lane & 3, last = u1 * 4;
+    const masks m = masks_make();
+    granule<KIND> ring[2][DEPTH];
+    scales sc[2], next[2];
+    const char *at[2];
+#pragma unroll
+    for (uint32_t p = 0; p < 2; p++) {
+        at[p] = unit_at<KIND>(w[p], u0);
+        scales_load<KIND>(sc[p], at[p], lane);
+#pragma unroll
+        for (uint32_t i = 0; i < DEPTH; i++) granule_load<KIND>(ring[p][i], at[p], i, lane);
+    }
+    dependents_wait();
+#pragma unroll
+    for (uint32_t i = 0; i < SOME_STAGES - 1; i++) {
+        if (u0 * 4 + i < last) some_fetch<NT>(a, shared_bytes + i * STAGE, col0, u0 * 4 + i);
+        copies_commit();
+    }
+#pragma unroll 1
+    for (uint32_t u = u0; u < u1; u++) {
+        const bool more = u + 1 < u1;
+        const uint32_t step = more ? unit<KIND>::BYTES : 0;
+#pragma unroll
+        for (uint32_t p = 0; p < 2; p++) scales_load<KIND>(next[p], at[p] + step, lane);
+#pragma unroll
+        for (uint32_t n = 0; n < 4; n++) {
+            const uint32_t ahead = u * 4 + n + SOME_STAGES - 1;
+            const char *tile = shared_bytes + n * STAGE; // stages and granules of a unit are both four
+            uint32_t op[2][4][4];
+#pragma unroll
+            for (uint32_t p = 0; p < 2; p++) {
+                granule_operands<KIND>(ring[p][n % DEPTH], sc[p], n, m, op[p]);
+                if (n + DEPTH < 4 || more)
+                    granule_load<KIND>(ring[p][n % DEPTH], at[p] + (n + DEPTH < 4 ? 0 : unit<KIND>::BYTES),
+                                       (n + DEPTH) & 3, lane);
+            }
+            copies_wait<SOME_STAGES - 2>();
+            sync_block();
+            if (ahead < last)
+                some_fetch<NT>(a, shared_bytes + (n + SOME_STAGES - 1) % SOME_STAGES * STAGE, col0, ahead);
+            copies_commit();
+#pragma unroll
+            for (uint32_t i = 0; i < NT; i++) {
+                const char *row = tile + (i * 8 + g) * 128;
+                const u32x4 lo = *(const u32x4 *)(row + ((2 * t) ^ g) * 16);
+                const u32x4 hi = *(const u32x4 *)(row + ((2 * t + 1) ^ g) * 16);
+#pragma unroll
+                for (uint32_t p = 0; p < 2; p++) {
+                    mma_16x8x16(sum[p][i], op[p][0], lo.x, lo.y);
+                    mma_16x8x16(sum[p][i], op[p][1], lo.z, lo.w);
+                    mma_16x8x16(sum[p][i], op[p][2], hi.x, hi.y);
+                    mma_16x8x16(sum[p][i], op[p][3], hi.z, hi.w);
+                }
+            }
+        }
+#pragma unroll
+        for (uint32_t p = 0; p < 2; p++) {
+            at[p] += step;
+            sc[p] = next[p];
+        }
+    }
+    copies_wait<0>();
+}
+
+// Tile i of eight columns into shared memory, [8][128 rows]: row 32 warp + 16 panel + r.
+template <int NT> DEV void some_spread(const float sum[2][NT][4], uint32_t i, float *box)
+{
+    const uint32_t g = lane_id() >> 2, t = lane_id() & 3;
+#pragma unroll
+    for (uint32_t p = 0; p < 2; p++) {
+        float *to = box + warp_id() * 32 + p * 16 + g;
+        to[(2 * t) * SOME_ROWS] = sum[p][i][0];
+        to[(2 * t + 1) * SOME_ROWS] = sum[p][i][1];
+        to[(2 * t) * SOME_ROWS + 8] = sum[p][i][2];
+        to[(2 * t + 1) * SOME_ROWS + 8] = sum[p][i][3];
+    }
+}
+
+template <int NT>
+DEV void some_finish(const float sum[2][NT][4], const args_linear &a, const linear_part &m, uint32_t block,
+                     uint32_t col0, uint32_t slice, uint32_t n_blocks)
+{
+    float *box = (float *)shared_bytes;
+#pragma unroll
+    for (uint32_t i = 0; i < NT; i++) {
+        sync_block();
+        some_spread<NT>(sum, i, box);
+        sync_block();
+        const uint32_t r = tid();
+        for (uint32_t c = 0; c < 8; c++) {
+            const uint32_t col = col0 + i * 8 + c;
+            const float v = box[c * SOME_ROWS + r];
+            if (col >= a.n) continue;
+            if (a.n_slices > 1) {
+                a.slices[((uint64_t)slice * a.n + col) * (n_blocks * SOME_ROWS) + block * SOME_ROWS + r] = v;
+            } else if (a.mode == LINEAR_SWIGLU) {
+                const uint32_t row = block * (SOME_ROWS / 2) + r / 32 * 16 + r % 16;
+                if (r % 32 < 16 && row < m.n_rows)
+                    store_gated(m, a.part[1], row, col, v * a.alpha, box[c * SOME_ROWS + r + 16] * a.alpha);
+            } else {
+                const uint32_t row = (block - m.block0) * SOME_ROWS + r;
+                if (row < m.n_rows) store_one(m, a.mode, row, col, v * a.alpha);
+            }
+        }
+    }
+}
+
+// Grid: (blocks of 128 rows of all parts, or of 64 rows of gate and of up; column blocks * slices).
+template <int KIND, int NT> DEV void some(const args_linear &a, uint32_t n_blocks)
+{
+    const uint32_t block = block_x(), slice = block_y() % a.n_slices, warp = warp_id();
+    const uint32_t col0 = block_y() / a.n_slices * NT * 8;
+    const bool gated = a.mode == LINEAR_SWIGLU;
+    const linear_part m = part_get(a, gated ? 0 : part_of(a, block));
+    const uint32_t n_panels = (m.n_rows + 15) / 16;
+    const char *w[2];
+#pragma unroll
+    for (uint32_t p = 0; p < 2; p++) {
+        const uint32_t want = gated ? block * 4 + warp : (block - m.block0) * 8 + warp * 2 + p;
+        const uint32_t panel = want < n_panels ? want : n_panels - 1; // beyond the end: not stored
+        const void *base = gated && p ? a.part[1].w : m.w;
+        w[p] = unit_at<KIND>(base, (uint64_t)panel * a.n_units);
+    }
+    const uint32_t u0 = a.n_units * slice / a.n_slices, u1 = a.n_units * (slice + 1) / a.n_slices;
+    float sum[2][NT][4];
+#pragma unroll
+    for (uint32_t p = 0; p < 2; p++)
+#pragma unroll
+        for (uint32_t i = 0; i < NT; i++) sum[p][i][0] = sum[p][i][1] = sum[p][i][2] = sum[p][i][3] = 0;
+    dependents_launch();
+    some_multiply<KIND, NT>(sum, w, a, col0, u0, u1);
+    some_finish<NT>(sum, a, m, block, col0, slice, n_blocks);
+}
+
+// The slices of `some`, added in order. Grid: (blocks of 128 rows, columns); 128 threads.
+KERNEL void linear_sum(const args_linear a)
+{
+    dependents_launch();
+    dependents_wait();
+    const uint32_t block = block_x(), col = block_y(), rows = grid_blocks() * 128;
+    const linear_part m = part_get(a, part_of(a, block));
+    const uint32_t row = (block - m.block0) * 128 + tid();
+    if (row >= m.n_rows) return;
+    float v = 0;
+    for (uint32_t s = 0; s < a.n_slices; s++)
+        v += a.slices[((uint64_t)s * a.n + col) * rows + block * 128 + tid()];
+    store_one(m, a.mode, row, col, v * a.alpha);
+}
+
+// The second bound asks for registers that let as many blocks live on a multiprocessor.
+#define FEW_KERNEL(kind, np, threads, blocks)                                                \
+    KERNEL void BOUNDS(threads, blocks) few_##kind##_##np(const args_linear a)               \
+    {                                                                                        \
+        few<PACK_##kind, np>(a);                                                             \
+    }
+#define SOME_KERNEL(kind, nt)                                                                \
+    KERNEL void BOUNDS(SOME_WARPS * 32, 3) some_##kind##_##nt(const args_linear a)           \
+    {                                                                                        \
+        some<PACK_##kind, nt>(a, grid_blocks());                                             \
+    }
+#define LINEAR_KERNELS(kind)                                                                 \
+    FEW_KERNEL(kind, 1, 256, 3)                                                              \
+    FEW_KERNEL(kind, 2, 128, 5)                                                              \
+    SOME_KERNEL(kind, 2)                                                                     \
+    SOME_KERNEL(kind, 4)                                                                     \
+    SOME_KERNEL(kind, 8)
 
 LINEAR_KERNELS(H16)
 LINEAR_KERNELS(Q8_0)

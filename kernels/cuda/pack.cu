@@ -92,7 +92,8 @@ DEV void pack_bits(const source &s, char *to, uint32_t col0, uint32_t n, uint32_
 DEV float f16_at(const uint8_t *b) { return decode_f16(b) * (float)PACK_SCALE; }
 
 // Scales: entry i of 128 (two-byte entries) or 256 (bytes).
-template <int FMT> DEV void pack_scales(const source &s, char *to, uint32_t col0, uint32_t lane)
+template <int FMT>
+DEV void pack_scales(const source &s, char *to, uint32_t col0, uint32_t lane)
 {
     constexpr int KIND = (int)pack_kind_of(FMT);
     typedef unit<KIND> U;
@@ -138,7 +139,7 @@ template <int FMT> DEV void repack(const args_repack &a)
     constexpr int KIND = (int)pack_kind_of(FMT);
     const source s = {(const uint8_t *)a.raw, panel * 16, a.n_rows, a.n_cols, a.row_bytes,
                       a.panel0 * 16};
-    char *to = (char *)a.packed + ((uint64_t)panel * n_units + u) * unit<KIND>::BYTES;
+    char *to = (char *)unit_at<KIND>(a.packed, (uint64_t)panel * n_units + u);
     for (uint32_t n = 0; n < 4; n++) pack_bits<FMT>(s, to, u * 256, n, lane_id());
     pack_scales<FMT>(s, to, u * 256, lane_id());
 }
@@ -165,8 +166,8 @@ template <int KIND> DEV void dequant(const args_dequant &a)
     const uint32_t lane = lane_id(), u = block_x(), panel = block_y() * 4 + warp_id();
     dependents_launch();
     if (panel < a.n_panels) {
-        const char *at =
-            (const char *)a.packed + ((uint64_t)panel * a.n_units + u) * unit<KIND>::BYTES;
+        const char *at = unit_at<KIND>(a.packed, (uint64_t)panel * a.n_units + u);
+        const masks m = masks_make();
         granule<KIND> in[4];
         scales sc;
         scales_load<KIND>(sc, at, lane);
@@ -178,7 +179,7 @@ template <int KIND> DEV void dequant(const args_dequant &a)
 #pragma unroll
         for (uint32_t n = 0; n < 4; n++) {
             uint32_t op[4][4];
-            granule_operands<KIND>(in[n], sc, n, op);
+            granule_operands<KIND>(in[n], sc, n, m, op);
 #pragma unroll
             for (uint32_t r = 0; r < 2; r++) {
                 u32x4 *p = (u32x4 *)(to + r * 8 * stride + n * 64);
@@ -199,7 +200,8 @@ template <int KIND> DEV void embed(const args_embed &a)
     dependents_launch();
     dependents_wait();
     const uint32_t token = (uint32_t)a.tokens[i], r = token >> 3 & 1;
-    const char *at = (const char *)a.packed + ((uint64_t)(token / 16) * a.n_units + u) * unit<KIND>::BYTES;
+    const char *at = unit_at<KIND>(a.packed, (uint64_t)(token / 16) * a.n_units + u);
+    const masks m = masks_make();
     scales sc;
     scales_load<KIND>(sc, at, lane);
     float *to = a.out + (uint64_t)i * a.stride + u * 256 + (lane & 3) * 16;
@@ -208,7 +210,7 @@ template <int KIND> DEV void embed(const args_embed &a)
         granule<KIND> in;
         uint32_t op[4][4];
         granule_load<KIND>(in, at, n, lane);
-        granule_operands<KIND>(in, sc, n, op);
+        granule_operands<KIND>(in, sc, n, m, op);
         if (lane >> 2 != (token & 7)) continue;
 #pragma unroll
         for (uint32_t j = 0; j < 4; j++) {

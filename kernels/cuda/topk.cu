@@ -1,7 +1,8 @@
 // The end of a step: adjustments of logits, then the k best candidates of each row and the log of the
 // sum of exponentials. A candidate is one 64-bit number, the ordered bits of its logit above the
-// inverted token id, so that all differ and equal logits come by smaller id. The best k are found digit
-// by digit from the top until few enough are left to sort.
+// inverted token id, so that all differ and equal logits come by smaller id. The k-th best of the
+// threads' own best is a bound that at least k reach; usually few do, and they are sorted. Otherwise the
+// bound is found digit by digit from the top.
 #include "kernels/common/port.h"
 #include "kernels/common/args.h"
 
@@ -102,12 +103,13 @@ DEV void choose_bin(select_state &s, uint32_t k)
     sync_block();
 }
 
-DEV void sort_kept(select_state &s)
+// Sorts kept[0, n) downwards; n is a power of two, at most KEEP.
+DEV void sort_kept(select_state &s, uint32_t n)
 {
-    for (uint32_t size = 2; size <= KEEP; size <<= 1)
+    for (uint32_t size = 2; size <= n; size <<= 1)
         for (uint32_t step = size >> 1; step; step >>= 1) {
             const uint32_t i = tid(), j = i ^ step;
-            if (j > i) {
+            if (i < n && j > i) {
                 const uint64_t a = s.kept[i], b = s.kept[j];
                 if ((a < b) == ((i & size) == 0)) {
                     s.kept[i] = b;
@@ -116,6 +118,98 @@ DEV void sort_kept(select_state &s)
             }
             sync_block();
         }
+}
+
+// Sixteen logits of this thread: element 4 j + e is index at + j * 4096 + e. A row's padding is readable.
+enum { STRIDE = THREADS * 16 };
+DEV void sixteen(float v[16], const float *logits, uint32_t at, uint32_t n)
+{
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        f32x4 x = {0, 0, 0, 0};
+        if (at + j * (THREADS * 4) < n) x = *(const f32x4 *)(logits + at + j * (THREADS * 4));
+        v[4 * j] = x.x;
+        v[4 * j + 1] = x.y;
+        v[4 * j + 2] = x.z;
+        v[4 * j + 3] = x.w;
+    }
+}
+DEV uint32_t index_of(uint32_t at, uint32_t i) { return at + (i >> 2) * (THREADS * 4) + (i & 3); }
+
+// The largest logit, and a bound that at least k candidates reach.
+DEV uint64_t quick_bound(select_state &s, const args_topk &a, const float *logits, float &most)
+{
+    uint64_t best = 0;
+    most = -INF_F;
+    for (uint32_t at = tid() * 4; at < a.n; at += STRIDE) {
+        float v[16];
+        sixteen(v, logits, at, a.n);
+#pragma unroll
+        for (uint32_t i = 0; i < 16; i++) {
+            const uint32_t id = index_of(at, i);
+            if (id >= a.n) continue;
+            const uint64_t c = candidate(v[i], id);
+            best = c > best ? c : best;
+            most = max_f(most, v[i]);
+        }
+    }
+    s.kept[tid()] = best;
+    sync_block();
+    sort_kept(s, KEEP);
+    const uint64_t bound = s.kept[a.k - 1];
+    sync_block();
+    return bound;
+}
+
+// The bound at which no more than KEEP candidates are left, digit by digit.
+DEV uint64_t exact_bound(select_state &s, const args_topk &a, const float *logits)
+{
+    uint32_t shift = 64;
+    if (tid() == 0) s.prefix = 0, s.above = 0;
+    do {
+        shift -= DIGIT; // 53, 42, 31, 20, 9: below nine bits of id no more than 512 share a prefix
+        s.bins[tid()] = s.bins[tid() + THREADS] = 0;
+        sync_block();
+        const uint64_t prefix = s.prefix;
+        for (uint32_t i = tid(); i < a.n; i += THREADS) {
+            const uint64_t c = candidate(logits[i], i);
+            const bool mine = shift + DIGIT >= 64 || c >> (shift + DIGIT) == prefix;
+            if (mine) shared_add(&s.bins[c >> shift & (BINS - 1)], 1);
+        }
+        sync_block();
+        choose_bin(s, a.k);
+        if (tid() == 0) s.prefix = prefix << DIGIT | s.bin;
+        sync_block();
+    } while (s.total > KEEP && shift > 9);
+    return s.prefix << shift;
+}
+
+// Keeps the candidates that reach the bound, as far as there is room; returns how many there are.
+DEV uint32_t keep(select_state &s, const args_topk &a, const float *logits, uint64_t bound, float base,
+                  float &sum)
+{
+    sum = 0;
+    s.kept[tid()] = 0;
+    if (tid() == 0) s.n_kept = 0;
+    sync_block();
+    for (uint32_t at = tid() * 4; at < a.n; at += STRIDE) {
+        float v[16];
+        sixteen(v, logits, at, a.n);
+#pragma unroll
+        for (uint32_t i = 0; i < 16; i++) {
+            const uint32_t id = index_of(at, i);
+            if (id >= a.n) continue;
+            if (v[i] == v[i]) sum += exp2_fast((v[i] - base) * 1.4426950408889634f);
+            const uint64_t c = candidate(v[i], id);
+            if (c < bound) continue;
+            const uint32_t place = shared_add(&s.n_kept, 1);
+            if (place < KEEP) s.kept[place] = c;
+        }
+    }
+    sync_block();
+    const uint32_t n = s.n_kept;
+    sync_block();
+    return n;
 }
 
 struct row_out {
@@ -132,42 +226,19 @@ KERNEL void BOUNDS(1024, 1) topk(const args_topk a)
     dependents_launch();
     dependents_wait();
     const float *logits = a.logits + (uint64_t)block_x() * a.stride;
-    float most = -INF_F;
-    if (tid() == 0) s.prefix = 0, s.above = 0, s.n_kept = 0;
-    uint32_t shift = 64;
-    do {
-        shift -= DIGIT; // 53, 42, 31, 20, 9: below nine bits of id no more than 512 share a prefix
-        s.bins[tid()] = s.bins[tid() + THREADS] = 0;
-        sync_block();
-        const uint64_t prefix = s.prefix;
-        for (uint32_t i = tid(); i < a.n; i += THREADS) {
-            const float v = logits[i];
-            most = max_f(most, v);
-            const uint64_t c = candidate(v, i);
-                const bool mine = shift + DIGIT >= 64 || c >> (shift + DIGIT) == prefix;
-            if (mine) shared_add(&s.bins[c >> shift & (BINS - 1)], 1);
-        }
-        sync_block();
-        choose_bin(s, a.k);
-        if (tid() == 0) s.prefix = prefix << DIGIT | s.bin;
-        sync_block();
-    } while (s.total > KEEP && shift > 9);
-    const uint64_t least = s.prefix << shift;
+    float most, sum;
+    uint64_t bound = quick_bound(s, a, logits, most);
     most = block_reduce(s, most, true);
     const float base = most == -INF_F ? 0.0f : most;
-    float sum = 0;
-    s.kept[tid()] = 0;
-    sync_block();
-    for (uint32_t i = tid(); i < a.n; i += THREADS) {
-        const float v = logits[i];
-        if (v == v) sum += exp2_fast((v - base) * 1.4426950408889634f);
-        const uint64_t c = candidate(v, i);
-        if (c < least) continue;
-        const uint32_t at = shared_add(&s.n_kept, 1);
-        if (at < KEEP) s.kept[at] = c;
+    uint32_t n = keep(s, a, logits, bound, base, sum);
+    if (n > KEEP) {
+        bound = exact_bound(s, a, logits);
+        n = keep(s, a, logits, bound, base, sum);
     }
     sum = block_reduce(s, sum, false);
-    sort_kept(s);
+    uint32_t size = 2;
+    while (size < n && size < KEEP) size <<= 1;
+    sort_kept(s, size);
     row_out *out = (row_out *)a.out + block_x();
     if (tid() == 0) {
         out->n = a.k;

@@ -34,18 +34,28 @@ struct scales {
     uint32_t s[2][2], d[2];
 };
 
-template <int KIND> DEV void granule_load(granule<KIND> &to, const char *at, uint32_t n, uint32_t lane)
+template <int KIND, bool SHARED = false>
+DEV void granule_load(granule<KIND> &to, const char *at, uint32_t n, uint32_t lane)
 {
     typedef unit<KIND> U;
 #pragma unroll
     for (uint32_t c = 0; c < U::Q_CHUNKS; c++)
-        to.q[c] = load_stream(at + ((n * U::Q_CHUNKS + c) * 32 + lane) * 16);
+    {
+        const char *p = at + ((n * U::Q_CHUNKS + c) * 32 + lane) * 16;
+        to.q[c] = SHARED ? *(const u32x4 *)p : load_stream(p);
+    }
     if (KIND == PACK_Q5_K) to.h[0] = *(const uint32_t *)(at + U::H_AT + (n * 32 + lane) * 4);
     if (KIND == PACK_Q6_K) {
         const u32x2 v = *(const u32x2 *)(at + U::H_AT + (n * 32 + lane) * 8);
         to.h[0] = v.x;
         to.h[U::H_WORDS > 1 ? 1 : 0] = v.y;
     }
+}
+
+// Where unit i of a packed matrix is.
+template <int KIND> DEV const char *unit_at(const void *w, uint64_t i)
+{
+    return (const char *)w + i * unit<KIND>::BYTES;
 }
 
 template <int KIND> DEV void scales_load(scales &to, const char *at, uint32_t lane)
@@ -89,8 +99,19 @@ DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint3
     }
 }
 
+// Constants of the conversion, held in registers over a loop.
+struct masks {
+    uint32_t low, high, magic;
+};
+DEV masks masks_make(void)
+{
+    const masks m = {kept(0x000f000fu), kept(0x00f000f0u), kept(MAGIC)};
+    return m;
+}
+
 // Integers of step j as f16 pairs: q[0], q[2] of row g, q[1], q[3] of row g + 8.
-template <int KIND> DEV void integers(const granule<KIND> &in, uint32_t j, uint32_t q[4])
+template <int KIND>
+DEV void integers(const granule<KIND> &in, uint32_t j, const masks &m, uint32_t q[4])
 {
     if (KIND == PACK_Q8_0) {
         const u32x4 c = in.q[(j >> 1) % unit<KIND>::Q_CHUNKS];
@@ -106,15 +127,15 @@ template <int KIND> DEV void integers(const granule<KIND> &in, uint32_t j, uint3
         const uint32_t zero = KIND == PACK_Q4_0 ? 0x64086408u : MAGIC; // 1024 + 8 or 1024
         const uint32_t base = KIND == PACK_Q4_0 ? 0xd480d480u : 0xd400d400u; // -72 or -64
         const uint32_t w8 = w >> 8;
-        q[0] = h2_sub((w & 0x000f000fu) | MAGIC, zero);
-        q[1] = h2_fma((w & 0x00f000f0u) | MAGIC, 0x2c002c00u, base); // 1/16
-        q[2] = h2_sub((w8 & 0x000f000fu) | MAGIC, zero);
-        q[3] = h2_fma((w8 & 0x00f000f0u) | MAGIC, 0x2c002c00u, base);
+        q[0] = h2_sub(and_or(w, m.low, m.magic), zero);
+        q[1] = h2_fma(and_or(w, m.high, m.magic), 0x2c002c00u, base); // 1/16
+        q[2] = h2_sub(and_or(w8, m.low, m.magic), zero);
+        q[3] = h2_fma(and_or(w8, m.high, m.magic), 0x2c002c00u, base);
         return;
     }
 #pragma unroll
     for (uint32_t p = 0; p < 4; p++) {
-        uint32_t v = (w >> 4 * p & 0x000f000fu) | MAGIC;
+        uint32_t v = and_or(w >> 4 * p, m.low, m.magic);
         if (KIND == PACK_Q5_K) {
             v |= (in.h[0] >> (4 * j + p) & 0x00010001u) << 4;
             q[p] = h2_sub(v, MAGIC);
@@ -128,7 +149,8 @@ template <int KIND> DEV void integers(const granule<KIND> &in, uint32_t j, uint3
 
 // Granule n as the a operands of its four steps.
 template <int KIND>
-DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n, uint32_t a[4][4])
+DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n, const masks &m,
+                          uint32_t a[4][4])
 {
     if (KIND == PACK_H16) {
 #pragma unroll
@@ -147,7 +169,7 @@ DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n,
 #pragma unroll
     for (uint32_t j = 0; j < 4; j++) {
         uint32_t q[4];
-        integers<KIND>(in, j, q);
+        integers<KIND>(in, j, m, q);
 #pragma unroll
         for (uint32_t p = 0; p < 4; p++)
             a[j][p] = KIND == PACK_Q4_K || KIND == PACK_Q5_K ? h2_fma(q[p], mul[p & 1], add[p & 1])

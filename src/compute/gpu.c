@@ -56,6 +56,40 @@ static bool image_serves(const struct gpu *g, const struct gpu_image *m)
     return m->arch == (g->cc >= 90 && g->cc < 100 ? 90u : 80u);
 }
 
+// More than 48 KiB of shared memory wants asking for.
+static bool allow_shared(struct gpu *g, struct err *e)
+{
+    struct want {
+        enum gpu_kernel kernel;
+        int n_bytes, cc;
+    };
+    static const struct want wants[] = {
+        {GPU_attend_128_1, 3 * 32768, 80},
+        {GPU_attend_128_4, 3 * 32768, 80},
+        {GPU_flash_128, 163840 + 64, 90},
+        {GPU_flash_pack_128, 163840 + 64, 90},
+#define FEW(pack, panels) {GPU_few_##pack##_##panels, 8 * 3 * 3360, 80},
+#define SOME(pack, tiles)
+#define WIDE(pack, columns) {GPU_wide_##pack##_##columns, 4 * (columns)*128 + 64, 90},
+#define PACKED(op, pack)
+#define PLAIN(name)
+#include "kernels/common/kernels.def"
+#undef FEW
+#undef SOME
+#undef WIDE
+#undef PACKED
+#undef PLAIN
+    };
+    for (size_t i = 0; i < sizeof wants / sizeof *wants; i++) {
+        const gpu_function f = g->kernels[wants[i].kernel];
+        if (wants[i].cc == 90 && (g->cc < 90 || g->cc >= 100)) continue;
+        if (!gpu_ok(&g->api, g->api.function_attr(f, GPU_FUNC_MAX_SHARED, wants[i].n_bytes),
+                    "shared memory", e))
+            return false;
+    }
+    return true;
+}
+
 static bool load_modules(struct gpu *g, struct err *e)
 {
     for (const struct gpu_image *m = gpu_images; m->start; m++) {
@@ -75,14 +109,7 @@ static bool load_modules(struct gpu *g, struct err *e)
             return err_set(e, ERR_NOT_FOUND, "this build has no GPU kernel %s (%s)",
                            gpu_kernel_names[k], gpu_images_by);
     }
-    // more than 48 KiB of shared memory wants asking for
-    return gpu_ok(&g->api,
-                  g->api.function_attr(g->kernels[GPU_attend_128], GPU_FUNC_MAX_SHARED, 65536),
-                  "shared memory", e) &&
-           (g->cc < 90 || gpu_ok(&g->api,
-                                 g->api.function_attr(g->kernels[GPU_flash_128],
-                                                      GPU_FUNC_MAX_SHARED, 32768 + 131072 + 64),
-                                 "shared memory", e));
+    return allow_shared(g, e);
 }
 
 // ---- opening ----------------------------------------------------------------------------------
@@ -160,7 +187,8 @@ static void cuda_close(struct backend *b)
         gpu_load_close(g);
         gpu_step_close(g);
         gpu_blas_close(g->blas);
-        const gpu_ptr own[] = {g->workspace, g->scratch, g->parts, g->kv_scratch};
+        const gpu_ptr own[] = {g->workspace, g->scratch, g->parts,
+                               g->slices,    g->tiles,   g->kv_scratch};
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             if (own[i]) g->api.mem_free(own[i]);
         if (g->host_box) g->api.host_free(g->host_box);

@@ -49,7 +49,7 @@ struct dbuf {
 
 // A stretch of attention work whose partial results are kept at once.
 struct attn_wave {
-    uint32_t item0, n_items, merge0, n_merges;
+    uint32_t item0, n_items, merge0, n_merges, most_queries;
 };
 
 // Arrays of one batch, in pinned memory on the host and at fixed places on the device.
@@ -62,7 +62,8 @@ struct attn_wave {
     R(pages, uint32_t)                  \
     R(items, struct attn_item)          \
     R(merges, struct attn_merge)        \
-    R(tiles, struct attn_tile)
+    R(tiles, struct attn_tile)          \
+    R(packs, struct attn_pack)
 
 enum gpu_region {
 #define R(name, type) REGION_##name,
@@ -84,8 +85,10 @@ struct gpu_step {
     struct gpu_upload *up;
     struct attn_wave *waves;
     uint32_t n_waves, cap_waves;
-    bool flash;        // some sequences go to the kernel for long prompts
+    bool flash;        // some sequences go to the kernels for long prompts
+    bool packs;        // short sequences go to the kernel for few rows behind many keys
     uint32_t kv_pages; // of these sequences, as scratch pages (q8_0)
+    uint32_t pack_merge0, n_pack_merges;
 };
 
 struct gpu_graph_entry {
@@ -112,8 +115,8 @@ struct gpu {
     struct threads *threads; // for loading
     struct gpu_loader *loader;
     // device memory beside the buffers
-    gpu_ptr workspace, scratch, parts, region[REGION_COUNT], kv_scratch;
-    size_t scratch_bytes, scratch_wanted, parts_bytes, kv_scratch_bytes;
+    gpu_ptr workspace, scratch, parts, slices, tiles, region[REGION_COUNT], kv_scratch;
+    size_t scratch_bytes, scratch_wanted, parts_bytes, slices_bytes, tiles_bytes, kv_scratch_bytes;
     uint32_t region_cap[REGION_COUNT];
     struct gpu_upload uploads[GPU_UPLOADS];
     uint32_t i_upload;
@@ -158,6 +161,8 @@ void gpu_load_close(struct gpu *g);
 // gpu_step.c
 bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops,
                       const struct batch *batch, struct err *e);
+// Does this short sequence go to the kernel for few rows behind a long context?
+bool gpu_step_packs(const struct gpu *g, const struct op_attention *o, const struct batch_seq *s);
 void gpu_step_close(struct gpu *g);
 
 // gpu_ops.c

@@ -93,7 +93,7 @@ static bool load_piece(struct gpu *g, const struct piece *p, struct slot *s, gpu
                                .n_panels = p->n_panels,
                                .row_bytes = (uint32_t)fmt_row_bytes(p->fmt, p->n_cols)};
     const enum gpu_kernel k =
-        gpu_pick(GPU_OP_REPACK, (enum pack_kind)pack_kind_of((int)p->fmt), 0, false, NULL, NULL);
+        gpu_pick(GPU_OP_REPACK, (enum pack_kind)pack_kind_of((int)p->fmt), 0, false, NULL);
     s->busy = true;
     return gpu_run(g, k, row_stride(p->n_cols) / PACK_COLS, p->n_panels, 32, 0, &args, stream, e) &&
            gpu_ok(a, a->event_record(s->done, stream), "loading weights", e);

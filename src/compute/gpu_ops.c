@@ -36,12 +36,11 @@ static bool run_embed(const struct run *r, const struct op_embed *o)
                            .tokens = AT(r->g->region[REGION_tokens]),
                            .out = AT(o->out->p),
                            .n_units = t->stride / PACK_COLS,
-                           .n_cols = t->n_cols,
                            .stride = o->out->stride};
     if (o->out->kind != BUF_STREAM)
         return err_set(r->e, ERR_INTERNAL, "embedding rows go to a residual stream only");
-    return launch(r, gpu_pick(GPU_OP_EMBED, t->pack, 0, false, NULL, NULL), a.n_units,
-                  r->batch->n_rows, 32, 0, &a);
+    return launch(r, gpu_pick(GPU_OP_EMBED, t->pack, 0, false, NULL), a.n_units, r->batch->n_rows,
+                  32, 0, &a);
 }
 
 static bool run_norm(const struct run *r, const struct op_rms_norm *o)
@@ -68,35 +67,124 @@ static enum linear_mode mode_of(const struct dbuf *out)
     return out->kind == BUF_ACT ? LINEAR_F16 : LINEAR_F32;
 }
 
-// Parts [first, first + n) of o, all packed alike, in one launch.
+// Blocks of `rows` rows for each part, one part after another.
+static uint32_t place_blocks(struct args_linear *a, uint32_t rows)
+{
+    uint32_t blocks = 0;
+    for (uint32_t i = 0; i < a->n_parts; i++) {
+        a->part[i].block0 = blocks;
+        blocks += (a->part[i].n_rows + rows - 1) / rows;
+    }
+    return blocks;
+}
+
+static bool launch_few(const struct run *r, struct args_linear *a, enum pack_kind pack)
+{
+    const bool gated = a->mode == LINEAR_SWIGLU;
+    const uint32_t n_panels = (a->part[0].n_rows + 15) / 16;
+    const uint32_t warps = gpu_few_warps(a->n_units, gated);
+    const uint32_t blocks = gated ? n_panels : place_blocks(a, PACK_ROWS);
+    const uint32_t panels = gated ? 2 : 1, sums = warps * panels * 512;
+    const bool staged = pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
+    const uint32_t units = warps * panels * FEW_STAGES(panels) * pack_unit_bytes((int)pack);
+    return launch(r, gpu_pick(GPU_OP_FEW, pack, a->n, gated, NULL), blocks, 1, warps * 32,
+                  staged && units > sums ? units : sums, a);
+}
+
+static bool is_sm90(const struct gpu *g)
+{
+    return g->cc >= 90 && g->cc < 100;
+}
+
+// Blocks of a launch of SOME or WIDE, and the slices of K that they divide it into.
+static bool slice_up(const struct run *r, struct args_linear *a, uint32_t live, uint32_t *blocks)
+{
+    struct gpu *g = r->g;
+    const bool gated = a->mode == LINEAR_SWIGLU;
+    const uint32_t half = SOME_ROWS / 2;
+    *blocks = gated ? (a->part[0].n_rows + half - 1) / half : place_blocks(a, SOME_ROWS);
+    a->n_slices = gated ? 1 : (uint8_t)gpu_slices(a->n_units, *blocks, live);
+    if (a->n_slices == 1) return true;
+    const size_t n = (size_t)a->n_slices * SOME_COLUMNS_MAX * *blocks * SOME_ROWS * sizeof(float);
+    if (!gpu_grow(g, &g->slices, &g->slices_bytes, n, "slices of a product", r->e)) return false;
+    a->slices = AT(g->slices);
+    return true;
+}
+
+static bool add_slices(const struct run *r, struct args_linear *a, uint32_t blocks)
+{
+    return a->n_slices == 1 || launch(r, GPU_linear_sum, blocks, a->n, 128, 0, a);
+}
+
+static bool launch_some(const struct run *r, struct args_linear *a, enum pack_kind pack)
+{
+    uint32_t columns, blocks;
+    const enum gpu_kernel k = gpu_pick(GPU_OP_SOME, pack, a->n, false, &columns);
+    return slice_up(r, a, 396, &blocks) &&
+           launch(r, k, blocks, (a->n + columns - 1) / columns * a->n_slices, 128, columns * 512,
+                  a) &&
+           add_slices(r, a, blocks);
+}
+
+// The tiles of x must be in g->tiles: see put_tiles_of.
+static bool launch_wide(const struct run *r, struct args_linear *a, enum pack_kind pack)
+{
+    uint32_t columns, blocks;
+    const enum gpu_kernel k = gpu_pick(GPU_OP_WIDE, pack, a->n, false, &columns);
+    a->x = AT(r->g->tiles);
+    return slice_up(r, a, columns > 64 ? 132 : 264, &blocks) &&
+           launch(r, k, blocks, a->n_slices, 256, 4 * columns * 128 + 64, a) &&
+           add_slices(r, a, blocks);
+}
+
+// n rows of activations as the tiles that WIDE wants.
+static bool put_tiles_of(const struct run *r, gpu_ptr x, uint32_t n, uint32_t n_units)
+{
+    struct gpu *g = r->g;
+    uint32_t columns;
+    gpu_pick(GPU_OP_WIDE, PACK_H16, n, false, &columns);
+    struct args_tiles a = {.x = AT(x), .n = n, .n_tile = columns, .n_granules = n_units * 4};
+    const size_t most = (size_t)SOME_COLUMNS_MAX * n_units * PACK_COLS * 2;
+    if (!gpu_grow(g, &g->tiles, &g->tiles_bytes, most, "tiles of activations", r->e)) return false;
+    a.out = AT(g->tiles);
+    return launch(r, GPU_wide_tiles, a.n_granules, columns / 32, 256, 0, &a);
+}
+
+// Parts [first, first + n) of o, all packed alike, in one launch for up to SOME_COLUMNS_MAX rows each.
 static bool launch_small(const struct run *r, const struct op_linear *o, uint32_t first, uint32_t n,
                          enum linear_mode mode, struct dbuf *add_to)
 {
-    const uint32_t n_rows = rows_of(r, o->n_rows), n_units = o->x->stride / PACK_COLS;
-    const uint32_t warps = gpu_linear_warps(n_units);
-    const bool gated = mode == LINEAR_SWIGLU;
-    uint32_t columns, panels, blocks = 0;
-    const enum gpu_kernel k =
-        gpu_pick(GPU_OP_LINEAR, o->w[first]->pack, n_rows, gated, &columns, &panels);
-    struct args_linear a = {.x = AT(o->x->p),
-                            .n = n_rows,
-                            .n_units = n_units,
-                            .alpha = o->x->scale / PACK_SCALE,
-                            .mode = (uint16_t)mode,
-                            .n_parts = (uint16_t)n};
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t p = first + i, n_panels = (o->w[p]->n_rows + 15) / 16;
-        a.part[i] = (struct linear_part){
-            .w = AT(o->w[p]->p),
-            .out = AT(add_to ? add_to->p : o->out[p]->p),
-            .bias = o->bias[p] ? AT(o->bias[p]->p) : NULL,
-            .n_rows = o->w[p]->n_rows,
-            .block0 = gated ? 0 : blocks,
-        };
-        blocks = gated ? n_panels : blocks + (n_panels + panels - 1) / panels;
+    const uint32_t n_rows = rows_of(r, o->n_rows);
+    for (uint32_t row = 0; row < n_rows; row += SOME_COLUMNS_MAX) {
+        const uint32_t n_here = n_rows - row < SOME_COLUMNS_MAX ? n_rows - row : SOME_COLUMNS_MAX;
+        struct args_linear a = {.x = AT(o->x->p + (size_t)row * o->x->stride * 2),
+                                .n = n_here,
+                                .n_units = o->x->stride / PACK_COLS,
+                                .alpha = o->x->scale / PACK_SCALE,
+                                .mode = (uint8_t)mode,
+                                .n_parts = (uint8_t)n,
+                                .n_slices = 1};
+        for (uint32_t i = 0; i < n; i++) {
+            const struct dbuf *out = add_to ? add_to : o->out[first + i];
+            const size_t row_bytes = (size_t)out->stride * (out->kind == BUF_ACT ? 2 : 4);
+            const struct dbuf *bias = o->bias[first + i];
+            a.part[i] = (struct linear_part){.w = AT(o->w[first + i]->p),
+                                             .out = AT(out->p + row * row_bytes),
+                                             .bias = bias ? AT(bias->p) : NULL,
+                                             .n_rows = o->w[first + i]->n_rows};
+        }
+        const enum pack_kind pack = o->w[first]->pack;
+        const bool wide = n_here > FEW_COLUMNS_MAX && is_sm90(r->g);
+        // parts of other packs before this one have the tiles made already
+        if (wide && (first == 0 || n_rows > SOME_COLUMNS_MAX) &&
+            !put_tiles_of(r, (gpu_ptr)(uintptr_t)a.x, n_here, a.n_units))
+            return false;
+        if (!(n_here <= FEW_COLUMNS_MAX ? launch_few(r, &a, pack)
+              : wide                    ? launch_wide(r, &a, pack)
+                                        : launch_some(r, &a, pack)))
+            return false;
     }
-    return launch(r, k, blocks, (n_rows + columns - 1) / columns, warps * 32, warps * panels * 512,
-                  &a);
+    return true;
 }
 
 static bool linear_small(const struct run *r, const struct op_linear *o, struct dbuf *add_to)
@@ -134,7 +222,7 @@ static bool linear_large(const struct run *r, const struct op_linear *o, struct 
                                  .out = AT(g->scratch),
                                  .n_panels = (w->n_rows + 15) / 16,
                                  .n_units = w->stride / PACK_COLS};
-        if (!launch(r, gpu_pick(GPU_OP_DEQUANT, w->pack, 0, false, NULL, NULL), a.n_units,
+        if (!launch(r, gpu_pick(GPU_OP_DEQUANT, w->pack, 0, false, NULL), a.n_units,
                     (a.n_panels + 3) / 4, 128, 0, &a) ||
             !gpu_blas_multiply(g->blas, g->stream, g->scratch, o->x->p, out->p, w->n_rows, n_rows,
                                w->stride, out->stride, o->x->scale / PACK_SCALE, add_to != NULL,
@@ -148,7 +236,7 @@ static bool linear_large(const struct run *r, const struct op_linear *o, struct 
 static bool is_large(const struct run *r, const struct op_linear *o)
 {
     const struct gpu *g = r->g;
-    if (!g->blas || rows_of(r, o->n_rows) <= SMALL_COLUMNS_MAX) return false;
+    if (!g->blas || rows_of(r, o->n_rows) <= SOME_COLUMNS_MAX) return false;
     for (uint32_t i = 0; i < o->n; i++) {
         const struct dbuf *w = o->w[i];
         if ((size_t)(w->n_rows + 15) / 16 * 16 * w->stride * 2 > g->scratch_bytes) return false;
@@ -234,39 +322,48 @@ static bool run_rope(const struct run *r, const struct op_rope_kv *o)
 
 static const float log2_e = 1.4426950408889634f;
 
-static bool attend_few(const struct run *r, const struct op_attention *o)
+static bool merge_parts(const struct run *r, const struct op_attention *o, uint32_t merge0,
+                        uint32_t n)
+{
+    struct args_merge m = {.parts = AT(r->g->parts),
+                           .merges =
+                               (const struct attn_merge *)AT(r->g->region[REGION_merges]) + merge0,
+                           .out = AT(o->out->p),
+                           .n_heads = o->n_heads,
+                           .head_dim = o->head_dim,
+                           .stride = o->out->stride};
+    return launch(r, GPU_attend_merge, n, o->n_heads, 256, 0, &m);
+}
+
+static bool attend_wave(const struct run *r, const struct op_attention *o,
+                        const struct attn_wave *w)
 {
     struct gpu *g = r->g;
-    const uint32_t d = o->head_dim;
-    const size_t parts = (size_t)SPLIT_PARTS_MAX * o->n_heads * (d + 4) * sizeof(float);
-    if (!gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e))
-        return false;
-    for (uint32_t i = 0; i < g->step.n_waves; i++) {
-        const struct attn_wave *w = &g->step.waves[i];
-        struct args_split a = {.kv = place_of(r, o->kv, o->layer),
-                               .q = AT(o->q->p),
-                               .parts = AT(g->parts),
-                               .items =
-                                   (const struct attn_item *)AT(g->region[REGION_items]) + w->item0,
-                               .n_heads = o->n_heads,
-                               .stride = o->q->stride,
-                               .scale_log2 = o->scale * log2_e,
-                               .q8 = o->kv->kv.type == KV_Q8_0};
-        struct args_merge m = {.parts = AT(g->parts),
-                               .merges = (const struct attn_merge *)AT(g->region[REGION_merges]) +
-                                         w->merge0,
-                               .out = AT(o->out->p),
-                               .n_heads = o->n_heads,
-                               .head_dim = d,
-                               .stride = o->out->stride};
-        const uint32_t tiles = KV_PAGE_TOKENS * d * 2 * 4, sums = 4 * 16 * (d + 2) * 4;
-        if (!launch(r, d == 64 ? GPU_attend_64 : GPU_attend_128, w->n_items, o->n_kv_heads, 128,
-                    tiles > sums ? tiles : sums, &a) ||
-            !launch(r, GPU_attend_merge, w->n_merges, o->n_heads, d, 0, &m))
-            return false;
-    }
+    const uint32_t d = o->head_dim, page = KV_PAGE_TOKENS * d * 2 * 2;
+    struct args_split a = {.kv = place_of(r, o->kv, o->layer),
+                           .q = AT(o->q->p),
+                           .parts = AT(g->parts),
+                           .items =
+                               (const struct attn_item *)AT(g->region[REGION_items]) + w->item0,
+                           .n_heads = o->n_heads,
+                           .stride = o->q->stride,
+                           .scale_log2 = o->scale * log2_e,
+                           .q8 = o->kv->kv.type == KV_Q8_0};
+    const bool narrow = w->most_queries * (o->n_heads / o->n_kv_heads) <= 16;
+    const enum gpu_kernel k = d == 64 ? (narrow ? GPU_attend_64_1 : GPU_attend_64_4)
+                                      : (narrow ? GPU_attend_128_1 : GPU_attend_128_4);
+    return launch(r, k, w->n_items, o->n_kv_heads, 128, 3 * page, &a) &&
+           merge_parts(r, o, w->merge0, w->n_merges);
+}
+
+static bool attend_few(const struct run *r, const struct op_attention *o)
+{
+    for (uint32_t i = 0; i < r->g->step.n_waves; i++)
+        if (!attend_wave(r, o, &r->g->step.waves[i])) return false;
     return true;
 }
+
+static const uint32_t flash_shared_bytes = 32768 + 2 * 65536 + 64;
 
 // q8_0 pages of the sequences with many rows, as f16 in the scratch.
 static bool expand_pages(const struct run *r, const struct op_attention *o, struct kv_place *place)
@@ -280,7 +377,7 @@ static bool expand_pages(const struct run *r, const struct op_attention *o, stru
     for (uint32_t i = 0; i < r->batch->n_seqs; i++) {
         const struct batch_seq *s = &r->batch->seqs[i];
         const uint32_t n = (s->pos0 + s->n_rows - 1) / KV_PAGE_TOKENS + 1;
-        if (s->n_rows <= SPLIT_ROWS_MAX) continue;
+        if (s->n_rows <= SPLIT_ROWS_MAX && !gpu_step_packs(g, o, s)) continue;
         struct args_kv_dequant a = {.kv = *place,
                                     .out = AT(g->kv_scratch),
                                     .out_page_bytes = page,
@@ -299,7 +396,7 @@ static bool expand_pages(const struct run *r, const struct op_attention *o, stru
 static bool attend_many(const struct run *r, const struct op_attention *o)
 {
     struct gpu *g = r->g;
-    const uint32_t n = g->step.up->n[REGION_tiles];
+    const uint32_t n = g->step.up->n[REGION_tiles], n_packs = g->step.up->n[REGION_packs];
     struct args_flash a = {.kv = place_of(r, o->kv, o->layer),
                            .q = AT(o->q->p),
                            .out = AT(o->out->p),
@@ -309,14 +406,25 @@ static bool attend_many(const struct run *r, const struct op_attention *o)
                            .stride = o->q->stride,
                            .scale_log2 = o->scale * log2_e};
     if (o->kv->kv.type == KV_Q8_0 && !expand_pages(r, o, &a.kv)) return false;
-    return launch(r, GPU_flash_128, n * o->n_heads, 1, 384, 32768 + 2 * 65536 + 64, &a);
+    struct args_pack p = {.kv = a.kv,
+                          .q = a.q,
+                          .parts = AT(g->parts),
+                          .packs = AT(g->region[REGION_packs]),
+                          .n_heads = a.n_heads,
+                          .stride = a.stride,
+                          .scale_log2 = a.scale_log2};
+    return launch(r, GPU_flash_128, n * o->n_heads, 1, 384, flash_shared_bytes, &a) &&
+           launch(r, GPU_flash_pack_128, n_packs, o->n_kv_heads, 384, flash_shared_bytes, &p) &&
+           (n_packs == 0 || merge_parts(r, o, g->step.pack_merge0, g->step.n_pack_merges));
 }
 
 static bool run_attention(const struct run *r, const struct op_attention *o)
 {
+    struct gpu *g = r->g;
+    const size_t parts = (size_t)SPLIT_PARTS_MAX * o->n_heads * (o->head_dim + 4) * sizeof(float);
     o->out->scale = 1;
-    return (r->g->step.n_waves == 0 || attend_few(r, o)) &&
-           (!r->g->step.flash || attend_many(r, o));
+    return gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e) &&
+           (g->step.n_waves == 0 || attend_few(r, o)) && (!g->step.flash || attend_many(r, o));
 }
 
 // ---- the rest ---------------------------------------------------------------------------------

@@ -5,11 +5,15 @@
 #include <stddef.h>
 
 const char *const gpu_kernel_names[GPU_KERNEL_COUNT] = {
-#define LINEAR(pack, np, nt) [GPU_linear_##pack##_##np##_##nt] = "linear_" #pack "_" #np "_" #nt,
-#define PACKED(op, pack)     [GPU_##op##_##pack] = #op "_" #pack,
-#define PLAIN(name)          [GPU_##name] = #name,
+#define FEW(pack, panels)   [GPU_few_##pack##_##panels] = "few_" #pack "_" #panels,
+#define SOME(pack, tiles)   [GPU_some_##pack##_##tiles] = "some_" #pack "_" #tiles,
+#define WIDE(pack, columns) [GPU_wide_##pack##_##columns] = "wide_" #pack "_" #columns,
+#define PACKED(op, pack)    [GPU_##op##_##pack] = #op "_" #pack,
+#define PLAIN(name)         [GPU_##name] = #name,
 #include "kernels/common/kernels.def"
-#undef LINEAR
+#undef FEW
+#undef SOME
+#undef WIDE
 #undef PACKED
 #undef PLAIN
 };
@@ -23,14 +27,19 @@ struct row {
 
 // In rising order of columns within a pack, as kernels.def has them.
 static const struct row rows[] = {
-#define GPU_OP_repack        GPU_OP_REPACK
-#define GPU_OP_dequant       GPU_OP_DEQUANT
-#define GPU_OP_embed         GPU_OP_EMBED
-#define LINEAR(pack, np, nt) {GPU_OP_LINEAR, PACK_##pack, np, nt, GPU_linear_##pack##_##np##_##nt},
-#define PACKED(op, pack)     {GPU_OP_##op, PACK_##pack, 0, 0, GPU_##op##_##pack},
+#define GPU_OP_repack     GPU_OP_REPACK
+#define GPU_OP_dequant    GPU_OP_DEQUANT
+#define GPU_OP_embed      GPU_OP_EMBED
+#define FEW(pack, panels) {GPU_OP_FEW, PACK_##pack, panels, 0, GPU_few_##pack##_##panels},
+#define SOME(pack, tiles) {GPU_OP_SOME, PACK_##pack, 0, tiles, GPU_some_##pack##_##tiles},
+#define WIDE(pack, columns) \
+    {GPU_OP_WIDE, PACK_##pack, 0, (columns) / 8, GPU_wide_##pack##_##columns},
+#define PACKED(op, pack) {GPU_OP_##op, PACK_##pack, 0, 0, GPU_##op##_##pack},
 #define PLAIN(name)
 #include "kernels/common/kernels.def"
-#undef LINEAR
+#undef FEW
+#undef SOME
+#undef WIDE
 #undef PACKED
 #undef PLAIN
 };
@@ -38,34 +47,35 @@ static const struct row rows[] = {
 static bool serves(const struct row *r, enum gpu_op op, enum pack_kind pack, uint32_t n, bool gated)
 {
     if (r->op != op || r->pack != pack) return false;
-    if (op != GPU_OP_LINEAR) return true;
-    if (gated && r->panels != 2) return false;
-    return n <= 8 * r->tiles || r->tiles == 8;
+    if (op == GPU_OP_FEW) return r->panels == (gated ? 2 : 1);
+    if (op == GPU_OP_SOME) return n <= 8 * r->tiles || r->tiles == 8;
+    return op != GPU_OP_WIDE || n <= 8 * r->tiles;
 }
 
 enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool gated,
-                         uint32_t *columns, uint32_t *panels)
+                         uint32_t *columns)
 {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const struct row *r = &rows[i];
         if (!serves(r, op, pack, n, gated)) continue;
         if (columns) *columns = 8 * r->tiles;
-        if (panels) *panels = r->panels;
         return r->kernel;
     }
     assert(!"no kernel serves this");
     return GPU_KERNEL_COUNT;
 }
 
-uint32_t gpu_linear_warps(uint32_t n_units)
+// Four units and more a warp pay for the sum at the end; eight warps keep a long row's memory busy.
+uint32_t gpu_few_warps(uint32_t n_units, bool gated)
 {
-    uint32_t best = n_units < 4 ? n_units : 4, waste = UINT32_MAX;
-    for (uint32_t w = 4; w <= LINEAR_WARPS_MAX && w <= n_units; w++) {
-        const uint32_t idle = (n_units + w - 1) / w * w - n_units;
-        if (idle <= waste) {
-            best = w;
-            waste = idle;
-        }
-    }
-    return best ? best : 1;
+    const uint32_t most = gated || n_units < 32 ? 4 : 8;
+    return n_units < most ? n_units : most;
+}
+
+// As many slices as fill the device once, two units and more each.
+uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live)
+{
+    const uint32_t want = live / (n_blocks ? n_blocks : 1), most = n_units / 2;
+    const uint32_t n = want < most ? want : most;
+    return n < 1 ? 1 : n > 16 ? 16 : n;
 }

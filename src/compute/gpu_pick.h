@@ -7,11 +7,15 @@
 #include "kernels/common/pack.h"
 
 enum gpu_kernel {
-#define LINEAR(pack, np, nt) GPU_linear_##pack##_##np##_##nt,
-#define PACKED(op, pack)     GPU_##op##_##pack,
-#define PLAIN(name)          GPU_##name,
+#define FEW(pack, panels)   GPU_few_##pack##_##panels,
+#define SOME(pack, tiles)   GPU_some_##pack##_##tiles,
+#define WIDE(pack, columns) GPU_wide_##pack##_##columns,
+#define PACKED(op, pack)    GPU_##op##_##pack,
+#define PLAIN(name)         GPU_##name,
 #include "kernels/common/kernels.def"
-#undef LINEAR
+#undef FEW
+#undef SOME
+#undef WIDE
 #undef PACKED
 #undef PLAIN
     GPU_KERNEL_COUNT
@@ -19,17 +23,18 @@ enum gpu_kernel {
 
 extern const char *const gpu_kernel_names[GPU_KERNEL_COUNT];
 
-enum gpu_op { GPU_OP_LINEAR, GPU_OP_REPACK, GPU_OP_DEQUANT, GPU_OP_EMBED };
+enum gpu_op { GPU_OP_FEW, GPU_OP_SOME, GPU_OP_WIDE, GPU_OP_REPACK, GPU_OP_DEQUANT, GPU_OP_EMBED };
 enum {
-    LINEAR_WARPS_MAX = 10,
-    SMALL_COLUMNS_MAX = 128 // above, expanding the weights once and a library's product are faster
+    FEW_COLUMNS_MAX = 8,
+    SOME_COLUMNS_MAX = 128, // above, expanding the weights once and a library's product are faster
+    SOME_ROWS = 128         // rows of a block of SOME
 };
 
-// The kernel for op on weights packed as `pack` with n columns of activations; gated: gate and up
-// matrix together with SWIGLU. *columns (may be NULL): how many columns one block takes; *panels: how
-// many panels of 16 rows.
+// The kernel for op on weights packed as `pack`. FEW: gated, gate and up with SWIGLU. SOME, WIDE: for n columns;
+// *columns (may be NULL) is how many a block takes.
 enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool gated,
-                         uint32_t *columns, uint32_t *panels);
-// Warps of a LINEAR block for rows of n_units units: a function of the matrix alone, so that the order
-// of sums is too.
-uint32_t gpu_linear_warps(uint32_t n_units);
+                         uint32_t *columns);
+// Warps of a FEW block and slices of K of a SOME or WIDE launch of n_blocks where `live` blocks run at once, for rows of n_units units: functions
+// of the matrices alone, so that the order of sums is too.
+uint32_t gpu_few_warps(uint32_t n_units, bool gated);
+uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live);

@@ -115,7 +115,7 @@ static bool same_keys(const struct batch *b, const struct split_row *x, const st
 }
 
 static bool put_split(struct gpu *g, const struct batch *b, const struct split_row *rows,
-                      uint32_t n, uint32_t split, uint32_t most, struct err *e)
+                      uint32_t n, uint32_t split, uint32_t most, struct attn_wave *w, struct err *e)
 {
     bool taken[SPLIT_WAVE_ROWS] = {false};
     for (uint32_t i = 0; i < n; i++) {
@@ -133,6 +133,7 @@ static bool put_split(struct gpu *g, const struct batch *b, const struct split_r
             item.part[q] = r->part0 + split;
             if (keys_in(r, split) > item.n_keys) item.n_keys = keys_in(r, split);
         }
+        if (item.n_queries > w->most_queries) w->most_queries = item.n_queries;
         if (!put(g, REGION_items, &item, 1, e)) return false;
     }
     return true;
@@ -147,7 +148,7 @@ static bool put_wave(struct gpu *g, const struct batch *b, const struct split_ro
     for (uint32_t i = 0; i < n; i++)
         if (n_splits(rows[i].pos) > last) last = n_splits(rows[i].pos);
     for (uint32_t split = 0; split < last; split++)
-        if (!put_split(g, b, rows, n, split, most, e)) return false;
+        if (!put_split(g, b, rows, n, split, most, &w, e)) return false;
     for (uint32_t i = 0; i < n; i++) {
         const struct attn_merge m = {rows[i].row, rows[i].part0, n_splits(rows[i].pos), 0};
         if (!put(g, REGION_merges, &m, 1, e)) return false;
@@ -174,6 +175,30 @@ static bool is_long(const struct gpu *g, const struct batch_seq *s, uint32_t hea
     return s->n_rows > SPLIT_ROWS_MAX && g->cc >= 90 && g->cc < 100 && head_dim == 128;
 }
 
+static bool may_pack(const struct gpu *g, const struct op_attention *o, const struct batch_seq *s)
+{
+    const uint32_t group = o->n_heads / o->n_kv_heads;
+    return g->cc >= 90 && g->cc < 100 && o->head_dim == 128 && s->n_rows > 1 &&
+           s->n_rows <= SPLIT_ROWS_MAX && 128 % group == 0;
+}
+
+bool gpu_step_packs(const struct gpu *g, const struct op_attention *o, const struct batch_seq *s)
+{
+    return g->step.packs && may_pack(g, o, s);
+}
+
+// Is there room for the partial results of all short sequences?
+static bool packs_fit(const struct gpu *g, const struct op_attention *o, const struct batch *b)
+{
+    uint64_t parts = 0;
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *s = &b->seqs[i];
+        const uint64_t n_splits_here = (s->pos0 + s->n_rows - 1) / PACK_KEYS + 1;
+        if (may_pack(g, o, s)) parts += s->n_rows * n_splits_here;
+    }
+    return parts <= SPLIT_PARTS_MAX;
+}
+
 static bool put_splits(struct gpu *g, const struct op_attention *o, const struct batch *b,
                        struct err *e)
 {
@@ -183,7 +208,7 @@ static bool put_splits(struct gpu *g, const struct op_attention *o, const struct
     if (most > SPLIT_QUERIES) most = SPLIT_QUERIES;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *s = &b->seqs[i];
-        if (is_long(g, s, o->head_dim)) continue;
+        if (is_long(g, s, o->head_dim) || gpu_step_packs(g, o, s)) continue;
         for (uint32_t r = 0; r < s->n_rows; r++) {
             const uint32_t pos = s->pos0 + r;
             if (n == SPLIT_WAVE_ROWS || (n && parts + n_splits(pos) > SPLIT_PARTS_MAX)) {
@@ -206,31 +231,79 @@ static int by_keys(const void *a, const void *b)
     return p < q ? 1 : p > q ? -1 : x->row0 < y->row0 ? -1 : x->row0 > y->row0;
 }
 
+// Where a sequence's page table is for the kernels for many rows: its own, or for q8_0 that of its pages in
+// the scratch, one after another.
+static bool put_table(struct gpu *g, const struct op_attention *o, const struct batch_seq *s,
+                      uint32_t *table, struct err *e)
+{
+    struct gpu_step *step = &g->step;
+    step->flash = true;
+    *table = s->page0;
+    if (o->kv->kv.type != KV_Q8_0) return true;
+    *table = step->up->n[REGION_pages];
+    for (uint32_t n = (s->pos0 + s->n_rows - 1) / KV_PAGE_TOKENS + 1; n > 0; n--, step->kv_pages++)
+        if (!put(g, REGION_pages, &step->kv_pages, 1, e)) return false;
+    return true;
+}
+
+static bool put_packs(struct gpu *g, const struct op_attention *o, const struct batch_seq *s,
+                      uint32_t *part0, struct err *e)
+{
+    const uint32_t most = 128 / (o->n_heads / o->n_kv_heads);
+    uint32_t table;
+    if (!put_table(g, o, s, &table, e)) return false;
+    for (uint32_t r = 0; r < s->n_rows; r += most) {
+        const uint32_t n = s->n_rows - r < most ? s->n_rows - r : most, end = s->pos0 + r + n;
+        struct attn_pack p = {.row0 = s->row0 + r,
+                              .n_rows = n,
+                              .pos0 = s->pos0 + r,
+                              .table = table,
+                              .part0 = *part0,
+                              .n_splits = (end - 1) / PACK_KEYS + 1};
+        for (p.key0 = 0; p.key0 < end; p.key0 += PACK_KEYS) {
+            p.n_keys = end - p.key0 < PACK_KEYS ? end - p.key0 : PACK_KEYS;
+            if (!put(g, REGION_packs, &p, 1, e)) return false;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            const struct attn_merge m = {p.row0 + i, *part0 + i * p.n_splits, p.n_splits, 0};
+            if (!put(g, REGION_merges, &m, 1, e)) return false;
+        }
+        *part0 += n * p.n_splits;
+        g->step.n_pack_merges += n;
+    }
+    return true;
+}
+
+static bool put_long(struct gpu *g, const struct op_attention *o, const struct batch_seq *s,
+                     struct err *e)
+{
+    uint32_t table;
+    if (!put_table(g, o, s, &table, e)) return false;
+    for (uint32_t r = 0; r < s->n_rows; r += FLASH_ROWS) {
+        const uint32_t n = s->n_rows - r < FLASH_ROWS ? s->n_rows - r : FLASH_ROWS;
+        const struct attn_tile t = {s->row0 + r, n, s->pos0 + r, table};
+        if (!put(g, REGION_tiles, &t, 1, e)) return false;
+    }
+    return true;
+}
+
 // Tiles with the most keys first, so that the last ones to start are short.
 static bool put_tiles(struct gpu *g, const struct op_attention *o, const struct batch *b,
                       struct err *e)
 {
-    struct gpu_step *step = &g->step;
+    struct gpu_upload *up = g->step.up;
+    uint32_t part0 = 0;
+    g->step.pack_merge0 = up->n[REGION_merges];
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *s = &b->seqs[i];
-        if (!is_long(g, s, o->head_dim)) continue;
-        uint32_t table = s->page0;
-        if (o->kv->kv.type == KV_Q8_0) { // its pages in the scratch, one after another
-            const uint32_t n = (s->pos0 + s->n_rows - 1) / KV_PAGE_TOKENS + 1;
-            table = step->up->n[REGION_pages];
-            for (uint32_t p = 0; p < n; p++, step->kv_pages++)
-                if (!put(g, REGION_pages, &step->kv_pages, 1, e)) return false;
+        if (is_long(g, s, o->head_dim)) {
+            if (!put_long(g, o, s, e)) return false;
+        } else if (gpu_step_packs(g, o, s) && !put_packs(g, o, s, &part0, e)) {
+            return false;
         }
-        for (uint32_t r = 0; r < s->n_rows; r += FLASH_ROWS) {
-            const uint32_t n = s->n_rows - r < FLASH_ROWS ? s->n_rows - r : FLASH_ROWS;
-            const struct attn_tile t = {s->row0 + r, n, s->pos0 + r, table};
-            if (!put(g, REGION_tiles, &t, 1, e)) return false;
-        }
-        step->flash = true;
     }
-    if (step->flash)
-        qsort(step->up->at[REGION_tiles], step->up->n[REGION_tiles], sizeof(struct attn_tile),
-              by_keys);
+    if (up->n[REGION_tiles])
+        qsort(up->at[REGION_tiles], up->n[REGION_tiles], sizeof(struct attn_tile), by_keys);
     return true;
 }
 
@@ -268,12 +341,13 @@ bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops, const
     memset(up->n, 0, sizeof up->n);
     s->batch = b;
     s->up = up;
-    s->n_waves = s->kv_pages = 0;
+    s->n_waves = s->kv_pages = s->n_pack_merges = 0;
     s->flash = false;
     if (!put(g, REGION_tokens, b->tokens, b->n_rows, e) || !put_rows(g, b, e) ||
         !put(g, REGION_out_rows, b->out_rows, b->n_out, e) || !put_adjust(g, b, e) ||
         !put(g, REGION_pages, b->pages, b->n_page_ids, e))
         return false;
+    s->packs = o && packs_fit(g, o, b);
     if (o && (!put_splits(g, o, b, e) || !put_tiles(g, o, b, e))) return false;
     return send(g, e);
 }

@@ -317,6 +317,9 @@ int main(void)
         {"Q8_0", "logits.jsonl", "cpu", KV_F16, 0.17, true, 3000, 64},
         {"BF16", "logits.jsonl", "cpu", KV_F16, 0.19, true, 900, 64},
         {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu", KV_F16, 0.25, true, 900, 64},
+        {"Q8_0", "logits.jsonl", "cuda", KV_F16, 0.17, true, 20000, 64},
+        {"BF16", "logits.jsonl", "cuda", KV_F16, 0.19, true, 20000, 64},
+        {"Q4_K_M", "logits-q4_k_m.jsonl", "cuda", KV_F16, 0.25, true, 20000, 64},
     };
     const char *shared = getenv("SUBMIND_SHARED");
     int n = 0;

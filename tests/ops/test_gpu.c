@@ -330,28 +330,32 @@ static void test_chain(void **state)
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) chain_case((enum fmt)f, rows[i]);
 }
 
-// A column's result may not depend on the columns beside it, bit for bit.
+// A column's result may not depend on the columns beside it, bit for bit: neither among up to eight, nor
+// among up to 128 columns.
 static void test_columns_equal(void **state)
 {
-    enum { EMBD = 1280, OUT = 96, ROWS = 60 };
+    enum { EMBD = 1280, OUT = 96, ROWS = 128 };
     (void)state;
     struct twin x = activations(BUF_ACT, ROWS, EMBD), out = activations(BUF_ACT, ROWS, OUT);
     struct twin w = weight(FMT_Q4_K, OUT, EMBD);
     struct step s = {0};
     randomize(&x, ROWS, 1);
     add_linear(&s, &x, &w, NULL, &out, 1);
-    const struct batch all = plain_batch(ROWS);
-    run_on(GPU, &s, &all);
-    float *many = read_on(GPU, &out, 0, ROWS);
-    for (uint32_t n = 1; n < ROWS; n += 7) {
-        const struct batch few = plain_batch(n);
-        poison(&out, ROWS);
-        run_on(GPU, &s, &few);
-        float *v = read_on(GPU, &out, 0, n);
-        assert_memory_equal(v, many, n * OUT * sizeof *v);
-        free(v);
+    static const uint32_t whole[2] = {8, ROWS};
+    for (int i = 0; i < 2; i++) {
+        const struct batch all = plain_batch(whole[i]);
+        run_on(GPU, &s, &all);
+        float *many = read_on(GPU, &out, 0, whole[i]);
+        for (uint32_t n = i ? 9 : 1; n < whole[i]; n += i ? 9 : 1) {
+            const struct batch part = plain_batch(n);
+            poison(&out, ROWS);
+            run_on(GPU, &s, &part);
+            float *v = read_on(GPU, &out, 0, n);
+            assert_memory_equal(v, many, n * OUT * sizeof *v);
+            free(v);
+        }
+        free(many);
     }
-    free(many);
     twin_free(&x);
     twin_free(&out);
     twin_free(&w);

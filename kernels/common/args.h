@@ -11,8 +11,8 @@ static inline
 #if defined(__CUDACC__) || defined(__HIP__)
     __host__ __device__
 #endif
-    uint32_t
-    row_stride(uint32_t n_cols)
+        uint32_t
+        row_stride(uint32_t n_cols)
 {
     return (n_cols + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
 }
@@ -131,7 +131,7 @@ enum { KV_PAGE_TOKENS = 64 };
 
 struct args_rope {
     struct kv_place kv;
-    void *q;       // f16 rows, in place
+    void *q; // f16 rows, in place
     const void *k, *v;
     const float *q_norm, *k_norm, *freqs;
     const struct batch_row *rows;

@@ -37,7 +37,10 @@ PACK_FN uint32_t pack_h_bytes(int kind)
 {
     return kind == PACK_Q5_K ? 512 : kind == PACK_Q6_K ? 1024 : 0;
 }
-PACK_FN uint32_t pack_s_bytes(int kind) { return kind == PACK_H16 ? 0 : 256; }
+PACK_FN uint32_t pack_s_bytes(int kind)
+{
+    return kind == PACK_H16 ? 0 : 256;
+}
 PACK_FN uint32_t pack_d_bytes(int kind)
 {
     return kind == PACK_Q4_K || kind == PACK_Q5_K ? 64 : kind == PACK_Q6_K ? 32 : 0;

@@ -14,6 +14,7 @@ enum command_bit {
     C_RUN = 2,
     C_INSPECT = 4,
     C_BENCH = 8,
+    C_DOCTOR = 16,
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
     C_ALL = 0xff,
 };

@@ -1,0 +1,79 @@
+// What a machine is, as far as its files tell: one struct that the checks judge. Looking never fails;
+// what cannot be read stays zero, and the checks say so.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host/gateway.h"
+#include "host/root.h"
+
+enum distro {
+    DISTRO_OTHER,
+    DISTRO_FEDORA,
+    DISTRO_ATOMIC, // rpm-ostree
+    DISTRO_DEBIAN, // and Ubuntu
+    DISTRO_ARCH_SYSTEMD_BOOT,
+    DISTRO_ARCH_GRUB,
+    DISTRO_NIXOS,
+    DISTRO_ANY, // in the table of remedies: all that have no row of their own
+};
+
+enum { HOST_N_GPUS = 8, PCI_AMD = 0x1002, PCI_NVIDIA = 0x10de };
+
+struct host_gpu {
+    uint32_t vendor, device;
+    bool drm;                       // a kernel driver gave it a card
+    uint64_t vram_bytes, gtt_bytes; // 0 = not told
+    char driver[32];
+};
+
+struct host {
+    // system
+    enum distro distro;
+    char os_name[128], container[32]; // container: "" on the machine itself
+    char kernel[96], cmdline[4096];
+    unsigned kernel_version[3], kernel_oem; // oem: the build number of Ubuntu's OEM kernels
+    bool kernel_seen, cmdline_seen;
+    char cpu_name[128];
+    uint32_t n_cpus;
+    bool cpu_seen, avx2, avx512, strix_halo;
+    uint64_t memory_bytes, swap_bytes, swap_free_bytes, memlock_bytes, files_soft, files_hard;
+    bool limits_seen;
+    char huge_pages[64], governor[32], platform_profile[32];
+    // GPU
+    struct host_gpu gpu[HOST_N_GPUS];
+    size_t n_gpus;
+    const struct host_gpu *amd, *nvidia; // the first of each, inside gpu[]
+    uint64_t ttm_pages;                  // what the running module has
+    bool ttm_pages_seen, amdttm;         // amdttm: the module of amdgpu-dkms
+    bool kfd, render_node, iommu_active, nvidia_driver, nouveau;
+    char nvidia_version[96], firmware[96], rocm[64];
+    uint32_t mes;
+    bool radv, amdvlk, radv_chosen;
+    bool lib_cuda, lib_cublaslt, lib_hip, lib_hipblaslt, lib_vulkan;
+    // user and services
+    char user[64], home[256];
+    uint32_t uid;
+    bool uid_seen, in_video, in_render, listed_in_groups, nodes_open;
+    bool tuned_installed, tuned_running, tuned_enabled;
+    char tuned_profile[96];
+    bool port_used;
+    uint32_t port;
+    uint64_t disk_free_bytes;
+    bool disk_seen;
+    char unit[160], unit_missing[64]; // a llama-server unit and what its command line lacks
+    struct gateway gateway;
+};
+
+void host_look(struct host *h, const struct root *r, uint32_t port);
+void host_look_gpu(struct host *h, const struct root *r);
+void host_look_software(struct host *h, const struct root *r);
+void host_look_user(struct host *h, const struct root *r);
+
+// The value of a kernel parameter ("" for one without); NULL when it is not on the command line. Of
+// several the last counts, as in the kernel. The text ends at a space or NUL.
+const char *host_parameter(const struct host *h, const char *name);
+// Is the kernel at least this version?
+bool host_kernel_from(const struct host *h, unsigned major, unsigned minor, unsigned patch);

@@ -1,0 +1,134 @@
+// Graphics processors: PCI devices of display class, and what a kernel driver says about them.
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host/look.h"
+
+enum { PATH_BYTES = 256, MAX_NAMES = 256, STRIX_HALO_DEVICE = 0x1586, GFX1151 = 110501 };
+
+static struct host_gpu *gpu_find(struct host *h, uint32_t vendor, uint32_t device)
+{
+    for (size_t i = 0; i < h->n_gpus; i++)
+        if (h->gpu[i].vendor == vendor && h->gpu[i].device == device) return &h->gpu[i];
+    if (h->n_gpus == HOST_N_GPUS) return NULL;
+    struct host_gpu *g = &h->gpu[h->n_gpus++];
+    *g = (struct host_gpu){.vendor = vendor, .device = device};
+    return g;
+}
+
+static void look_pci(struct host *h, const struct root *r)
+{
+    static const char dir[] = "sys/bus/pci/devices";
+    root_name names[MAX_NAMES];
+    char path[PATH_BYTES];
+    size_t n = root_list(r, dir, "", "", names, MAX_NAMES);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t class, vendor, device;
+        snprintf(path, sizeof path, "%s/%s/class", dir, names[i]);
+        if (!root_number(r, path, &class) || class >> 16 != 3) continue; // 03: display controllers
+        snprintf(path, sizeof path, "%s/%s/vendor", dir, names[i]);
+        if (!root_number(r, path, &vendor)) continue;
+        snprintf(path, sizeof path, "%s/%s/device", dir, names[i]);
+        if (root_number(r, path, &device)) gpu_find(h, (uint32_t)vendor, (uint32_t)device);
+    }
+}
+
+static void look_card(struct host *h, const struct root *r, const char *name)
+{
+    char path[PATH_BYTES];
+    uint64_t vendor, device, mes;
+    snprintf(path, sizeof path, "sys/class/drm/%s/device/vendor", name);
+    if (!root_number(r, path, &vendor)) return;
+    snprintf(path, sizeof path, "sys/class/drm/%s/device/device", name);
+    if (!root_number(r, path, &device)) return;
+    struct host_gpu *g = gpu_find(h, (uint32_t)vendor, (uint32_t)device);
+    if (g == NULL) return;
+    g->drm = true;
+    snprintf(path, sizeof path, "sys/class/drm/%s/device/mem_info_vram_total", name);
+    root_number(r, path, &g->vram_bytes);
+    snprintf(path, sizeof path, "sys/class/drm/%s/device/mem_info_gtt_total", name);
+    root_number(r, path, &g->gtt_bytes);
+    snprintf(path, sizeof path, "sys/class/drm/%s/device/fw_version/mes_fw_version", name);
+    if (root_number(r, path, &mes)) h->mes = (uint32_t)mes & 0xfff; // the version's own 12 bits
+}
+
+// The scheduler's firmware as the debug file tells it, where it can be read: "MES feature version: 1,
+// firmware version: 0x00000083".
+static void look_mes(struct host *h, const struct root *r)
+{
+    struct buf b = {0};
+    unsigned feature, version;
+    static const char *const files[] = {"sys/kernel/debug/dri/0/amdgpu_firmware_info",
+                                        "sys/kernel/debug/dri/1/amdgpu_firmware_info",
+                                        "sys/kernel/debug/dri/128/amdgpu_firmware_info"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && h->mes == 0; i++) {
+        buf_clear(&b);
+        if (!root_read(r, files[i], &b, 16 << 10)) continue;
+        const char *line = strstr(buf_cstr(&b), "MES feature version:");
+        if (line != NULL &&
+            sscanf(line, "MES feature version: %u, firmware version: %x", &feature, &version) == 2)
+            h->mes = version & 0xfff;
+    }
+    buf_free(&b);
+}
+
+static bool is_strix_halo(const struct root *r)
+{
+    char path[PATH_BYTES];
+    for (int i = 0; i < 4; i++) {
+        struct buf b = {0};
+        unsigned version = 0;
+        snprintf(path, sizeof path, "sys/class/kfd/kfd/topology/nodes/%d/properties", i);
+        root_read(r, path, &b, 16 << 10);
+        const char *line = strstr(buf_cstr(&b), "gfx_target_version ");
+        const bool is = line != NULL && sscanf(line, "gfx_target_version %u", &version) == 1 &&
+                        version == GFX1151;
+        buf_free(&b);
+        if (is) return true;
+    }
+    return false;
+}
+
+static void look_nodes(struct host *h, const struct root *r)
+{
+    root_name names[16];
+    char path[PATH_BYTES];
+    size_t n = root_list(r, "dev/dri", "renderD", "", names, 16);
+    h->kfd = root_exists(r, "dev/kfd");
+    h->render_node = n > 0;
+    if (!r->live) return;
+    h->nodes_open = n > 0;
+    for (size_t i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "/dev/dri/%s", names[i]);
+        if (access(path, R_OK | W_OK) != 0) h->nodes_open = false;
+    }
+    if (h->kfd && access("/dev/kfd", R_OK | W_OK) != 0) h->nodes_open = false;
+}
+
+void host_look_gpu(struct host *h, const struct root *r)
+{
+    root_name cards[32];
+    look_pci(h, r);
+    size_t n = root_list(r, "sys/class/drm", "card", "", cards, 32);
+    for (size_t i = 0; i < n; i++)
+        if (strchr(cards[i], '-') == NULL) look_card(h, r, cards[i]); // card0-HDMI-1 is a connector
+    for (size_t i = 0; i < h->n_gpus; i++) {
+        const struct host_gpu *g = &h->gpu[i];
+        if (g->vendor == PCI_AMD && (h->amd == NULL || g->device == STRIX_HALO_DEVICE)) h->amd = g;
+        if (g->vendor == PCI_NVIDIA && h->nvidia == NULL) h->nvidia = g;
+        if (g->vendor == PCI_AMD && g->device == STRIX_HALO_DEVICE) h->strix_halo = true;
+    }
+    h->strix_halo = h->strix_halo || is_strix_halo(r);
+    look_mes(h, r);
+    h->amdttm = root_exists(r, "sys/module/amdttm");
+    h->ttm_pages_seen = root_number(r,
+                                    h->amdttm ? "sys/module/amdttm/parameters/pages_limit"
+                                              : "sys/module/ttm/parameters/pages_limit",
+                                    &h->ttm_pages);
+    h->iommu_active = root_list(r, "sys/class/iommu", "", "", cards, 32) > 0;
+    h->nvidia_driver =
+        root_line(r, "proc/driver/nvidia/version", h->nvidia_version, sizeof h->nvidia_version);
+    h->nouveau = root_exists(r, "sys/module/nouveau");
+    look_nodes(h, r);
+}

@@ -1,0 +1,167 @@
+// Installed software that decides how a GPU works: firmware, Vulkan drivers, ROCm and CUDA libraries, tuned.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/process.h"
+#include "host/look.h"
+
+enum { PATH_BYTES = 320, MAX_NAMES = 512, STATUS_BYTES = 16 << 20, RPM_MS = 1000 };
+
+// Debian's package database: the Version line of the stanza that starts with "Package: NAME".
+static bool dpkg_version(const struct root *r, const char *package, char *out, size_t n)
+{
+    struct buf b = {0};
+    char key[96];
+    snprintf(key, sizeof key, "Package: %s\n", package);
+    root_read(r, "var/lib/dpkg/status", &b, STATUS_BYTES);
+    struct str text = buf_view(&b);
+    size_t at = str_find(text, str_from(key), 0);
+    size_t end = at == SIZE_MAX ? at : str_find(text, STR("\n\n"), at);
+    size_t version = at == SIZE_MAX ? at : str_find(text, STR("\nVersion: "), at);
+    const bool ok = version != SIZE_MAX && version < end;
+    if (ok) {
+        version += strlen("\nVersion: ");
+        size_t line = str_find(text, STR("\n"), version);
+        root_clean(str_sub(text, version, (line == SIZE_MAX ? text.n : line) - version), out, n);
+    }
+    buf_free(&b);
+    return ok;
+}
+
+// Arch: one folder a package, named NAME-VERSION-RELEASE.
+static bool pacman_version(const struct root *r, const char *package, char *out, size_t n)
+{
+    root_name names[8];
+    char prefix[64];
+    snprintf(prefix, sizeof prefix, "%s-2", package); // versions of linux-firmware are dates
+    if (root_list(r, "var/lib/pacman/local", prefix, "", names, 8) == 0) return false;
+    snprintf(out, n, "%s", names[0] + strlen(package) + 1);
+    return true;
+}
+
+// rpm's database is not text: rpm itself is asked on this machine, the file submind/linux-firmware
+// of a recorded one holds what it answered.
+static bool rpm_version(const struct root *r, char *out, size_t n)
+{
+    static const char *const argv[] = {"rpm", "-q", "--qf", "%{VERSION}\n", "linux-firmware", NULL};
+    static const char *const env[] = {"LC_ALL=C", NULL};
+    if (root_line(r, "submind/linux-firmware", out, n)) return true;
+    if (!r->live || !root_exists(r, "usr/bin/rpm")) return false;
+    struct process_spec spec = {.argv = argv,
+                                .env = env,
+                                .path = "/usr/bin:/bin",
+                                .timeout_ms = RPM_MS,
+                                .keep_bytes = 4096};
+    struct process_result result = {0};
+    bool ok = process_run(&spec, &result, NULL) && result.end == PROCESS_EXITED && result.code == 0;
+    if (ok) root_clean(str_trim(buf_view(&result.head)), out, n);
+    process_result_free(&result);
+    return ok;
+}
+
+static void look_firmware(struct host *h, const struct root *r)
+{
+    char *out = h->firmware;
+    const size_t n = sizeof h->firmware;
+    out[0] = '\0';
+    if (dpkg_version(r, "linux-firmware", out, n)) return;
+    if (dpkg_version(r, "firmware-amd-graphics", out, n)) return;
+    if (pacman_version(r, "linux-firmware-amdgpu", out, n)) return;
+    if (pacman_version(r, "linux-firmware", out, n)) return;
+    rpm_version(r, out, n);
+}
+
+static bool library(const struct root *r, const char *prefix)
+{
+    static const char *const dirs[] = {"usr/lib64",
+                                       "usr/lib/x86_64-linux-gnu",
+                                       "usr/lib/aarch64-linux-gnu",
+                                       "usr/lib",
+                                       "usr/local/lib",
+                                       "opt/rocm/lib",
+                                       "usr/local/cuda/lib64",
+                                       "run/opengl-driver/lib"};
+    root_name names[4];
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
+        if (root_list(r, dirs[i], prefix, "", names, 4) > 0) return true;
+    return false;
+}
+
+static void look_vulkan(struct host *h, const struct root *r)
+{
+    static const char *const dirs[] = {"usr/share/vulkan/icd.d", "etc/vulkan/icd.d",
+                                       "run/opengl-driver/share/vulkan/icd.d"};
+    static const char *const settings[] = {"etc/environment", "proc/self/environ"};
+    root_name names[64];
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+        size_t n = root_list(r, dirs[i], "", ".json", names, 64);
+        for (size_t k = 0; k < n; k++) {
+            if (strncmp(names[k], "radeon_icd", 10) == 0) h->radv = true;
+            if (strncmp(names[k], "amd_icd", 7) == 0) h->amdvlk = true;
+        }
+    }
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        struct buf b = {0};
+        root_read(r, settings[i], &b, 128 << 10);
+        if (str_find(buf_view(&b), STR("AMD_VULKAN_ICD=RADV"), 0) != SIZE_MAX)
+            h->radv_chosen = true;
+        buf_free(&b);
+    }
+}
+
+static void look_tuned(struct host *h, const struct root *r)
+{
+    char path[PATH_BYTES];
+    uint64_t pid;
+    h->tuned_installed = root_exists(r, "usr/sbin/tuned") || root_exists(r, "usr/bin/tuned") ||
+                         root_exists(r, "usr/sbin/tuned-adm");
+    h->tuned_enabled = root_exists(r, "etc/systemd/system/multi-user.target.wants/tuned.service");
+    root_line(r, "etc/tuned/active_profile", h->tuned_profile, sizeof h->tuned_profile);
+    if (root_number(r, "run/tuned/tuned.pid", &pid)) {
+        snprintf(path, sizeof path, "proc/%llu/comm", (unsigned long long)pid);
+        h->tuned_running = root_exists(r, path);
+    }
+}
+
+// A llama-server unit, so that its command line can be judged: the first that names the program.
+static void look_units(struct host *h, const struct root *r, const char *dir)
+{
+    root_name names[MAX_NAMES];
+    char path[PATH_BYTES];
+    size_t n = root_list(r, dir, "", ".service", names, MAX_NAMES);
+    for (size_t i = 0; i < n && h->unit[0] == '\0'; i++) {
+        struct buf b = {0};
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        if (root_read(r, path, &b, 64 << 10) &&
+            str_find(buf_view(&b), STR("llama-server"), 0) != SIZE_MAX) {
+            const char *text = buf_cstr(&b);
+            const bool fa = strstr(text, " -fa ") != NULL || strstr(text, "--flash-attn") != NULL;
+            snprintf(h->unit, sizeof h->unit, "%s", names[i]);
+            snprintf(h->unit_missing, sizeof h->unit_missing, "%s%s", fa ? "" : "-fa 1 ",
+                     strstr(text, "--no-mmap") != NULL ? "" : "--no-mmap");
+        }
+        buf_free(&b);
+    }
+}
+
+void host_look_software(struct host *h, const struct root *r)
+{
+    char path[PATH_BYTES];
+    look_firmware(h, r);
+    look_vulkan(h, r);
+    look_tuned(h, r);
+    root_line(r, "opt/rocm/.info/version", h->rocm, sizeof h->rocm);
+    h->lib_cuda = library(r, "libcuda.so");
+    h->lib_cublaslt = library(r, "libcublasLt.so");
+    h->lib_hip = library(r, "libamdhip64.so");
+    h->lib_hipblaslt = library(r, "libhipblaslt.so");
+    h->lib_vulkan = library(r, "libvulkan.so");
+    look_units(h, r, "etc/systemd/system");
+    root_name users[32];
+    size_t n = root_list(r, "home", "", "", users, 32);
+    for (size_t i = 0; i < n && h->unit[0] == '\0'; i++) {
+        snprintf(path, sizeof path, "home/%s/.config/systemd/user", users[i]);
+        look_units(h, r, path);
+    }
+}

@@ -1,0 +1,19 @@
+// Remedies by name: the text of facts.def for a distribution, with this machine's values in it.
+#pragma once
+
+#include "host/doctor.h"
+
+enum remedy_kind {
+    USER,    // a command for the user
+    SUDO,    // changes the system, counts at once
+    REBOOT,  // changes the system, counts after a reboot
+    BY_HAND, // nothing a script can do
+    AT_BOOT, // changes the kernel's command line; counts after a reboot
+};
+
+// Replaces {gib}, {pages}, {gttsize}, {user}, {uid} and {port} of text.
+void remedy_expand(const struct doctor *d, const char *text, struct buf *out);
+// The remedy's text; its kind is the result. A name that facts.def does not have is our own error.
+enum remedy_kind remedy_text(const struct doctor *d, const char *name, struct buf *out);
+// One change of the kernel's command line that holds all those of the named remedies.
+void remedy_boot(const struct doctor *d, const char *const *names, size_t n, struct buf *out);

@@ -13,7 +13,10 @@ mkdir -p "$work"
 
 wait_ready() { # PORT PID
     for _ in $(seq 600); do
-        curl -fsS "http://127.0.0.1:$1/health" >/dev/null 2>&1 && return 0
+        python3 - "$1" 2>/dev/null <<'P' && return 0
+import sys, urllib.request
+urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/health", timeout=2).read()
+P
         kill -0 "$2" 2>/dev/null || return 1
         sleep 0.25
     done

@@ -52,20 +52,27 @@ static void put_calls(const struct run_result *r, struct buf *b)
     buf_c(b, ']');
 }
 
-void run_result_json(const struct run_result *r, struct buf *out)
+struct run_totals run_result_totals(const struct run_result *r)
 {
-    struct run_turn none = {.ttft_ms = -1};
-    const struct run_turn *first = r->n_turns > 0 ? &r->turns[0] : &none;
-    uint64_t prefilled = 0, completion = 0;
+    struct run_totals sum = {0};
     double generating_s = 0, generated = 0;
     for (size_t i = 0; i < r->n_turns; i++) {
         const struct run_turn *t = &r->turns[i];
-        prefilled += t->prefilled_tokens;
-        completion += t->completion_tokens;
+        sum.prefilled_tokens += t->prefilled_tokens;
+        sum.completion_tokens += t->completion_tokens;
         if (t->gen_tps <= 0) continue;
         generated += (double)t->completion_tokens;
         generating_s += (double)t->completion_tokens / t->gen_tps;
     }
+    if (generating_s > 0) sum.gen_tps = generated / generating_s;
+    return sum;
+}
+
+void run_result_json(const struct run_result *r, struct buf *out)
+{
+    struct run_turn none = {.ttft_ms = -1};
+    const struct run_turn *first = r->n_turns > 0 ? &r->turns[0] : &none;
+    struct run_totals sum = run_result_totals(r);
     buf_z(out, "{\"id\":");
     buf_json(out, str_from(r->id));
     put_text(out, "outcome", str_from(run_outcome_name(r->outcome)));
@@ -75,9 +82,9 @@ void run_result_json(const struct run_result *r, struct buf *out)
     buf_printf(out, ",\"prompt_tokens\":%llu,\"cached_tokens\":%llu",
                (unsigned long long)first->prompt_tokens, (unsigned long long)first->cached_tokens);
     put_number(out, "ttft_ms", first->ttft_ms);
-    put_number(out, "gen_tps", generating_s > 0 ? generated / generating_s : 0);
+    put_number(out, "gen_tps", sum.gen_tps);
     buf_printf(out, ",\"prefilled_tokens\":%llu,\"completion_tokens\":%llu",
-               (unsigned long long)prefilled, (unsigned long long)completion);
+               (unsigned long long)sum.prefilled_tokens, (unsigned long long)sum.completion_tokens);
     put_number(out, "total_ms", r->total_ms);
     put_calls(r, out);
     put_turns(r, out);

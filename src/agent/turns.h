@@ -71,6 +71,13 @@ void run_loop(const struct run_settings *s, struct run_result *out);
 void run_result_free(struct run_result *r);
 const char *run_outcome_name(enum run_outcome o);
 int run_exit_code(const struct run_result *r);
+
+struct run_totals { // of all requests; gen_tps 0: not known
+    uint64_t prefilled_tokens, completion_tokens;
+    double gen_tps;
+};
+
+struct run_totals run_result_totals(const struct run_result *r);
 // {"id","outcome","stage","report","prompt_tokens","cached_tokens","ttft_ms","gen_tps",
 // "tool_calls",...}.
 // prompt_tokens, cached_tokens and ttft_ms are the first request's: that is the bootstrap.

@@ -25,6 +25,20 @@ bool rundir_make(const char *path, struct err *e)
     return true;
 }
 
+bool rundir_make_all(const char *path, struct err *e)
+{
+    struct buf part = {0};
+    bool ok = true;
+    for (const char *p = path; ok && *p != '\0'; p++) {
+        if (*p == '/' && p > path && mkdir(buf_cstr(&part), 0700) != 0 && errno != EEXIST)
+            ok = err_errno(e, ERR_IO, "cannot make the folder %.200s", buf_cstr(&part));
+        buf_c(&part, *p);
+    }
+    if (ok && part.failed) ok = err_set(e, ERR_MEMORY, "no memory for a path");
+    buf_free(&part);
+    return ok && rundir_make(path, e);
+}
+
 void rundir_default(const char *runtime_dir, struct buf *out)
 {
     struct buf run_user = {0};

@@ -10,6 +10,8 @@
 // Makes path (one level) with mode 0700. ERR_DENIED when it is there but not a folder of this user
 // that nobody else can enter.
 bool rundir_make(const char *path, struct err *e);
+// The same with the folders above it, which are made 0700 when missing and left alone otherwise.
+bool rundir_make_all(const char *path, struct err *e);
 // The default: runtime_dir (XDG_RUNTIME_DIR) when it is set, else /run/user/UID, each only where it
 // is there, with "/submind" behind; else /tmp/submind-UID.
 void rundir_default(const char *runtime_dir, struct buf *out);

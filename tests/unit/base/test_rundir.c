@@ -121,6 +121,26 @@ static void our_own_file_is_found(void **state)
     buf_free(&path);
 }
 
+static void folders_above_are_made_too(void **state)
+{
+    (void)state;
+    char path[160];
+    struct err e = {0};
+    struct stat st;
+    snprintf(path, sizeof path, "%s/a/b/c", dir);
+    assert_true(rundir_make_all(path, &e));
+    assert_true(rundir_make_all(path, &e)); // again
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    snprintf(path, sizeof path, "%s/file", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fclose(f);
+    snprintf(path, sizeof path, "%s/file/b", dir);
+    assert_false(rundir_make_all(path, &e));
+    assert_non_null(strstr(e.msg, "/file/b"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +150,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lock_keeps_others_out_until_its_owner_ends, make_dir,
                                         remove_dir),
         cmocka_unit_test(our_own_file_is_found),
+        cmocka_unit_test(folders_above_are_made_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,7 +94,14 @@ struct job {
     int32_t priority;        // lower first
     uint32_t timeout_ms;     // from submit; 0 = none
     struct str cache_salt;   // isolates prefixes; copied
+    bool has_cache_priority, has_cache_ttl;
+    uint32_t cache_priority; // of the pages that it leaves: 0 goes first, 100 last
+    uint32_t cache_ttl_s;    // so long they go after all others; 0: nobody needs them
 };
+
+enum { CACHE_PRIORITY_DEFAULT = 50, CACHE_PRIORITY_MAX = 100 };
+// Why a page left the cache: room for others, its salt had more than its share, a command.
+enum evict_reason { EVICT_ROOM, EVICT_QUOTA, EVICT_DROPPED, EVICT_REASONS };
 
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_ERROR };
 enum event_kind { EVENT_TOKEN, EVENT_END };
@@ -118,6 +125,26 @@ struct stream_event {
 
 enum stream_stage { STAGE_QUEUED, STAGE_WAITING_PREFIX, STAGE_PREFILL, STAGE_GENERATE, STAGE_DONE };
 
+// Why no more of a prompt was cached.
+enum cache_reason {
+    CACHE_NOT_LOOKED, // the job has not been admitted
+    CACHE_WHOLE,      // nothing more could be: the last token is always computed
+    CACHE_ENDS,       // nothing differs; what is cached ends here
+    CACHE_DIFFERS,    // what is cached goes on with other tokens
+    CACHE_COLD,       // nothing in the cache begins like this
+    CACHE_EVICTED,    // it was here, and made room for others
+    CACHE_REASONS
+};
+const char *engine_cache_reason(enum cache_reason r); // "whole", "ends", ...
+
+// Where a prompt's tokens came from.
+struct cache_report {
+    uint32_t n_device, n_ram, n_disk; // tokens found in each tier
+    double restored_ms;               // spent on bringing them back from the lower ones
+    uint32_t diverged_at;             // prompt token at which no cached text goes on
+    enum cache_reason reason;
+};
+
 // How far a job is. Times in ms. All fields are one consistent snapshot.
 struct stream_status {
     enum stream_stage stage;
@@ -129,6 +156,7 @@ struct stream_status {
     double queued_ms, prefill_ms, generate_ms, total_ms; // spent so far in each
     double ttft_ms;                                      // submit to first token; 0 before
     double eta_ms; // until the first token; < 0 = not known yet
+    struct cache_report cache;
 };
 
 struct stream; // consumer's end of a job

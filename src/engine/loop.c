@@ -109,7 +109,39 @@ bool loop_submit(struct loop *l, const struct job *job, float *logits, struct st
     return true;
 }
 
+bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e)
+{
+    struct loop_call c = {.run = run, .arg = arg};
+    pthread_mutex_lock(&l->lock);
+    c.refused = l->stopping;
+    if (!c.refused) {
+        c.next = l->calls;
+        l->calls = &c;
+        doorbell_ring(l->bell);
+        while (!c.done) pthread_cond_wait(&l->called, &l->lock);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return !c.refused || err_set(e, ERR_SHUTDOWN, "the engine is stopping");
+}
+
 // ---- the engine thread --------------------------------------------------------------------------
+
+// Calls that came in. refuse: the engine stops, nothing is run any more.
+static void take_calls(struct loop *l, bool refuse)
+{
+    pthread_mutex_lock(&l->lock);
+    while (l->calls != NULL) {
+        struct loop_call *c = l->calls;
+        l->calls = c->next;
+        pthread_mutex_unlock(&l->lock);
+        if (!refuse) c->run(l, c->arg);
+        pthread_mutex_lock(&l->lock);
+        c->refused = refuse;
+        c->done = true;
+        pthread_cond_broadcast(&l->called);
+    }
+    pthread_mutex_unlock(&l->lock);
+}
 
 // False when the engine is to stop.
 static bool take_inbox(struct loop *l)
@@ -155,6 +187,8 @@ static void *run(void *arg)
 {
     struct loop *l = arg;
     while (take_inbox(l)) {
+        l->tree.now_s = (double)(clock_ns() - l->start_ns) / 1e9;
+        take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only
         loop_admit(l);
@@ -165,6 +199,7 @@ static void *run(void *arg)
     struct err error = {0};
     err_set(&error, ERR_SHUTDOWN, "the server is stopping");
     end_all(l, &error);
+    take_calls(l, true);
     return NULL;
 }
 
@@ -218,6 +253,7 @@ static void free_all(struct loop *l)
     doorbell_unref(l->bell);
     stats_deinit(&l->stats);
     pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->called);
     free(l);
 }
 
@@ -227,12 +263,18 @@ bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e)
     struct loop *l = calloc(1, sizeof *l);
     if (l == NULL) return err_set(e, ERR_MEMORY, "no memory for the scheduler");
     l->cfg = *s;
+    l->start_ns = clock_ns();
     pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->called, NULL);
     stats_init(&l->stats);
     l->stats.s.pages_total = s->n_pages;
     l->bell = doorbell_open(e);
     bool ok = l->bell != NULL && kv_init(&l->pool, s->n_pages, s->page_tokens, e) &&
               tree_init(&l->tree, &l->pool, e);
+    if (ok) {
+        if (s->attend_tokens > 0) l->tree.attend_tokens = s->attend_tokens;
+        l->tree.quota_pages = s->quota_pages;
+    }
     if (ok && !alloc_scratch(l)) ok = err_set(e, ERR_MEMORY, "no memory for the scheduler");
     if (ok && pthread_create(&l->thread, NULL, run, l) != 0)
         ok = err_set(e, ERR_MEMORY, "cannot start the engine thread");

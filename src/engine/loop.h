@@ -25,6 +25,8 @@ struct loop_settings {
     uint32_t n_parallel, n_queue;
     uint32_t max_rows, prefill_rows; // of a step; max_rows >= n_parallel
     uint32_t step_ms, alone_ms;
+    double attend_tokens; // as struct tree has it; 0 = a usual value
+    uint32_t quota_pages; // of one cache_salt; 0 = no quota
 };
 
 // One sequence's part of a step.
@@ -49,6 +51,16 @@ struct step_scratch {
     uint32_t cap_adjust;         // grows when a sequence is admitted, never in a step
 };
 
+struct loop;
+
+// Something to do on the engine thread, on its caller's stack.
+struct loop_call {
+    void (*run)(struct loop *l, void *arg);
+    void *arg;
+    struct loop_call *next;
+    bool done, refused;
+};
+
 struct loop {
     struct loop_settings cfg;
     struct doorbell *bell;
@@ -60,6 +72,8 @@ struct loop {
     struct seq **live;    // [n_live] all that have not ended, the inbox included
     uint32_t n_inbox, n_live, cap_live;
     uint64_t next_id;
+    struct loop_call *calls; // not yet run
+    pthread_cond_t called;   // one of them was
     bool stopping;
     bool failed; // the device is lost: see failure
     struct err failure;
@@ -69,7 +83,7 @@ struct loop {
     struct tree tree;
     struct seq **waiting, **running; // [cap_live], [n_parallel]
     uint32_t n_waiting, n_running;
-    uint64_t next_order, report_ns;
+    uint64_t next_order, report_ns, start_ns;
     uint32_t n_failures; // device errors in a row
     struct step_scratch scratch;
 };
@@ -81,6 +95,9 @@ void loop_close(struct loop *l); // stops, then frees; NULL is fine
 // there before the stream ends.
 bool loop_submit(struct loop *l, const struct job *job, float *logits, struct stream **out,
                  struct err *e);
+// Runs a function on the engine thread, between two steps, and waits for its end (at most about a
+// second, as a step). ERR_SHUTDOWN when the engine stops.
+bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);
 void loop_stats(const struct loop *l, struct engine_stats *out);
 size_t loop_slots(const struct loop *l, struct engine_slot *out, size_t max);
 

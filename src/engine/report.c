@@ -30,8 +30,10 @@ void loop_progress(struct loop *l, struct seq *s, double ahead_tokens, uint32_t 
                                 .n_processed = done,
                                 .n_generated = s->n_generated,
                                 .queue_position = queue_position,
+                                .cache = s->report,
                                 .eta_ms = -1};
     if (s->admitted_ns == 0 && done > p.n_cached) p.n_cached = done; // joined while it waits
+    p.cache.n_device = p.n_cached - s->report.n_ram - s->report.n_disk;
     if (s->n_generated > 0)
         p.eta_ms = 0;
     else if (v.wall_tps > 0)

@@ -39,6 +39,11 @@ static void copy_settings(struct seq *s, const struct job *job)
     s->priority = s->effective_priority = job->priority;
     s->timeout_ms = job->timeout_ms;
     s->salt = hash128(job->cache_salt.p, job->cache_salt.n, 0);
+    s->hint = (struct tree_hint){
+        .priority = job->has_cache_priority ? (uint8_t)job->cache_priority : CACHE_PRIORITY_DEFAULT,
+        .has_ttl = job->has_cache_ttl,
+        .ttl_s = job->cache_ttl_s,
+    };
     s->has_penalty = s->sampling.repeat_penalty != 1 || s->sampling.presence_penalty != 0 ||
                      s->sampling.frequency_penalty != 0;
     s->match_page = KV_NONE;
@@ -59,12 +64,29 @@ static bool alloc_text(struct seq *s, const struct job *job, uint32_t n_ctx, uin
     return s->tokens != NULL && s->keys != NULL && s->pages != NULL;
 }
 
+static struct hash128 public_salt(void)
+{
+    return hash128(NULL, 0, 0); // that of requests without a cache_salt
+}
+
+struct hash128 seq_page_salt(const struct seq *s, uint32_t i_page)
+{
+    return i_page < s->n_public ? public_salt() : s->salt;
+}
+
+// What the key of a page is made from, besides its tokens.
+static uint64_t key_before(const struct seq *s, uint32_t i_page)
+{
+    if (i_page == 0) return tree_root_key(seq_page_salt(s, 0));
+    const uint64_t before = s->keys[i_page - 1];
+    return i_page == s->n_public ? tree_salted_key(before, s->salt) : before;
+}
+
 static void add_keys(struct seq *s)
 {
     while ((s->n_keys + 1) * s->page_tokens <= s->n_tokens) {
-        const uint64_t before = s->n_keys == 0 ? tree_root_key(s->salt) : s->keys[s->n_keys - 1];
-        s->keys[s->n_keys] =
-            tree_next_key(before, s->tokens + s->n_keys * s->page_tokens, s->page_tokens);
+        s->keys[s->n_keys] = tree_next_key(key_before(s, s->n_keys),
+                                           s->tokens + s->n_keys * s->page_tokens, s->page_tokens);
         s->n_keys++;
     }
 }
@@ -124,7 +146,7 @@ static struct tree_ref page_ref(const struct seq *s, uint32_t i_page, uint32_t p
 {
     return (struct tree_ref){.parent = parent,
                              .key = s->keys[i_page],
-                             .salt = s->salt,
+                             .salt = seq_page_salt(s, i_page),
                              .tokens = s->tokens + i_page * s->page_tokens};
 }
 
@@ -134,12 +156,32 @@ static uint32_t sharable_pages(const struct seq *s)
     return (s->n_tokens - 1) / s->page_tokens;
 }
 
+// How many first pages a public trunk holds; those behind them are keyed anew where that changed.
+static void find_public(struct seq *s, const struct tree *t)
+{
+    const struct hash128 salt = public_salt();
+    if (t->n_public + s->n_public == 0 || (s->salt.lo == salt.lo && s->salt.hi == salt.hi)) return;
+    struct tree_ref ref = {.parent = KV_NONE, .key = tree_root_key(salt), .salt = salt};
+    uint32_t n = 0;
+    for (; n < sharable_pages(s); n++) {
+        ref.tokens = s->tokens + n * s->page_tokens;
+        ref.key = tree_next_key(ref.key, ref.tokens, s->page_tokens);
+        ref.parent = tree_find(t, &ref);
+        if (ref.parent == KV_NONE || !t->nodes[ref.parent].public) break;
+    }
+    if (n == s->n_public) return;
+    s->n_public = n;
+    s->n_keys = 0;
+    add_keys(s);
+}
+
 void seq_match(struct seq *s, const struct tree *t)
 {
     if (s->n_match > 0 && t->nodes[s->match_page].generation != s->match_generation) {
         s->n_match = 0;
         s->match_page = KV_NONE;
     }
+    if (s->n_match == 0) find_public(s, t);
     while (s->n_match < sharable_pages(s)) {
         const struct tree_ref ref = page_ref(s, s->n_match, s->match_page);
         const uint32_t page = tree_find(t, &ref);
@@ -162,6 +204,27 @@ static void skip_to(struct seq *s, uint32_t n_pages)
     s->n_high = s->n_done;
 }
 
+// Why the cache holds no more: what is there in place of the page that is computed next.
+static void diagnose(struct seq *s, const struct tree *t)
+{
+    if (s->n_done < s->n_high || s->n_done >= s->n_prompt) return; // that was before, or no prompt
+    struct cache_report *r = &s->report;
+    const uint32_t i = s->n_done / s->page_tokens, left = s->n_prompt - s->n_done;
+    const uint32_t parent = i == 0 ? KV_NONE : s->pages[i - 1];
+    const struct tree_ref ref = page_ref(s, i, parent);
+    uint32_t n_same = 0;
+    const uint32_t nearest = tree_nearest(t, &ref, left, &n_same);
+    r->diverged_at = s->n_done + n_same;
+    if (n_same == left || (nearest == KV_NONE && left == 1))
+        r->reason = CACHE_WHOLE;
+    else if (i < s->n_keys && tree_remembers(t, s->keys[i]))
+        r->reason = CACHE_EVICTED;
+    else if (nearest != KV_NONE || (i > 0 && tree_children(t, parent) != KV_NONE))
+        r->reason = CACHE_DIFFERS;
+    else
+        r->reason = i == 0 ? CACHE_COLD : CACHE_ENDS;
+}
+
 void seq_take_match(struct seq *s, struct tree *t)
 {
     assert(s->n_pages == 0);
@@ -171,10 +234,12 @@ void seq_take_match(struct seq *s, struct tree *t)
     skip_to(s, s->n_match);
     s->n_match = 0;
     s->match_page = KV_NONE;
+    diagnose(s, t);
 }
 
 void seq_join(struct seq *s, struct tree *t)
 {
+    const uint32_t before = s->n_done;
     while (s->n_done % s->page_tokens == 0 && s->n_shared == s->n_pages &&
            s->n_shared < sharable_pages(s)) {
         const uint32_t i = s->n_shared;
@@ -185,6 +250,7 @@ void seq_join(struct seq *s, struct tree *t)
         s->pages[i] = page;
         skip_to(s, i + 1);
     }
+    if (s->n_done > before) diagnose(s, t);
 }
 
 bool seq_grow(struct seq *s, struct tree *t, uint32_t n)
@@ -212,7 +278,7 @@ void seq_advance(struct seq *s, struct tree *t, uint32_t n)
 // Last page first: a page must not look older than those below it (tree.c).
 void seq_give_pages(struct seq *s, struct tree *t)
 {
-    while (s->n_pages > 0) tree_unpin(t, s->pages[--s->n_pages]);
+    while (s->n_pages > 0) tree_unpin(t, s->pages[--s->n_pages], &s->hint);
     s->n_shared = s->n_done = 0;
 }
 

@@ -25,8 +25,9 @@ struct seq {
     bool ignore_eos, logprobs, has_penalty;
     uint32_t n_top, max_new, timeout_ms;
     int32_t priority;
-    uint64_t deadline_ns; // 0 = none
-    struct hash128 salt;
+    uint64_t deadline_ns;  // 0 = none
+    struct hash128 salt;   // of the pages behind the first n_public
+    struct tree_hint hint; // for the pages that it leaves
     struct logit_bias *bias;
     uint32_t n_bias;
     struct str *stops; // one allocation with their bytes behind
@@ -44,6 +45,8 @@ struct seq {
 
     // The longest prefix in the tree as of the last look (while it waits).
     uint32_t n_match, match_page, match_generation;
+    uint32_t n_public;          // first pages that it shares with all salts
+    struct cache_report report; // n_ram, n_disk and restored_ms are the tier's, the rest is seq.c's
 
     // Scheduling.
     uint64_t order;             // of admission; smaller is older
@@ -77,6 +80,8 @@ bool seq_grow(struct seq *s, struct tree *t, uint32_t n);
 // n more tokens have keys and values: full pages go into the tree.
 void seq_advance(struct seq *s, struct tree *t, uint32_t n);
 void seq_give_pages(struct seq *s, struct tree *t); // and n_done is 0
+// The salt that a page of its text is looked up and published under.
+struct hash128 seq_page_salt(const struct seq *s, uint32_t i_page);
 // The page that the sequence computes next and could share, UINT32_MAX when there is none.
 uint32_t seq_next_page(const struct seq *s, bool running);
 // Does r compute, or will it compute next, the page i_page of s's text?

@@ -263,6 +263,7 @@ void stream_status(const struct stream *cs, struct stream_status *out)
         .queue_position = p.queue_position,
         .ttft_ms = s->first_ns == 0 ? 0 : ms(s->first_ns - s->submit_ns),
         .eta_ms = p.eta_ms,
+        .cache = p.cache,
     };
     if (p.eta_ms > 0 && now > s->progress_ns) out->eta_ms -= ms(now - s->progress_ns);
     pthread_mutex_unlock(&s->lock);

@@ -27,6 +27,7 @@ void doorbell_ring(struct doorbell *d);
 struct stream_progress {
     uint32_t n_prompt, n_cached, n_processed, n_generated;
     uint32_t queue_position;
+    struct cache_report cache;
     double eta_ms; // at the time it was set; < 0 = not known
 };
 

@@ -1,44 +1,75 @@
 // A hash table from (chained key) to page; parent, salt and tokens are compared on every hit, so a
-// collision can cost time but never hand out a wrong page.
+// collision can cost time but never hand out a wrong page. Children of a page are linked, newest
+// first. What goes when room is needed: evict.c.
 //
 // Invariants: a parent of a page in the tree is in the tree; n_idle counts the pages whose only owner
-// is the tree; parents were used no earlier than their children, so evicting leaves by age is LRU.
+// is the tree; a held trunk's pages are never idle.
 #include "engine/tree.h"
 
 #include <assert.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    HALF_LIFE_S = 900,     // tuned on bench/traces, see bench/SPEED.md
+    ATTEND_TOKENS = 16384, // of a usual 8B model; the engine sets the model's own
+    SIBLINGS_MAX = 4096,   // looked at for the nearest one
+};
+
+static bool alloc(struct tree *t, uint32_t n_pages, uint32_t page_tokens)
+{
+    t->nodes = calloc(n_pages, sizeof *t->nodes);
+    t->links = calloc(n_pages, sizeof *t->links);
+    t->tokens = calloc((size_t)n_pages * page_tokens, sizeof *t->tokens);
+    t->buckets = malloc(t->n_buckets * sizeof *t->buckets);
+    t->ghosts = calloc(t->n_buckets, sizeof *t->ghosts);
+    return t->nodes != NULL && t->links != NULL && t->tokens != NULL && t->buckets != NULL &&
+           t->ghosts != NULL;
+}
+
+static void free_all(struct tree *t)
+{
+    free(t->nodes);
+    free(t->links);
+    free(t->tokens);
+    free(t->buckets);
+    free(t->ghosts);
+    *t = (struct tree){0};
+}
+
 bool tree_init(struct tree *t, struct kv_pool *pool, struct err *e)
 {
-    uint32_t n_buckets = 16;
-    while (n_buckets < pool->n_pages && n_buckets < 1u << 30) n_buckets *= 2;
-    struct tree_node *nodes = calloc(pool->n_pages, sizeof *nodes);
-    int32_t *tokens = calloc((size_t)pool->n_pages * pool->page_tokens, sizeof *tokens);
-    uint32_t *buckets = malloc(n_buckets * sizeof *buckets);
-    if (nodes == NULL || tokens == NULL || buckets == NULL) {
-        free(nodes);
-        free(tokens);
-        free(buckets);
+    struct tree n = {.n_buckets = 16,
+                     .first_root = KV_NONE,
+                     .half_life_s = HALF_LIFE_S,
+                     .attend_tokens = ATTEND_TOKENS,
+                     .rank = tree_rank};
+    while (n.n_buckets < pool->n_pages && n.n_buckets < 1u << 30) n.n_buckets *= 2;
+    if (!alloc(&n, pool->n_pages, pool->page_tokens)) {
+        free_all(&n);
         return err_set(e, ERR_MEMORY, "no memory for a prefix tree of %u pages", pool->n_pages);
     }
-    for (uint32_t i = 0; i < n_buckets; i++) buckets[i] = KV_NONE;
-    *t = (struct tree){
-        .pool = pool, .nodes = nodes, .tokens = tokens, .buckets = buckets, .n_buckets = n_buckets};
+    n.pool = pool;
+    for (uint32_t i = 0; i < n.n_buckets; i++) n.buckets[i] = KV_NONE;
+    for (uint32_t i = 0; i < TREE_HOLDS_MAX; i++) n.holds[i].page = KV_NONE;
+    tree_space_init(&n);
+    *t = n;
     return true;
 }
 
 void tree_deinit(struct tree *t)
 {
     if (t->pool != NULL) {
+        memset(t->watch, 0, sizeof t->watch); // nobody is told that all ends
+        for (uint32_t i = 0; i < TREE_HOLDS_MAX; i++)
+            if (t->holds[i].page != KV_NONE) tree_release(t, t->holds[i].page);
         while (tree_evict(t)) {
         }
         assert(t->n_nodes == 0);
     }
-    free(t->nodes);
-    free(t->tokens);
-    free(t->buckets);
-    *t = (struct tree){0};
+    free_all(t);
 }
 
 uint64_t tree_root_key(struct hash128 salt)
@@ -51,6 +82,11 @@ uint64_t tree_next_key(uint64_t key, const int32_t *tokens, uint32_t page_tokens
     return hash64(tokens, page_tokens * sizeof *tokens, key);
 }
 
+uint64_t tree_salted_key(uint64_t key, struct hash128 salt)
+{
+    return hash64(&salt, sizeof salt, key);
+}
+
 static uint32_t *bucket_of(const struct tree *t, uint64_t key)
 {
     return &t->buckets[key & (t->n_buckets - 1)];
@@ -61,16 +97,77 @@ static int32_t *tokens_of(const struct tree *t, uint32_t page)
     return t->tokens + (size_t)page * t->pool->page_tokens;
 }
 
+static bool same_salt(struct hash128 a, struct hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
 uint32_t tree_find(const struct tree *t, const struct tree_ref *r)
 {
     for (uint32_t page = *bucket_of(t, r->key); page != KV_NONE; page = t->nodes[page].next) {
         const struct tree_node *n = &t->nodes[page];
-        if (n->key == r->key && n->parent == r->parent && n->salt.lo == r->salt.lo &&
-            n->salt.hi == r->salt.hi &&
+        if (n->key == r->key && n->parent == r->parent && same_salt(n->salt, r->salt) &&
             memcmp(tokens_of(t, page), r->tokens, t->pool->page_tokens * sizeof(int32_t)) == 0)
             return page;
     }
     return KV_NONE;
+}
+
+bool tree_remembers(const struct tree *t, uint64_t key)
+{
+    return key != 0 && t->ghosts[key & (t->n_buckets - 1)] == key;
+}
+
+uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n, uint32_t *n_same)
+{
+    uint32_t best = KV_NONE, most = 0, seen = 0;
+    if (n > t->pool->page_tokens) n = t->pool->page_tokens;
+    for (uint32_t page = tree_children(t, r->parent); page != KV_NONE && seen < SIBLINGS_MAX;
+         page = t->nodes[page].older, seen++) {
+        const int32_t *tokens = tokens_of(t, page);
+        if (!same_salt(t->nodes[page].salt, r->salt)) continue;
+        uint32_t same = 0;
+        while (same < n && tokens[same] == r->tokens[same]) same++;
+        if (same == 0 || same < most) continue;
+        if (same == most && t->nodes[page].used < t->nodes[best].used) continue;
+        best = page;
+        most = same;
+    }
+    *n_same = most;
+    return best;
+}
+
+// ---- coming and going ---------------------------------------------------------------------------
+
+static uint32_t *children_of(struct tree *t, uint32_t parent)
+{
+    return parent == KV_NONE ? &t->first_root : &t->nodes[parent].first_child;
+}
+
+static void link_child(struct tree *t, uint32_t page)
+{
+    struct tree_node *n = &t->nodes[page];
+    uint32_t *first = children_of(t, n->parent);
+    n->older = *first;
+    n->newer = KV_NONE;
+    if (*first != KV_NONE) t->nodes[*first].newer = page;
+    *first = page;
+    if (n->parent == KV_NONE) return;
+    t->nodes[n->parent].n_children++;
+    tree_queue(t, n->parent);
+}
+
+static void unlink_child(struct tree *t, uint32_t page)
+{
+    struct tree_node *n = &t->nodes[page];
+    if (n->newer != KV_NONE)
+        t->nodes[n->newer].older = n->older;
+    else
+        *children_of(t, n->parent) = n->older;
+    if (n->older != KV_NONE) t->nodes[n->older].newer = n->newer;
+    if (n->parent == KV_NONE) return;
+    t->nodes[n->parent].n_children--;
+    tree_queue(t, n->parent);
 }
 
 uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
@@ -87,72 +184,157 @@ uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
     uint32_t *bucket = bucket_of(t, r->key);
     *n = (struct tree_node){.key = r->key,
                             .used = ++t->clock,
+                            .used_s = t->now_s,
+                            .heat = -(double)INFINITY,
+                            .salt = r->salt,
                             .parent = r->parent,
                             .next = *bucket,
+                            .first_child = KV_NONE,
                             .generation = n->generation,
-                            .salt = r->salt,
+                            .depth = r->parent == KV_NONE ? 0 : t->nodes[r->parent].depth + 1,
+                            .space = tree_space(t, r->salt),
                             .in_tree = true};
     *bucket = page;
     memcpy(tokens_of(t, page), r->tokens, t->pool->page_tokens * sizeof(int32_t));
-    if (r->parent != KV_NONE) {
-        t->nodes[r->parent].n_children++;
-        t->nodes[r->parent].used = t->clock;
-    }
+    link_child(t, page);
     kv_page_pin(t->pool, page);
+    t->spaces[n->space].n_nodes++;
     t->n_nodes++;
+    for (int i = 0; i < TREE_WATCHES; i++)
+        if (t->watch[i].stored != NULL) t->watch[i].stored(t->watch[i].arg, page);
     return page;
 }
 
-void tree_pin(struct tree *t, uint32_t page)
+// One owner more or less, for whatever reason.
+static void own(struct tree *t, uint32_t page)
 {
     assert(t->nodes[page].in_tree);
     if (t->pool->refs[page] == 1) t->n_idle--;
     kv_page_pin(t->pool, page);
-    t->nodes[page].used = ++t->clock;
+    tree_queue(t, page);
 }
 
-void tree_unpin(struct tree *t, uint32_t page)
+static void disown(struct tree *t, uint32_t page)
 {
-    struct tree_node *n = &t->nodes[page];
     kv_page_give(t->pool, page);
-    if (!n->in_tree) return;
-    n->used = ++t->clock;
-    if (t->pool->refs[page] == 1) t->n_idle++;
+    if (!t->nodes[page].in_tree || t->pool->refs[page] != 1) return;
+    t->n_idle++;
+    tree_queue(t, page);
 }
 
-static void remove_node(struct tree *t, uint32_t page)
+void tree_pin(struct tree *t, uint32_t page)
+{
+    own(t, page);
+    t->nodes[page].hits++;
+    t->nodes[page].used = ++t->clock;
+    t->nodes[page].used_s = t->now_s;
+}
+
+void tree_unpin(struct tree *t, uint32_t page, const struct tree_hint *hint)
+{
+    static const struct tree_hint usual = {.priority = CACHE_PRIORITY_DEFAULT};
+    if (t->nodes[page].in_tree) tree_use(t, page, hint != NULL ? hint : &usual);
+    disown(t, page);
+}
+
+void tree_remove(struct tree *t, uint32_t page, enum evict_reason reason)
 {
     struct tree_node *n = &t->nodes[page];
+    assert(n->in_tree && n->n_children == 0 && t->pool->refs[page] == 1);
+    for (int i = 0; i < TREE_WATCHES; i++)
+        if (t->watch[i].removed != NULL) t->watch[i].removed(t->watch[i].arg, page, reason);
     uint32_t *link = bucket_of(t, n->key);
     while (*link != page) link = &t->nodes[*link].next;
     *link = n->next;
-    if (n->parent != KV_NONE) t->nodes[n->parent].n_children--;
+    t->ghosts[n->key & (t->n_buckets - 1)] = n->key;
     n->in_tree = false;
+    tree_queue(t, page);
+    unlink_child(t, page);
     n->generation++;
+    t->spaces[n->space].n_nodes--;
     t->n_nodes--;
     t->n_idle--;
-    kv_page_give(t->pool, page);
-}
-
-// Walks all nodes: 10,000 pages take about 20 us, and a page is evicted once per page_tokens
-// computed tokens, each of which costs far more.
-bool tree_evict(struct tree *t)
-{
-    if (t->n_idle == 0) return false;
-    uint32_t best = KV_NONE;
-    for (uint32_t i = 0; i < t->pool->n_pages; i++) {
-        const struct tree_node *n = &t->nodes[i];
-        if (!n->in_tree || n->n_children > 0 || t->pool->refs[i] > 1) continue;
-        if (best == KV_NONE || n->used < t->nodes[best].used) best = i;
-    }
-    assert(best != KV_NONE); // an idle page's children are idle: one of them is a leaf
-    remove_node(t, best);
     t->n_evicted++;
-    return true;
+    t->evicted[reason]++;
+    kv_page_give(t->pool, page);
 }
 
 uint32_t tree_page_take(struct tree *t)
 {
     if (t->pool->n_free == 0 && !tree_evict(t)) return KV_NONE;
     return kv_page_take(t->pool);
+}
+
+// ---- trunks -------------------------------------------------------------------------------------
+
+static struct tree_hold *find_hold(struct tree *t, uint32_t page)
+{
+    for (uint32_t i = 0; i < TREE_HOLDS_MAX; i++)
+        if (t->holds[i].page == page) return &t->holds[i];
+    return NULL;
+}
+
+// A page is public as long as a public hold has it in its path.
+static void mark_public(struct tree *t)
+{
+    for (uint32_t i = 0; i < t->pool->n_pages && t->n_public > 0; i++) t->nodes[i].public = false;
+    t->n_public = 0;
+    for (uint32_t i = 0; i < TREE_HOLDS_MAX; i++) {
+        uint32_t page = t->holds[i].public ? t->holds[i].page : KV_NONE;
+        for (; page != KV_NONE && !t->nodes[page].public; page = t->nodes[page].parent) {
+            t->nodes[page].public = true;
+            t->n_public++;
+        }
+    }
+}
+
+bool tree_hold(struct tree *t, uint32_t page, bool public, const char *name)
+{
+    struct tree_hold *h = find_hold(t, page);
+    const bool known = h != NULL;
+    if (!known) h = find_hold(t, KV_NONE);
+    if (h == NULL) return false;
+    *h = (struct tree_hold){.page = page, .n_pages = t->nodes[page].depth + 1, .public = public};
+    snprintf(h->name, sizeof h->name, "%s", name);
+    for (uint32_t p = page; !known && p != KV_NONE; p = t->nodes[p].parent) {
+        own(t, p);
+        if (t->nodes[p].n_holds++ == 0) t->n_held++;
+    }
+    mark_public(t);
+    return true;
+}
+
+bool tree_release(struct tree *t, uint32_t page)
+{
+    struct tree_hold *h = page == KV_NONE ? NULL : find_hold(t, page);
+    if (h == NULL) return false;
+    *h = (struct tree_hold){.page = KV_NONE};
+    for (uint32_t p = page; p != KV_NONE; p = t->nodes[p].parent) {
+        if (--t->nodes[p].n_holds == 0) t->n_held--;
+        disown(t, p);
+    }
+    mark_public(t);
+    return true;
+}
+
+// The first leaf below page, page itself if it has no child.
+static uint32_t leaf_below(const struct tree *t, uint32_t page)
+{
+    while (t->nodes[page].first_child != KV_NONE) page = t->nodes[page].first_child;
+    return page;
+}
+
+uint32_t tree_drop(struct tree *t, uint32_t page)
+{
+    uint32_t n = 0, at = leaf_below(t, page);
+    for (;;) {
+        const uint32_t older = t->nodes[at].older, parent = t->nodes[at].parent;
+        const bool last = at == page;
+        if (t->nodes[at].n_children == 0 && t->pool->refs[at] == 1) {
+            tree_remove(t, at, EVICT_DROPPED);
+            n++;
+        }
+        if (last) return n;
+        at = older != KV_NONE ? leaf_below(t, older) : parent;
+    }
 }

@@ -3,7 +3,8 @@
 // salt is never found under another. Engine thread only.
 //
 // Ownership: the tree is one owner of each page in it (kv.h); a sequence that uses a page pins it,
-// and always pins the whole path, so a page that no sequence pins has no pinned page below it.
+// and always pins the whole path, so a page that no sequence pins has no pinned page below it. A held
+// trunk (tree_hold) is pinned by its hold in the same way.
 #pragma once
 
 #include <stdbool.h>
@@ -11,36 +12,100 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "engine/engine.h"
+#include "engine/heap.h"
 #include "engine/kv.h"
 
+enum { TREE_HOLDS_MAX = 256, TREE_SPACES_MAX = 256 };
+
 struct tree_node {
-    uint64_t key;    // chained over the path's tokens and the salt
-    uint64_t used;   // the tree's clock when a sequence last took or left it
-    uint32_t parent; // page or KV_NONE for the first page of a text
+    uint64_t key;          // chained over the path's tokens and the salts
+    uint64_t used;         // the tree's clock when a sequence last took or left it
+    struct hash128 salt;   // of this page; a public trunk's pages carry another than those after it
+    double heat;           // log2 of the decayed number of uses, as of time 0 (see evict.c)
+    double used_s;         // now_s when it was last used
+    double keep_until_s;   // goes last before then (cache_ttl)
+    uint32_t parent;       // page or KV_NONE for the first page of a text
+    uint32_t next;         // in the bucket, KV_NONE ends
+    uint32_t first_child;  // the newest; KV_NONE
+    uint32_t older, newer; // among the parent's children
     uint32_t n_children;
-    uint32_t next;       // in the bucket, KV_NONE ends
-    uint32_t generation; // grows when the page leaves the tree
-    struct hash128 salt;
-    bool in_tree;
+    uint32_t generation;        // grows when the page leaves the tree
+    uint32_t depth;             // pages before it
+    uint32_t hits;              // times that a sequence took it instead of computing it
+    uint32_t space;             // of its salt
+    uint16_t n_holds;           // trunks that it is part of
+    uint8_t priority;           // the highest cache_priority of its users
+    bool in_tree, queued, kept; // queued: may be evicted; kept: ... but is in its time to live
+    bool public;                // any salt finds it
 };
+
+// Pages of one salt. Space 0 takes the salts for which there was no room.
+struct tree_space {
+    struct hash128 salt;
+    uint32_t n_nodes;
+    uint32_t leaves; // heap of those that may be evicted, lowest rank first
+    uint32_t kept;   // heap of those whose time to live runs, earliest end first
+};
+
+// A trunk that an operator wants to stay.
+struct tree_hold {
+    uint32_t page, n_pages; // the last page; KV_NONE = a free entry
+    bool public;
+    char name[64];
+};
+
+// What a sequence's request says about the pages that it leaves.
+struct tree_hint {
+    uint8_t priority; // 0 to 100, CACHE_PRIORITY_DEFAULT in the middle
+    bool has_ttl;
+    uint32_t ttl_s; // 0: needed by nobody any more
+};
+
+// Told of what comes and goes, on the engine thread. `removed` runs before the page can be written to
+// again: its bytes are still there.
+struct tree_watch {
+    void *arg;
+    void (*stored)(void *arg, uint32_t page);
+    void (*removed)(void *arg, uint32_t page, enum evict_reason reason);
+};
+enum { TREE_WATCHES = 2 };
 
 struct tree {
     struct kv_pool *pool;    // borrowed
     struct tree_node *nodes; // [n_pages]
+    struct heap_link *links; // [n_pages]
     int32_t *tokens;         // [n_pages][page_tokens]
     uint32_t *buckets;       // [n_buckets] first page, KV_NONE when empty
+    uint64_t *ghosts;        // [n_buckets] keys of pages that were evicted, the latest of a bucket
     uint32_t n_buckets;      // a power of two
     uint32_t n_nodes;        // pages in the tree ...
-    uint32_t n_idle;         // ... and those of them that no sequence pins
-    uint64_t clock, n_evicted;
+    uint32_t n_idle;         // ... and those of them that no sequence and no hold pins
+    uint32_t n_held, n_public;
+    uint32_t first_root; // as first_child
+    uint32_t n_spaces;   // 1 + the highest that was ever used
+    uint64_t clock;
+    uint64_t n_evicted, evicted[EVICT_REASONS];
+    struct tree_space spaces[TREE_SPACES_MAX];
+    struct tree_hold holds[TREE_HOLDS_MAX];
+    struct tree_watch watch[TREE_WATCHES];
+    // Set by the owner.
+    double now_s;       // seconds since it began
+    double half_life_s; // in which a use loses half its weight
+    double
+        attend_tokens; // tokens before a page at which attending to them costs as much as the rest
+    uint32_t quota_pages; // beyond it a salt's pages go first; 0 = none
+    double (*rank)(const struct tree *t, uint32_t page); // lowest goes first; tree_rank
 };
 
 bool tree_init(struct tree *t, struct kv_pool *pool, struct err *e);
-void tree_deinit(struct tree *t); // gives all its pages back; none may be pinned any more
+void tree_deinit(struct tree *t); // gives all its pages back; no sequence may pin any
 
-// Keys: the root's from the salt, then each page's from the one before it and its own tokens.
+// Keys: the root's from the salt, then each page's from the one before it and its own tokens. Where a
+// path goes on under another salt, the key is salted once more.
 uint64_t tree_root_key(struct hash128 salt);
 uint64_t tree_next_key(uint64_t key, const int32_t *tokens, uint32_t page_tokens);
+uint64_t tree_salted_key(uint64_t key, struct hash128 salt);
 
 // What a page is looked up by. tokens[page_tokens]; key is theirs after parent (KV_NONE: at the root).
 struct tree_ref {
@@ -57,9 +122,7 @@ uint32_t tree_find(const struct tree *t, const struct tree_ref *r);
 uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page);
 // A sequence takes a page of the tree; leaves a page, in the tree or not.
 void tree_pin(struct tree *t, uint32_t page);
-void tree_unpin(struct tree *t, uint32_t page);
-// Frees the unpinned leaf that was not used for longest; false when all is pinned.
-bool tree_evict(struct tree *t);
+void tree_unpin(struct tree *t, uint32_t page, const struct tree_hint *hint);
 // A free page for a sequence, by evicting if need be; KV_NONE when all are pinned.
 uint32_t tree_page_take(struct tree *t);
 // Pages that tree_page_take can still deliver.
@@ -67,3 +130,41 @@ static inline uint32_t tree_available(const struct tree *t)
 {
     return t->pool->n_free + t->n_idle;
 }
+static inline const int32_t *tree_tokens(const struct tree *t, uint32_t page)
+{
+    return t->tokens + (size_t)page * t->pool->page_tokens;
+}
+// The first child, KV_NONE: of the root.
+static inline uint32_t tree_children(const struct tree *t, uint32_t page)
+{
+    return page == KV_NONE ? t->first_root : t->nodes[page].first_child;
+}
+// Was a page with this key evicted not long ago?
+bool tree_remembers(const struct tree *t, uint64_t key);
+
+// The child of r->parent that agrees with r longest, though not wholly: *n_same is how many tokens.
+// KV_NONE when none begins with the same token. n: tokens behind r->tokens, may be fewer than a page.
+uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n, uint32_t *n_same);
+
+// Holds the path to a page, so that it is never evicted, or gives that up. False: no entry is free
+// (hold) or none is held under this page (release).
+bool tree_hold(struct tree *t, uint32_t page, bool public, const char *name);
+bool tree_release(struct tree *t, uint32_t page);
+// Takes a page and all below it out, as far as no sequence uses them. Returns how many pages.
+uint32_t tree_drop(struct tree *t, uint32_t page);
+
+// ---- evict.c ------------------------------------------------------------------------------------
+
+// Frees the unpinned leaf that is worth least; false when all is pinned.
+bool tree_evict(struct tree *t);
+// Its worth: recompute time x decayed use, as a logarithm that does not change with time.
+double tree_rank(const struct tree *t, uint32_t page);
+void tree_space_init(struct tree *t);
+// The space for a salt's next page.
+uint32_t tree_space(struct tree *t, struct hash128 salt);
+// A use at now_s, with what its request says.
+void tree_use(struct tree *t, uint32_t page, const struct tree_hint *hint);
+// Into the queue of leaves and out of it, whichever the page's state asks for.
+void tree_queue(struct tree *t, uint32_t page);
+// tree.c, for evict.c: the page leaves the tree; it is idle and has no children.
+void tree_remove(struct tree *t, uint32_t page, enum evict_reason reason);

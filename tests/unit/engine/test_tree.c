@@ -50,7 +50,7 @@ static uint32_t match(const struct tree *t, struct hash128 salt, const int32_t *
 
 static void unpin(struct tree *t, const uint32_t *path, uint32_t n)
 {
-    while (n > 0) tree_unpin(t, path[--n]);
+    while (n > 0) tree_unpin(t, path[--n], NULL);
 }
 
 static const struct hash128 salt_a = {1, 2}, salt_b = {1, 3};
@@ -154,11 +154,11 @@ static void a_colliding_key_is_no_hit(void **state)
     assert_int_equal(tree_find(&t, &salted), KV_NONE);
     const uint32_t other = tree_publish(&t, &b, tree_page_take(&t)); // both live in one bucket
     assert_int_not_equal(other, page);
-    tree_unpin(&t, page);
+    tree_unpin(&t, page, NULL);
     assert_true(tree_evict(&t)); // from the middle of the bucket's list
     assert_int_equal(tree_find(&t, &a), KV_NONE);
     assert_int_equal(tree_find(&t, &b), other);
-    tree_unpin(&t, other);
+    tree_unpin(&t, other, NULL);
     tree_deinit(&t);
     kv_deinit(&pool);
 }

@@ -1,0 +1,101 @@
+// Records on disk that outlive the process: all of one size, each found by a 128-bit key, each with a
+// checksum over everything. Records of one family (of one fingerprint) have a folder of their own:
+// an append-only row of segment files and a lock. One process writes a family, any number read it.
+//
+// Never trusted: what is on the disk. The index is rebuilt from the records' headers at every open, a
+// record counts only when its checksum, key, parent and ids are right, and nothing is ever synced, for a
+// write that a power cut lost or tore is a record that does not verify.
+//
+// Threads: any, but one writer at a time (store_put, store_tick). No lock is held over I/O.
+#pragma once
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+
+struct store;
+
+// What all records of a family have in common.
+struct store_shape {
+    struct hash128 family;
+    uint32_t n_ids;
+    size_t data_bytes;
+};
+
+// A record is a header, n_ids ids and data_bytes bytes, then zeros up to a multiple of STORE_ALIGN.
+enum { STORE_ALIGN = 64 };
+struct store_header {
+    struct hash128 sum; // XXH3-128 of all bytes of the record behind this field
+    uint64_t head_sum;  // XXH3-64 of the header behind this field
+    uint64_t magic;     // overwritten in a record that was found bad
+    struct hash128 family, key, parent, salt;
+    uint32_t depth, n_ids;
+    uint64_t data_bytes;
+    int64_t saved_unix;
+    uint64_t spare; // 0
+};
+static_assert(sizeof(struct store_header) == 128, "a file format");
+
+size_t store_record_bytes(const struct store_shape *s);
+static inline int32_t *store_ids(void *record)
+{
+    return (int32_t *)(void *)((unsigned char *)record + sizeof(struct store_header));
+}
+static inline unsigned char *store_data(void *record, uint32_t n_ids)
+{
+    return (unsigned char *)record + sizeof(struct store_header) + n_ids * sizeof(int32_t);
+}
+
+struct store_settings {
+    const char *dir;    // of all families; made with mode 0700 where missing
+    uint64_t cap_bytes; // of all families together; 0 = a quarter of what is free, at most 64 GiB
+    struct store_shape shape;
+};
+
+// Opens a family, as its writer where no other process is, otherwise to read. Reads all headers.
+bool store_open(struct store **out, const struct store_settings *s, struct err *e);
+void store_close(struct store *st); // NULL is fine
+
+// Where a record is and what its header says.
+struct store_entry {
+    struct hash128 key, parent, salt;
+    uint32_t depth, i_segment, slot;
+    int64_t saved_unix;
+    bool dead; // found bad, or replaced
+};
+// Is there a record of this key? Asks the index, no I/O. counts: this was a use of it (which keeps it).
+bool store_has(struct store *st, struct hash128 key, bool counts);
+
+enum store_result { STORE_OK, STORE_MISSING, STORE_BAD };
+// Reads the record into record[store_record_bytes] and verifies it; ids[n_ids] and parent are what the
+// caller expects (ids NULL: whatever the record says of both). A bad record is forgotten.
+enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
+                            const int32_t *ids, void *record);
+// Appends a record, of which the caller filled key, parent, salt and depth, ids and data; the rest is
+// filled here. Drops the least used segments where the cap asks for it. After a write has failed (full
+// disk, read-only file system) the store only reads, until retry_s later.
+bool store_put(struct store *st, void *record, struct err *e);
+bool store_writable(const struct store *st);
+// Housekeeping, to be called every few seconds: remembers uses on disk; a reader looks for what the
+// writer added, and becomes the writer when that one is gone.
+void store_tick(struct store *st);
+
+struct store_figures {
+    uint64_t n_records, bytes, cap_bytes, other_bytes; // other: of other families, when last looked
+    uint64_t n_bad, n_dropped, n_saved;                // since it was opened; dropped: for the cap
+    bool writer;
+};
+void store_figures(struct store *st, struct store_figures *out);
+// Entries that are alive, from index *next on; *next is where to go on. The uses of an entry's segment
+// are in uses[] where that is not NULL. Returns how many were written, 0 at the end.
+size_t store_list(struct store *st, size_t *next, struct store_entry *out, double *uses,
+                  size_t max);
+// Forgets a record, on disk too (writer only).
+void store_drop(struct store *st, struct hash128 key);
+
+// The header's check, for who has a record's bytes (scan, fuzzing): are family, sizes and head_sum right?
+bool store_header_valid(const struct store_header *h, const struct store_shape *s);

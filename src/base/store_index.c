@@ -1,0 +1,88 @@
+// Entries in one array, found through a table of their numbers. Entries die in place; a dropped segment
+// packs the array and fills the table anew (15,000 entries: below a millisecond, once in 64 MiB).
+#include "base/store_index.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void store_index_free(struct store_index *x)
+{
+    free(x->entries);
+    free(x->table);
+    *x = (struct store_index){0};
+}
+
+static void place(struct store_index *x, size_t i)
+{
+    size_t at = x->entries[i].key.lo & (x->n_table - 1);
+    while (x->table[at] != 0) at = (at + 1) & (x->n_table - 1);
+    x->table[at] = (uint32_t)i + 1;
+}
+
+static void fill_table(struct store_index *x)
+{
+    memset(x->table, 0, x->n_table * sizeof *x->table);
+    for (size_t i = 0; i < x->n; i++)
+        if (!x->entries[i].dead) place(x, i);
+}
+
+static bool make_room(struct store_index *x)
+{
+    if (x->n < x->cap) return true;
+    const size_t cap = x->cap == 0 ? 64 : 2 * x->cap;
+    if (cap > UINT32_MAX / 4) return false;
+    uint32_t *table = malloc(4 * cap * sizeof *table);
+    struct store_entry *entries = table == NULL ? NULL : realloc(x->entries, cap * sizeof *entries);
+    if (entries == NULL) {
+        free(table);
+        return false;
+    }
+    free(x->table);
+    x->entries = entries;
+    x->table = table;
+    x->cap = cap;
+    x->n_table = 4 * cap;
+    fill_table(x);
+    return true;
+}
+
+struct store_entry *store_index_find(const struct store_index *x, struct hash128 key)
+{
+    if (x->n_table == 0) return NULL;
+    for (size_t at = key.lo & (x->n_table - 1); x->table[at] != 0;
+         at = (at + 1) & (x->n_table - 1)) {
+        struct store_entry *entry = &x->entries[x->table[at] - 1];
+        if (!entry->dead && hash128_equal(entry->key, key)) return entry;
+    }
+    return NULL;
+}
+
+bool store_index_add(struct store_index *x, const struct store_entry *entry)
+{
+    if (!make_room(x)) return false;
+    struct store_entry *old = store_index_find(x, entry->key);
+    if (old != NULL) store_index_kill(x, old);
+    x->entries[x->n] = *entry;
+    place(x, x->n++);
+    x->n_alive++;
+    return true;
+}
+
+void store_index_kill(struct store_index *x, struct store_entry *entry)
+{
+    if (!entry->dead) x->n_alive--;
+    entry->dead = true;
+}
+
+void store_index_drop_segment(struct store_index *x, uint32_t i_segment)
+{
+    size_t n = 0;
+    x->n_alive = 0;
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->entries[i].dead || x->entries[i].i_segment == i_segment) continue;
+        x->entries[n++] = x->entries[i];
+        x->n_alive++;
+    }
+    x->n = n;
+    if (x->n_table > 0) fill_table(x);
+}

@@ -60,7 +60,8 @@ static void errors_have_openai_shape(void **state)
 static void numbers_are_finite(void **state)
 {
     (void)state;
-    const double values[] = {0, -0.25, 1e-9, INFINITY, -INFINITY, NAN, 123456789};
+    const double inf = (double)INFINITY, nan = (double)NAN;
+    const double values[] = {0, -0.25, 1e-9, inf, -inf, nan, 123456789};
     const double wanted[] = {0, -0.25, 1e-9, 9999, -9999, -9999, 123457000};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         struct buf b = {0};

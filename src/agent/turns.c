@@ -18,6 +18,7 @@ struct loop {
     struct run_result *out;
     struct http_client *server;
     struct buf messages; // "[{...},{...}" without the closing bracket
+    size_t n_told;       // bytes of them that view.on_transcript has
     bool reconnected;
 };
 
@@ -191,6 +192,8 @@ static bool record_turn(struct loop *l, const struct chat_reply *r, const struct
                           .ttft_ms = t->ttft_ms,
                           .gen_tps = t->gen_tps,
                           .total_ms = t->total_ms};
+    if (l->s->view.on_turn != NULL)
+        l->s->view.on_turn(l->s->view.arg, &l->out->turns[l->out->n_turns - 1]);
     return true;
 }
 
@@ -389,6 +392,13 @@ static bool take_turn(struct loop *l, size_t *n_last_calls)
     return go_on;
 }
 
+static void tell_transcript(struct loop *l)
+{
+    struct str grown = str_sub(buf_view(&l->messages), l->n_told, SIZE_MAX);
+    l->n_told = l->messages.n;
+    if (l->s->view.on_transcript != NULL) l->s->view.on_transcript(l->s->view.arg, grown);
+}
+
 void run_loop(const struct run_settings *s, struct run_result *out)
 {
     struct loop l = {.s = s, .out = out, .server = s->server};
@@ -400,6 +410,7 @@ void run_loop(const struct run_settings *s, struct run_result *out)
     buf_c(&l.messages, '[');
     put_message(&l.messages, "system", s->bootstrap);
     buf_c(&l.messages, '}');
+    l.n_told = l.messages.n;
     put_task(&l);
     for (uint32_t turn = 0; check_time(&l); turn++) {
         if (turn == s->max_turns) {
@@ -409,8 +420,10 @@ void run_loop(const struct run_settings *s, struct run_result *out)
             end_with(&l, &e);
             break;
         }
+        tell_transcript(&l);
         if (!take_turn(&l, &n_last_calls)) break;
     }
+    tell_transcript(&l);
     buf_c(&l.messages, ']');
     out->messages = l.messages;
     out->total_ms = clock_ms_since(start_ns);

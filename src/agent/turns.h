@@ -40,8 +40,11 @@ struct run_view {
     void *arg;
     void (*on_status)(void *arg, const struct chat_status *s);
     void (*on_content)(void *arg, struct str text);
+    void (*on_turn)(void *arg, const struct run_turn *t); // a request has ended, well or not
     void (*on_call)(void *arg, struct str name, struct str arguments); // before it runs
     void (*on_result)(void *arg, const struct run_call *call);
+    // Messages behind the system message, as they are added: JSON objects with commas between.
+    void (*on_transcript)(void *arg, struct str grown);
 };
 
 struct run_settings { // all borrowed

@@ -1,0 +1,124 @@
+// What keeps it right: values are always bound, never put into the text of a statement.
+#include "agent/database.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BUSY_MS = 5000 }; // how long another process may write
+
+static bool failed(const struct database *d, struct err *e)
+{
+    int code = d->db != NULL ? sqlite3_errcode(d->db) : SQLITE_NOMEM;
+    const char *help = code == SQLITE_CORRUPT || code == SQLITE_NOTADB
+                           ? "; move the file away to start with an empty one"
+                           : "";
+    return err_set(e, code == SQLITE_NOMEM ? ERR_MEMORY : ERR_IO, "%.200s: %.200s%s", d->path,
+                   d->db != NULL ? sqlite3_errmsg(d->db) : "no memory", help);
+}
+
+bool database_script(struct database *d, const char *sql, struct err *e)
+{
+    return sqlite3_exec(d->db, sql, NULL, NULL, NULL) == SQLITE_OK || failed(d, e);
+}
+
+// SQLite would make the file readable for others; the records are this user's.
+static bool make_private(const char *path, struct err *e)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return err_errno(e, ERR_IO, "cannot open %.200s", path);
+    close(fd);
+    return true;
+}
+
+// NORMAL: a killed process loses nothing; a power cut may lose the last second, never more.
+bool database_open(struct database *out, const char *path, struct err *e)
+{
+    struct database d = {.path = strdup(path)};
+    if (d.path == NULL) return err_set(e, ERR_MEMORY, "no memory for a path");
+    bool ok = make_private(path, e);
+    if (ok && sqlite3_open_v2(path, &d.db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
+        ok = failed(&d, e);
+    if (ok) sqlite3_busy_timeout(d.db, BUSY_MS);
+    ok = ok && database_script(&d,
+                               "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;"
+                               "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+                               e);
+    if (ok)
+        *out = d;
+    else
+        database_close(&d);
+    return ok;
+}
+
+void database_close(struct database *d)
+{
+    sqlite3_close(d->db);
+    free(d->path);
+    *d = (struct database){0};
+}
+
+static int bind_all(sqlite3_stmt *s, const char *types, va_list values)
+{
+    int code = SQLITE_OK;
+    for (int i = 0; types[i] != '\0' && code == SQLITE_OK; i++) {
+        struct str text;
+        const char *z;
+        switch (types[i]) {
+        case 's':
+            z = va_arg(values, const char *);
+            code = sqlite3_bind_text(s, i + 1, z, -1, SQLITE_STATIC);
+            break;
+        case 'x':
+            text = va_arg(values, struct str);
+            code = sqlite3_bind_text64(s, i + 1, text.p != NULL ? text.p : "", text.n,
+                                       SQLITE_STATIC, SQLITE_UTF8);
+            break;
+        case 'i': code = sqlite3_bind_int64(s, i + 1, va_arg(values, int64_t)); break;
+        default: code = sqlite3_bind_double(s, i + 1, va_arg(values, double)); break;
+        }
+    }
+    return code;
+}
+
+static bool each(struct database *d, struct err *e, const struct database_query *q, va_list values)
+{
+    sqlite3_stmt *s = NULL;
+    int code = sqlite3_prepare_v2(d->db, q->sql, -1, &s, NULL);
+    if (code == SQLITE_OK) code = bind_all(s, q->types, values);
+    while (code == SQLITE_OK || code == SQLITE_ROW) {
+        code = sqlite3_step(s);
+        if (code == SQLITE_ROW && q->row != NULL && !q->row(q->arg, s)) code = SQLITE_DONE;
+    }
+    bool ok = code == SQLITE_DONE || failed(d, e);
+    sqlite3_finalize(s);
+    return ok;
+}
+
+bool database_each(struct database *d, struct err *e, const struct database_query *q, ...)
+{
+    va_list values;
+    va_start(values, q);
+    bool ok = each(d, e, q, values);
+    va_end(values);
+    return ok;
+}
+
+bool database_do(struct database *d, struct err *e, const char *sql, const char *types, ...)
+{
+    struct database_query q = {.sql = sql, .types = types};
+    va_list values;
+    va_start(values, types);
+    bool ok = each(d, e, &q, values);
+    va_end(values);
+    return ok;
+}
+
+struct str database_text(sqlite3_stmt *row, int column)
+{
+    const unsigned char *p = sqlite3_column_text(row, column);
+    int n = sqlite3_column_bytes(row, column);
+    return (struct str){p != NULL ? (const char *)p : "", p != NULL ? (size_t)n : 0};
+}

@@ -12,7 +12,7 @@
 #include "cmd/options.h"
 #include "engine/engine.h"
 
-enum { MAX_INPUT_BYTES = 256 << 20 };
+enum { MAX_INPUT_BYTES = 256 << 20, SCORE_ROWS = 512 };
 
 static bool read_stdin(struct buf *out, struct err *e)
 {
@@ -201,6 +201,36 @@ static bool inspect_generate(struct engine *en, const struct settings *s, struct
     return ok;
 }
 
+static bool inspect_perplexity(struct engine *en, const struct settings *s, struct err *e)
+{
+    struct buf text = {0}, out = {0};
+    struct ids ids = {0};
+    struct engine_score score;
+    const struct engine_info *info = engine_info(en);
+    bool ok = read_stdin(&text, e) &&
+              tokenizer_encode(engine_tokenizer(en), buf_view(&text),
+                               s->special ? TOKENIZE_CONTROL : 0, &ids, e) &&
+              engine_score(en, ids.p, ids.n, &score, e);
+    if (ok) {
+        const double mean = score.nll / (double)score.n_tokens;
+        buf_z(&out, "{\"model\":");
+        buf_json(&out, info->model_name);
+        buf_z(&out, ",\"file_type\":");
+        buf_json(&out, info->file_type);
+        buf_z(&out, ",\"device\":");
+        buf_json(&out, info->device);
+        buf_printf(&out, ",\"tokens\":%zu,\"scored\":%llu,\"ctx\":%u,\"rows\":%u", ids.n,
+                   (unsigned long long)score.n_tokens, score.n_ctx, score.n_rows);
+        buf_printf(&out, ",\"nll\":%.9g,\"nll_per_token\":%.9g,\"perplexity\":%.9g}\n", score.nll,
+                   mean, exp(mean));
+        ok = put_out(&out, e);
+    }
+    buf_free(&text);
+    buf_free(&out);
+    ids_free(&ids);
+    return ok;
+}
+
 static bool inspect_model(struct engine *en, const struct settings *s, struct err *e)
 {
     (void)s;
@@ -240,14 +270,16 @@ static bool inspect_model(struct engine *en, const struct settings *s, struct er
 static const struct {
     const char *name;
     bool (*run)(struct engine *en, const struct settings *s, struct err *e);
-    bool vocab_only; // needs no weights
+    enum { VOCAB, JOBS, SCORES } needs; // no weights; the engine; the network alone
     const char *help;
 } subjects[] = {
-    {"tokens", inspect_tokens, true, "text on standard input -> JSON array of token ids"},
-    {"prompt", inspect_prompt, true, "chat request (JSON) on standard input -> the exact prompt"},
-    {"logits", inspect_logits, false, "--tokens 1,2,3 -> logits of the last position, as JSON"},
-    {"generate", inspect_generate, false, "--tokens 1,2,3 --n 64 -> the greedy ids, as JSON"},
-    {"model", inspect_model, true, "what the file says about itself"},
+    {"tokens", inspect_tokens, VOCAB, "text on standard input -> JSON array of token ids"},
+    {"prompt", inspect_prompt, VOCAB, "chat request (JSON) on standard input -> the exact prompt"},
+    {"logits", inspect_logits, JOBS, "--tokens 1,2,3 -> logits of the last position, as JSON"},
+    {"generate", inspect_generate, JOBS, "--tokens 1,2,3 --n 64 -> the greedy ids, as JSON"},
+    {"perplexity", inspect_perplexity, SCORES,
+     "text on standard input -> how well it is foretold, in windows of --ctx"},
+    {"model", inspect_model, VOCAB, "what the file says about itself"},
 };
 
 enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };
@@ -272,7 +304,8 @@ static bool run_subject(size_t i, const struct settings *s, struct err *e)
         ok = file_read(&template_text, s->chat_template_file, 1 << 20, e);
     if (ok) {
         es.chat_template = buf_view(&template_text);
-        es.vocab_only = subjects[i].vocab_only;
+        es.vocab_only = subjects[i].needs == VOCAB;
+        if (subjects[i].needs == SCORES) es.score_rows = s->rows > 0 ? s->rows : SCORE_ROWS;
         ok = engine_open(&en, &es, e) && subjects[i].run(en, s, e);
     }
     engine_close(en);

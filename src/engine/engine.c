@@ -15,6 +15,7 @@
 #include "engine/loop.h"
 #include "engine/net.h"
 #include "engine/plan.h"
+#include "engine/score.h"
 #include "engine/vocab.h"
 
 enum {
@@ -27,6 +28,8 @@ enum {
     STEP_MS_DEFAULT = 100,
     ALONE_MS = 1000,                // a cancel and a stop wait no longer than this for a step
     MAX_ROWS = 8192 + PARALLEL_MAX, // no device wants more; most want far fewer
+    SCORE_LOGITS_BYTES = 256 << 20,
+    SCORE_CTX = 2048, // the usual window, so that figures can be compared
 };
 
 struct engine {
@@ -148,6 +151,8 @@ static bool open_file(struct engine *en, struct err *e)
     info->n_vocab = c->n_vocab;
     info->n_ctx_train = c->n_ctx_train;
     info->n_ctx = en->settings.n_ctx != 0 ? en->settings.n_ctx : c->n_ctx_train;
+    if (en->settings.score_rows != 0 && en->settings.n_ctx == 0 && info->n_ctx > SCORE_CTX)
+        info->n_ctx = SCORE_CTX;
     info->n_embd = c->n_embd;
     info->n_layers = c->n_layers;
     info->n_params = c->n_params;
@@ -162,12 +167,26 @@ static bool open_file(struct engine *en, struct err *e)
 
 // ---- the device ---------------------------------------------------------------------------------
 
+// Rows of a step that may want logits: one for each sequence, or all when texts are scored.
+static uint32_t max_out(const struct engine *en)
+{
+    return en->settings.score_rows != 0 ? en->settings.score_rows : en->settings.n_parallel;
+}
+
+// A logits buffer for so many rows stays within SCORE_LOGITS_BYTES.
+static void limit_score_rows(struct engine *en)
+{
+    const uint32_t most = SCORE_LOGITS_BYTES / sizeof(float) / en->config.n_vocab;
+    if (en->settings.score_rows > most) en->settings.score_rows = most > 0 ? most : 1;
+}
+
 static bool open_device(struct engine *en, struct err *e)
 {
+    limit_score_rows(en);
     const struct backend_settings bs = {.device = en->settings.device,
                                         .n_threads = en->settings.n_threads,
                                         .max_rows = MAX_ROWS,
-                                        .max_out = en->settings.n_parallel};
+                                        .max_out = max_out(en)};
     if (!backend_open(&en->backend, &bs, e)) return false;
     en->backend->class->info(en->backend, &en->device);
     en->info.device = str_from(en->device.device);
@@ -175,6 +194,7 @@ static bool open_device(struct engine *en, struct err *e)
     const uint32_t want = en->device.prefill_rows, most = MAX_ROWS - PARALLEL_MAX;
     en->prefill_rows = want == 0 || want > most ? most : want;
     en->max_rows = en->prefill_rows + en->settings.n_parallel;
+    if (en->settings.score_rows > en->prefill_rows) en->settings.score_rows = en->prefill_rows;
     return true;
 }
 
@@ -231,13 +251,14 @@ static bool open_network(struct engine *en, struct err *e)
     if (!open_device(en, e)) return false;
     const struct net_settings ns = {.n_ctx = en->info.n_ctx,
                                     .max_rows = en->max_rows,
-                                    .max_out = en->settings.n_parallel,
+                                    .max_out = max_out(en),
                                     .n_top = TOPK_MAX,
                                     .progress = en->settings.progress,
                                     .progress_arg = en->settings.progress_arg};
     if (!plan_and_take(en, &ns, e) ||
-        !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e) || !open_loop(en, e))
+        !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e))
         return false;
+    if (en->settings.score_rows == 0 && !open_loop(en, e)) return false;
     en->info.rope_factor = net_rope_factor(en->net);
     log_info("engine",
              "loaded model=\"%s\" type=%s device=\"%s\" ctx=%u parallel=%u kv_tokens=%llu",
@@ -361,7 +382,7 @@ void engine_sampling(const struct engine *en, bool thinking, struct sampling *s)
 bool engine_submit(struct engine *en, const struct job *job, struct stream **out, struct err *e)
 {
     if (en->loop == NULL)
-        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; nothing can be run");
+        return err_set(e, ERR_UNSUPPORTED, "the model was not loaded to run jobs");
     return loop_submit(en->loop, job, NULL, out, e);
 }
 
@@ -375,7 +396,7 @@ bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *l
                    struct err *e)
 {
     if (en->loop == NULL)
-        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; nothing can be run");
+        return err_set(e, ERR_UNSUPPORTED, "the model was not loaded to run jobs");
     const struct job job = {.ids = ids, .n_ids = n_ids, .sampling = {.repeat_penalty = 1}};
     struct stream *s;
     if (!loop_submit(en->loop, &job, logits, &s, e)) return false;
@@ -384,6 +405,28 @@ bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *l
     stream_close(s);
     if (end.finish != FINISH_ERROR) return true;
     return err_set(e, end.error.code, "%s", end.error.msg);
+}
+
+bool engine_score(struct engine *en, const int32_t *ids, size_t n_ids, struct engine_score *out,
+                  struct err *e)
+{
+    if (en->net == NULL || en->settings.score_rows == 0)
+        return err_set(e, ERR_UNSUPPORTED, "the model was not loaded to score texts");
+    if (n_ids < 2)
+        return err_set(e, ERR_INPUT, "a text of %zu tokens foretells nothing: give two or more",
+                       n_ids);
+    const struct score_settings s = {.net = en->net,
+                                     .kv = en->kv,
+                                     .n_vocab = en->config.n_vocab,
+                                     .page_tokens = en->info.page_tokens,
+                                     .n_ctx = en->info.n_ctx,
+                                     .n_rows = en->settings.score_rows};
+    double nll;
+    size_t n_tokens;
+    if (!score_text(&s, ids, n_ids, &nll, &n_tokens, e)) return false;
+    *out = (struct engine_score){
+        .nll = nll, .n_tokens = n_tokens, .n_ctx = s.n_ctx, .n_rows = s.n_rows};
+    return true;
 }
 
 void engine_stats(const struct engine *en, struct engine_stats *out)

@@ -30,6 +30,8 @@ struct engine_settings {
     uint32_t step_ms;    // time budget of a prefill chunk beside decodes; 0 = 100
     struct str chat_template; // replaces the model's own; empty = the model's
     bool vocab_only;          // tokenizer and template only: no weights, no engine thread
+    // Opened to score texts: no engine thread, no jobs; logits of up to so many rows a step. 0 = to serve.
+    uint32_t score_rows;
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -208,3 +210,13 @@ size_t engine_slots(const struct engine *en, struct engine_slot *out, size_t max
 // Logits [n_vocab] of the last position of ids, through the same scheduler and forward pass.
 bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *logits,
                    struct err *e);
+
+struct engine_score {
+    double nll;        // sum of -log p over the scored tokens, in nats
+    uint64_t n_tokens; // scored: all but the first of each window
+    uint32_t n_ctx;    // tokens of a window
+    uint32_t n_rows;   // rows of a step: 1 runs what decoding runs, many what prefill runs
+};
+// Scores a text with an engine that was opened with score_rows, in windows of the context.
+bool engine_score(struct engine *en, const int32_t *ids, size_t n_ids, struct engine_score *out,
+                  struct err *e);

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { binary, requireBinary, shared } from './harness.mjs';
+import { binary, requireBinary, shared, source } from './harness.mjs';
 
 requireBinary();
 
@@ -66,6 +66,18 @@ test('logits and generate: within the stated bound, equal where the margin is la
     for (let i = 0; i < 64 && c.margin[i] > bound; i++) assert.equal(ids[i], c.greedy[i], `token ${i}`);
     const all = JSON.parse(inspect('', 'logits', '--tokens', '1,2,3').out);
     assert.equal(all.logits.length, 4096);
+});
+
+test('perplexity: by decoding as by prefill, in windows of the context', () => {
+    const text = readFileSync(path.join(source, 'tests/data/text/chores.txt'), 'utf8').slice(0, 1500);
+    const score = (...args) => JSON.parse(inspect(text, 'perplexity', '--special', ...args).out);
+    const prefill = score(), decode = score('--rows', 1), windows = score('--ctx', 64);
+    assert.equal(prefill.scored, prefill.tokens - 1);
+    assert.ok(prefill.perplexity > 1 && prefill.perplexity < 100, `${prefill.perplexity}`);
+    assert.equal(decode.nll, prefill.nll); // the CPU promises equal bits
+    assert.equal(windows.scored, windows.tokens - Math.ceil(windows.tokens / 64));
+    assert.ok(windows.perplexity > prefill.perplexity, 'less context foretells less');
+    assert.match(inspect('', 'perplexity').err, /two or more/);
 });
 
 test('bad input is told what to do', () => {

@@ -1,5 +1,15 @@
-// What people and routes ask of the prefix tree from outside the engine thread.
-#include "engine/engine.h"
+// What people and routes ask of the prefix tree: each question is a function that runs on the engine
+// thread between two steps (loop_call), over a struct on the asker's stack.
+#include "engine/cache.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/seq.h"
+
+enum { OTHER_TOKENS_MAX = 32768 }; // of the other side: enough to see that two tools changed places
 
 const char *engine_cache_reason(enum cache_reason r)
 {
@@ -8,4 +18,328 @@ const char *engine_cache_reason(enum cache_reason r)
         [CACHE_DIFFERS] = "differs",          [CACHE_COLD] = "cold",   [CACHE_EVICTED] = "evicted",
     };
     return names[r];
+}
+
+// ---- the list -----------------------------------------------------------------------------------
+
+struct list_ask {
+    struct cache_trunk *items;
+    size_t n, cap;
+    bool failed;
+};
+
+static const char *hold_name(const struct tree *t, uint32_t page)
+{
+    for (uint32_t i = 0; i < TREE_HOLDS_MAX; i++)
+        if (t->holds[i].page == page) return t->holds[i].name;
+    return NULL;
+}
+
+static bool is_public(struct hash128 salt)
+{
+    const struct hash128 none = seq_public_salt();
+    return salt.lo == none.lo && salt.hi == none.hi;
+}
+
+// The last page of the run that starts at first: no branch, no end of a pin, no other salt.
+static uint32_t run_end(const struct tree *t, uint32_t first)
+{
+    uint32_t page = first;
+    for (;;) {
+        const struct tree_node *n = &t->nodes[page];
+        const uint32_t child = n->first_child;
+        if (n->n_children != 1 || t->nodes[child].n_holds != n->n_holds ||
+            t->nodes[child].salt.lo != n->salt.lo)
+            return page;
+        page = child;
+    }
+}
+
+static struct cache_trunk *add_trunk(struct list_ask *a)
+{
+    if (a->n == a->cap) {
+        const size_t cap = a->cap == 0 ? 64 : a->cap * 2;
+        struct cache_trunk *items = realloc(a->items, cap * sizeof *items);
+        if (items == NULL) return NULL;
+        a->items = items;
+        a->cap = cap;
+    }
+    return &a->items[a->n++];
+}
+
+static bool put_trunk(struct list_ask *a, const struct tree *t, uint32_t first, uint32_t last,
+                      uint32_t parent)
+{
+    struct cache_trunk *c = add_trunk(a);
+    if (c == NULL) return false;
+    const struct tree_node *n = &t->nodes[last];
+    const uint32_t page_tokens = t->pool->page_tokens;
+    const char *name = hold_name(t, last);
+    *c = (struct cache_trunk){
+        .id = n->key,
+        .parent = parent,
+        .n_before = t->nodes[first].depth * page_tokens,
+        .n_tokens = (n->depth - t->nodes[first].depth + 1) * page_tokens,
+        .hits = t->nodes[first].hits,
+        .idle_s = t->now_s - t->nodes[first].used_s,
+        .in_use = t->pool->refs[last] > 1u + n->n_holds,
+        .pinned = n->n_holds > 0,
+        .public = n->public,
+        .salt = is_public(n->salt) ? 0 : n->salt.lo | 1,
+        .n_head = page_tokens < CACHE_HEAD_TOKENS ? page_tokens : CACHE_HEAD_TOKENS,
+    };
+    snprintf(c->name, sizeof c->name, "%s", name != NULL ? name : "");
+    memcpy(c->head, tree_tokens(t, first), c->n_head * sizeof *c->head);
+    return true;
+}
+
+// Depth first without recursion: `from` is the trunk whose children come next.
+static void list_all(struct loop *l, void *arg)
+{
+    const struct tree *t = &l->tree;
+    struct list_ask *a = arg;
+    uint32_t first = t->first_root, parent = UINT32_MAX;
+    while (first != KV_NONE) {
+        const uint32_t last = run_end(t, first);
+        if (!put_trunk(a, t, first, last, parent)) {
+            a->failed = true;
+            return;
+        }
+        uint32_t at = last;
+        if (t->nodes[last].first_child != KV_NONE) {
+            parent = (uint32_t)a->n - 1;
+            first = t->nodes[last].first_child;
+            continue;
+        }
+        at = first;
+        while (at != KV_NONE && t->nodes[at].older == KV_NONE) {
+            at = t->nodes[at].parent; // the parent trunk's last page; climb to its first
+            if (at == KV_NONE) break;
+            const uint32_t before = a->items[parent].n_before / t->pool->page_tokens;
+            while (t->nodes[at].depth > before) at = t->nodes[at].parent;
+            parent = a->items[parent].parent;
+        }
+        first = at == KV_NONE ? KV_NONE : t->nodes[at].older;
+    }
+}
+
+bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, struct err *e)
+{
+    struct list_ask a = {0};
+    if (!engine_call(en, list_all, &a, e)) return false;
+    if (a.failed) {
+        free(a.items);
+        return err_set(e, ERR_MEMORY, "no memory for a list of %zu trunks", a.n);
+    }
+    for (size_t i = a.n; i-- > 0;) {
+        struct cache_trunk *c = &a.items[i];
+        if (c->parent != UINT32_MAX) a.items[c->parent].n_below += c->n_below + c->n_tokens;
+    }
+    *out = a.items;
+    *n = a.n;
+    return true;
+}
+
+// ---- one prompt ---------------------------------------------------------------------------------
+
+struct probe_ask {
+    struct seq *seq; // never admitted: only looks
+    struct cache_probe *out;
+    bool failed;
+};
+
+// The cached text from page on, by the child that was used last.
+static void copy_other(struct probe_ask *a, const struct tree *t, uint32_t page)
+{
+    struct cache_probe *p = a->out;
+    const uint32_t page_tokens = t->pool->page_tokens;
+    p->other = malloc(OTHER_TOKENS_MAX * sizeof *p->other);
+    a->failed = p->other == NULL;
+    while (!a->failed && page != KV_NONE && p->n_other + page_tokens <= OTHER_TOKENS_MAX) {
+        memcpy(p->other + p->n_other, tree_tokens(t, page), page_tokens * sizeof *p->other);
+        p->n_other += page_tokens;
+        uint32_t best = t->nodes[page].first_child;
+        for (uint32_t c = best; c != KV_NONE; c = t->nodes[c].older)
+            if (t->nodes[c].used > t->nodes[best].used) best = c;
+        page = best;
+    }
+}
+
+static void probe(struct loop *l, void *arg)
+{
+    struct probe_ask *a = arg;
+    struct seq *s = a->seq;
+    seq_match(s, &l->tree);
+    const uint32_t nearest = seq_diagnose(s, &l->tree, s->n_match, s->match_page);
+    *a->out = (struct cache_probe){
+        .n_hit = s->n_match * s->page_tokens,
+        .n_public = s->n_public * s->page_tokens,
+        .diverged_at = s->report.diverged_at,
+        .reason = s->report.reason,
+        .prefill_tps = stats_speed(&l->stats).prefill_tps,
+    };
+    if (nearest != KV_NONE) copy_other(a, &l->tree, nearest);
+}
+
+bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,
+                        struct cache_probe *out, struct err *e)
+{
+    const struct job job = {.ids = ids, .n_ids = n_ids, .cache_salt = salt, .max_tokens = 1};
+    struct probe_ask a = {.out = out};
+    *out = (struct cache_probe){0};
+    if (!engine_seq(en, &job, &a.seq, e)) return false;
+    bool ok = engine_call(en, probe, &a, e);
+    if (ok && a.failed) ok = err_set(e, ERR_MEMORY, "no memory for the cached text");
+    seq_close(a.seq);
+    if (!ok) cache_probe_free(out);
+    return ok;
+}
+
+void cache_probe_free(struct cache_probe *p)
+{
+    free(p->other);
+    *p = (struct cache_probe){0};
+}
+
+// ---- pins ---------------------------------------------------------------------------------------
+
+struct page_ask {
+    struct seq *seq; // a text, or NULL:
+    uint64_t id;     // a page's; 0 = all (drop)
+    bool public;
+    const char *name;
+    uint32_t n_tokens;
+    struct err error;
+};
+
+static uint32_t page_of(const struct loop *l, const struct page_ask *a)
+{
+    const struct tree *t = &l->tree;
+    uint32_t page = t->buckets[a->id & (t->n_buckets - 1)];
+    while (page != KV_NONE && t->nodes[page].key != a->id) page = t->nodes[page].next;
+    return page;
+}
+
+static uint32_t find_page(struct loop *l, struct page_ask *a)
+{
+    uint32_t page = KV_NONE;
+    if (a->seq != NULL) {
+        seq_match(a->seq, &l->tree);
+        page = a->seq->match_page;
+        if (page == KV_NONE)
+            err_set(&a->error, ERR_NOT_FOUND, "nothing of this prompt is cached; warm it first");
+        return page;
+    }
+    page = page_of(l, a);
+    if (page == KV_NONE)
+        err_set(&a->error, ERR_NOT_FOUND,
+                "no trunk has the id %016llx; `submind cache ls` shows them",
+                (unsigned long long)a->id);
+    return page;
+}
+
+// Would a request of full length still have room beside all that is held?
+static bool has_room(struct loop *l, struct page_ask *a, uint32_t page)
+{
+    uint32_t more = 0;
+    for (uint32_t p = page; p != KV_NONE; p = l->tree.nodes[p].parent)
+        more += l->tree.nodes[p].n_holds == 0;
+    const uint32_t held = l->tree.n_held + more;
+    const uint32_t need = kv_pages_for(&l->pool, l->cfg.n_ctx) + 1;
+    if (more == 0 || held + need <= l->pool.n_pages) return true;
+    return err_set(&a->error, ERR_MEMORY,
+                   "with %u more tokens pinned, %u tokens would be left for requests, but one may "
+                   "have %u; raise --kv-memory, or unpin something",
+                   more * l->pool.page_tokens,
+                   held < l->pool.n_pages ? (l->pool.n_pages - held) * l->pool.page_tokens : 0,
+                   l->cfg.n_ctx);
+}
+
+static void pin(struct loop *l, void *arg)
+{
+    struct page_ask *a = arg;
+    const uint32_t page = find_page(l, a);
+    if (page == KV_NONE || !has_room(l, a, page)) return;
+    a->id = l->tree.nodes[page].key;
+    a->n_tokens = (l->tree.nodes[page].depth + 1) * l->pool.page_tokens;
+    if (a->public && !is_public(l->tree.nodes[page].salt))
+        err_set(&a->error, ERR_INPUT,
+                "a trunk under a cache_salt cannot be public; warm it without");
+    else if (!tree_hold(&l->tree, page, a->public, a->name))
+        err_set(&a->error, ERR_FULL, "%d trunks are pinned already; unpin one", TREE_HOLDS_MAX);
+}
+
+static void unpin(struct loop *l, void *arg)
+{
+    struct page_ask *a = arg;
+    const uint32_t page = find_page(l, a);
+    if (page == KV_NONE) return;
+    a->n_tokens = (l->tree.nodes[page].depth + 1) * l->pool.page_tokens;
+    if (!tree_release(&l->tree, page))
+        err_set(&a->error, ERR_NOT_FOUND, "the trunk %016llx is not pinned",
+                (unsigned long long)a->id);
+}
+
+// The whole run that ends with the id goes, as `ls` shows it, and what is below.
+static uint32_t run_start(const struct tree *t, uint32_t page)
+{
+    for (;;) {
+        const uint32_t parent = t->nodes[page].parent;
+        if (parent == KV_NONE || run_end(t, parent) == parent) return page;
+        page = parent;
+    }
+}
+
+static void drop(struct loop *l, void *arg)
+{
+    struct page_ask *a = arg;
+    struct tree *t = &l->tree;
+    uint32_t n = 0;
+    if (a->id != 0) {
+        const uint32_t page = find_page(l, a);
+        if (page != KV_NONE) n = tree_drop(t, run_start(t, page));
+    } else {
+        for (uint32_t page = t->first_root, older; page != KV_NONE; page = older) {
+            older = t->nodes[page].older;
+            n += tree_drop(t, page);
+        }
+    }
+    a->n_tokens = n * l->pool.page_tokens;
+}
+
+static bool ask(struct engine *en, void (*run)(struct loop *, void *), struct page_ask *a,
+                uint32_t *n_tokens, struct err *e)
+{
+    if (!engine_call(en, run, a, e)) return false;
+    if (a->error.code != ERR_NONE) return err_set(e, a->error.code, "%s", a->error.msg);
+    *n_tokens = a->n_tokens;
+    return true;
+}
+
+bool engine_cache_pin_text(struct engine *en, const int32_t *ids, size_t n_ids, bool public,
+                           const char *name, uint64_t *id, uint32_t *n_tokens, struct err *e)
+{
+    const struct job job = {.ids = ids, .n_ids = n_ids, .max_tokens = 1};
+    struct page_ask a = {.public = public, .name = name};
+    if (!engine_seq(en, &job, &a.seq, e)) return false;
+    const bool ok = ask(en, pin, &a, n_tokens, e);
+    seq_close(a.seq);
+    if (ok) *id = a.id;
+    return ok;
+}
+
+bool engine_cache_pin(struct engine *en, uint64_t id, bool public, const char *name,
+                      uint32_t *n_tokens, struct err *e)
+{
+    return ask(en, pin, &(struct page_ask){.id = id, .public = public, .name = name}, n_tokens, e);
+}
+
+bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e)
+{
+    return ask(en, unpin, &(struct page_ask){.id = id}, n_tokens, e);
+}
+
+bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e)
+{
+    return ask(en, drop, &(struct page_ask){.id = id}, n_tokens, e);
 }

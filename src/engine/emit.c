@@ -17,13 +17,21 @@ static void remove_from(struct seq **list, uint32_t *n, const struct seq *s)
     }
 }
 
+static void count_cached(struct engine_stats *st, const struct seq *s)
+{
+    st->cached_tokens += s->n_cached;
+    st->cached_ram_tokens += s->report.n_ram;
+    st->cached_disk_tokens += s->report.n_disk;
+    st->requests_by_reason[s->report.reason]++;
+}
+
 static void count_end(struct loop *l, const struct seq *s, enum finish finish,
                       const struct err *error)
 {
     const double e2e_s = (double)(clock_ns() - stream_submit_ns(s->stream)) / 1e9;
     pthread_mutex_lock(&l->stats.lock);
     struct engine_stats *st = &l->stats.s;
-    if (s->first_ns == 0) st->cached_tokens += s->n_cached; // otherwise counted at the first token
+    if (s->first_ns == 0) count_cached(st, s); // otherwise counted at the first token
     if (finish != FINISH_ERROR) {
         st->requests_done++;
         histogram_add(&st->e2e, e2e_s);
@@ -121,7 +129,7 @@ static void first_token(struct loop *l, struct seq *s)
     const double ttft_s = (double)(s->first_ns - stream_submit_ns(s->stream)) / 1e9;
     pthread_mutex_lock(&l->stats.lock);
     histogram_add(&l->stats.s.ttft, ttft_s);
-    l->stats.s.cached_tokens += s->n_cached;
+    count_cached(&l->stats.s, s);
     pthread_mutex_unlock(&l->stats.lock);
 }
 

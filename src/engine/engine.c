@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "engine/cache.h"
 #include "engine/loop.h"
 #include "engine/net.h"
 #include "engine/plan.h"
@@ -384,6 +385,22 @@ bool engine_submit(struct engine *en, const struct job *job, struct stream **out
     if (en->loop == NULL)
         return err_set(e, ERR_UNSUPPORTED, "the model was not loaded to run jobs");
     return loop_submit(en->loop, job, NULL, out, e);
+}
+
+bool engine_call(struct engine *en, void (*run)(struct loop *l, void *arg), void *arg,
+                 struct err *e)
+{
+    if (en->loop == NULL)
+        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; there is no cache");
+    return loop_call(en->loop, run, arg, e);
+}
+
+bool engine_seq(struct engine *en, const struct job *job, struct seq **out, struct err *e)
+{
+    if (en->loop == NULL)
+        return err_set(e, ERR_UNSUPPORTED, "only the vocabulary was loaded; there is no cache");
+    return loop_check(en->loop, job, e) &&
+           seq_open(out, job, en->info.n_ctx, en->config.n_vocab, en->info.page_tokens, e);
 }
 
 static void wait_for_end(struct stream *s, struct stream_event *end)

@@ -176,6 +176,57 @@ void stream_cancel(struct stream *s);
 // Cancels if it still runs, and gives the stream up. NULL is fine.
 void stream_close(struct stream *s);
 
+// ---- the prefix cache -----------------------------------------------------------------------
+// For any thread; the engine thread answers between two steps, so within a second or so. All fail
+// with ERR_SHUTDOWN when the engine stops.
+
+enum { CACHE_HEAD_TOKENS = 32, CACHE_NAME_BYTES = 64 };
+
+// Cached pages in a row without a branch: what `submind cache ls` shows as one line.
+struct cache_trunk {
+    uint64_t id;                 // of its last page: what pin, unpin and drop take
+    uint32_t parent;             // index of the trunk that it goes on from, UINT32_MAX = none
+    uint32_t n_before;           // tokens in front of it
+    uint32_t n_tokens;           // its own
+    uint32_t n_below;            // tokens in the trunks that go on from it
+    uint32_t hits;               // times that its first page was taken instead of computed
+    double idle_s;               // since its last use
+    bool in_use;                 // by a running request
+    bool pinned, public;         // its last page is
+    uint64_t salt;               // 0: none; else a number for the salt
+    char name[CACHE_NAME_BYTES]; // of the pin that ends here
+    uint32_t n_head;
+    int32_t head[CACHE_HEAD_TOKENS]; // its first tokens
+};
+// All trunks, parents before children, the last used first; an array that the caller frees.
+bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, struct err *e);
+
+// What would be found for a prompt now, and what is cached in place of its first missing page.
+struct cache_probe {
+    uint32_t n_hit;       // tokens in whole pages
+    uint32_t n_public;    // of them in a public trunk
+    uint32_t diverged_at; // first token that no cached text has there
+    enum cache_reason reason;
+    int32_t *other; // the nearest cached text from token n_hit on; owned
+    size_t n_other;
+    double prefill_tps; // measured; 0 = not known yet
+};
+bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,
+                        struct cache_probe *out, struct err *e);
+void cache_probe_free(struct cache_probe *p);
+
+// Keeps the cached part of ids (whole pages) from eviction; public: for requests of any salt.
+// ERR_NOT_FOUND when no page of it is cached, ERR_MEMORY when what is left would be too little for a
+// request of full length. *n_tokens: how many tokens are pinned.
+bool engine_cache_pin_text(struct engine *en, const int32_t *ids, size_t n_ids, bool public,
+                           const char *name, uint64_t *id, uint32_t *n_tokens, struct err *e);
+// The same by a trunk's id.
+bool engine_cache_pin(struct engine *en, uint64_t id, bool public, const char *name,
+                      uint32_t *n_tokens, struct err *e);
+bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
+// Takes a trunk and all that goes on from it out (id 0: everything), except what is pinned or in use.
+bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
+
 // ---- figures --------------------------------------------------------------------------------
 
 enum { HIST_BUCKETS = 16 };
@@ -192,6 +243,11 @@ struct engine_stats { // counters since start, gauges now; read without the engi
         evictions;
     uint32_t running, waiting;
     uint32_t pages_total, pages_used, pages_cached; // used: by running sequences; cached: tree only
+    uint32_t pages_pinned, pages_public, salts;     // salts with pages, at most 255 and "others"
+    uint64_t evicted[EVICT_REASONS];                // their sum is evictions
+    uint64_t cached_ram_tokens, cached_disk_tokens; // parts of cached_tokens
+    uint64_t requests_by_reason[CACHE_REASONS];     // why no more of their prompts was cached
+    double prefill_tps;                             // measured lately; 0 = not known yet
     double prefill_seconds, generate_seconds;
     struct histogram ttft, queue, e2e;
 };

@@ -62,6 +62,11 @@ static bool check_job(const struct loop *l, const struct job *job, bool logits, 
     return check_size(l, job, logits, e) && check_tokens(l, job, e);
 }
 
+bool loop_check(const struct loop *l, const struct job *job, struct err *e)
+{
+    return check_job(l, job, false, e);
+}
+
 static bool hand_over(struct loop *l, struct seq *s, struct err *e)
 {
     bool ok = false;

@@ -95,6 +95,7 @@ void loop_close(struct loop *l); // stops, then frees; NULL is fine
 // there before the stream ends.
 bool loop_submit(struct loop *l, const struct job *job, float *logits, struct stream **out,
                  struct err *e);
+bool loop_check(const struct loop *l, const struct job *job, struct err *e); // as submit does
 // Runs a function on the engine thread, between two steps, and waits for its end (at most about a
 // second, as a step). ERR_SHUTDOWN when the engine stops.
 bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);

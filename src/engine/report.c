@@ -2,6 +2,8 @@
 // in front of it. Also the gauges.
 #include "engine/loop.h"
 
+#include <string.h>
+
 #include "base/clock.h"
 
 enum { REPORT_MS = 100 }; // how often those that wait are told
@@ -81,6 +83,8 @@ static void report_one(struct loop *l, struct seq *s, bool waits, double tps, ui
 static void set_gauges(struct loop *l)
 {
     uint64_t backlog = 0;
+    uint32_t n_salts = 0;
+    for (uint32_t i = 0; i < l->tree.n_spaces; i++) n_salts += l->tree.spaces[i].n_nodes > 0;
     for (uint32_t i = 0; i < l->n_running; i++)
         backlog += l->running[i]->n_tokens - l->running[i]->n_done;
     for (uint32_t i = 0; i < l->n_waiting; i++)
@@ -92,6 +96,11 @@ static void set_gauges(struct loop *l)
     l->stats.s.pages_used = l->pool.n_pages - l->pool.n_free - l->tree.n_idle;
     l->stats.s.pages_cached = l->tree.n_idle;
     l->stats.s.evictions = l->tree.n_evicted;
+    l->stats.s.pages_pinned = l->tree.n_held;
+    l->stats.s.pages_public = l->tree.n_public;
+    l->stats.s.salts = n_salts;
+    l->stats.s.prefill_tps = l->stats.speed.prefill_tps;
+    memcpy(l->stats.s.evicted, l->tree.evicted, sizeof l->stats.s.evicted);
     pthread_mutex_unlock(&l->stats.lock);
 }
 

@@ -64,14 +64,14 @@ static bool alloc_text(struct seq *s, const struct job *job, uint32_t n_ctx, uin
     return s->tokens != NULL && s->keys != NULL && s->pages != NULL;
 }
 
-static struct hash128 public_salt(void)
+struct hash128 seq_public_salt(void)
 {
     return hash128(NULL, 0, 0); // that of requests without a cache_salt
 }
 
 struct hash128 seq_page_salt(const struct seq *s, uint32_t i_page)
 {
-    return i_page < s->n_public ? public_salt() : s->salt;
+    return i_page < s->n_public ? seq_public_salt() : s->salt;
 }
 
 // What the key of a page is made from, besides its tokens.
@@ -142,7 +142,7 @@ void seq_append(struct seq *s, int32_t id)
     counts_add(&s->counts, s->tokens, s->n_tokens, true);
 }
 
-static struct tree_ref page_ref(const struct seq *s, uint32_t i_page, uint32_t parent)
+struct tree_ref seq_page_ref(const struct seq *s, uint32_t i_page, uint32_t parent)
 {
     return (struct tree_ref){.parent = parent,
                              .key = s->keys[i_page],
@@ -159,7 +159,7 @@ static uint32_t sharable_pages(const struct seq *s)
 // How many first pages a public trunk holds; those behind them are keyed anew where that changed.
 static void find_public(struct seq *s, const struct tree *t)
 {
-    const struct hash128 salt = public_salt();
+    const struct hash128 salt = seq_public_salt();
     if (t->n_public + s->n_public == 0 || (s->salt.lo == salt.lo && s->salt.hi == salt.hi)) return;
     struct tree_ref ref = {.parent = KV_NONE, .key = tree_root_key(salt), .salt = salt};
     uint32_t n = 0;
@@ -183,7 +183,7 @@ void seq_match(struct seq *s, const struct tree *t)
     }
     if (s->n_match == 0) find_public(s, t);
     while (s->n_match < sharable_pages(s)) {
-        const struct tree_ref ref = page_ref(s, s->n_match, s->match_page);
+        const struct tree_ref ref = seq_page_ref(s, s->n_match, s->match_page);
         const uint32_t page = tree_find(t, &ref);
         if (page == KV_NONE) break;
         s->match_page = page;
@@ -204,25 +204,32 @@ static void skip_to(struct seq *s, uint32_t n_pages)
     s->n_high = s->n_done;
 }
 
-// Why the cache holds no more: what is there in place of the page that is computed next.
-static void diagnose(struct seq *s, const struct tree *t)
+uint32_t seq_diagnose(struct seq *s, const struct tree *t, uint32_t n_pages, uint32_t last)
 {
-    if (s->n_done < s->n_high || s->n_done >= s->n_prompt) return; // that was before, or no prompt
     struct cache_report *r = &s->report;
-    const uint32_t i = s->n_done / s->page_tokens, left = s->n_prompt - s->n_done;
-    const uint32_t parent = i == 0 ? KV_NONE : s->pages[i - 1];
-    const struct tree_ref ref = page_ref(s, i, parent);
+    const uint32_t n_have = n_pages * s->page_tokens, left = s->n_prompt - n_have;
+    const struct tree_ref ref = seq_page_ref(s, n_pages, last);
     uint32_t n_same = 0;
     const uint32_t nearest = tree_nearest(t, &ref, left, &n_same);
-    r->diverged_at = s->n_done + n_same;
-    if (n_same == left || (nearest == KV_NONE && left == 1))
+    const bool nothing = nearest == KV_NONE && (n_pages == 0 || tree_children(t, last) == KV_NONE);
+    r->diverged_at = n_have + n_same;
+    if (n_same == left || (nothing && left <= s->page_tokens && n_pages > 0))
         r->reason = CACHE_WHOLE;
-    else if (i < s->n_keys && tree_remembers(t, s->keys[i]))
+    else if (n_pages < s->n_keys && tree_remembers(t, s->keys[n_pages]))
         r->reason = CACHE_EVICTED;
-    else if (nearest != KV_NONE || (i > 0 && tree_children(t, parent) != KV_NONE))
+    else if (!nothing)
         r->reason = CACHE_DIFFERS;
     else
-        r->reason = i == 0 ? CACHE_COLD : CACHE_ENDS;
+        r->reason = n_pages == 0 ? CACHE_COLD : CACHE_ENDS;
+    return nearest;
+}
+
+// Once for each prompt: at the place from which on it is computed.
+static void diagnose(struct seq *s, const struct tree *t)
+{
+    if (s->n_done < s->n_high || s->n_done >= s->n_prompt) return; // that was before
+    const uint32_t n = s->n_done / s->page_tokens;
+    seq_diagnose(s, t, n, n == 0 ? KV_NONE : s->pages[n - 1]);
 }
 
 void seq_take_match(struct seq *s, struct tree *t)
@@ -243,7 +250,7 @@ void seq_join(struct seq *s, struct tree *t)
     while (s->n_done % s->page_tokens == 0 && s->n_shared == s->n_pages &&
            s->n_shared < sharable_pages(s)) {
         const uint32_t i = s->n_shared;
-        const struct tree_ref ref = page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+        const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
         const uint32_t page = tree_find(t, &ref);
         if (page == KV_NONE) break;
         tree_pin(t, page);
@@ -269,7 +276,7 @@ void seq_advance(struct seq *s, struct tree *t, uint32_t n)
     if (s->n_done > s->n_high) s->n_high = s->n_done;
     while ((s->n_shared + 1) * s->page_tokens <= s->n_done) {
         const uint32_t i = s->n_shared;
-        const struct tree_ref ref = page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+        const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
         s->pages[i] = tree_publish(t, &ref, s->pages[i]);
         s->n_shared++;
     }

@@ -80,6 +80,12 @@ bool seq_grow(struct seq *s, struct tree *t, uint32_t n);
 // n more tokens have keys and values: full pages go into the tree.
 void seq_advance(struct seq *s, struct tree *t, uint32_t n);
 void seq_give_pages(struct seq *s, struct tree *t); // and n_done is 0
+// Why the cache holds no more than the first n_pages pages of its prompt, the last of them `last`:
+// fills report.reason and diverged_at. Returns the page that is cached in place of the next one.
+uint32_t seq_diagnose(struct seq *s, const struct tree *t, uint32_t n_pages, uint32_t last);
+struct hash128 seq_public_salt(void); // of requests without a cache_salt
+// What a page of its text is looked up by, after the page parent.
+struct tree_ref seq_page_ref(const struct seq *s, uint32_t i_page, uint32_t parent);
 // The salt that a page of its text is looked up and published under.
 struct hash128 seq_page_salt(const struct seq *s, uint32_t i_page);
 // The page that the sequence computes next and could share, UINT32_MAX when there is none.

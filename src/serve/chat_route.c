@@ -1,7 +1,6 @@
 // POST /v1/chat/completions and /apply-template: parse, check, render, tokenize, hand on.
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "serve/prompt.h"
 #include "serve/reply.h"
 #include "serve/routes.h"
@@ -16,15 +15,6 @@ static bool read_chat(struct exchange *x, bool guard, struct request_params *p, 
            prompt_render(x, p, guard, out, e);
 }
 
-static bool encode(struct exchange *x, const struct prompt *prompt, struct ids *out, struct err *e)
-{
-    uint64_t start = clock_ns();
-    bool ok = tokenizer_encode(engine_tokenizer(x->sv->engine), buf_view(&prompt->text),
-                               TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
-    x->tokenize_ms = clock_ms_since(start);
-    return ok;
-}
-
 bool route_chat(struct exchange *x)
 {
     struct err e = {0};
@@ -34,7 +24,7 @@ bool route_chat(struct exchange *x)
     char hex[25];
     exchange_hex_id(x, 0, hex);
     snprintf(x->id, sizeof x->id, "chatcmpl-%s", hex);
-    bool ok = read_chat(x, true, &p, &prompt, &e) && encode(x, &prompt, &ids, &e);
+    bool ok = read_chat(x, true, &p, &prompt, &e) && prompt_encode(x, &prompt, &ids, &e);
     bool open = ok ? reply_start(x, &p, &prompt.reply, &ids) : exchange_send_error(x, &e);
     prompt_free(&prompt);
     ids_free(&ids);

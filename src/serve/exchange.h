@@ -72,16 +72,20 @@ struct exchange {
     uint64_t start_ns;   // headers complete
     uint64_t body_ns;    // last byte of the body
     char id[40];
+    bool explain; // X-Submind-Explain: the answer says what the cache did
     // for the log line
     int status;
     enum finished_reason done;
     bool has_done;
     uint32_t n_prompt, n_cached, n_generated;
+    struct cache_report cache;
     double ttft_ms, parse_ms, render_ms, tokenize_ms, queue_in_ms;
 };
 
 // Sends a whole answer; takes the body's memory. false: the connection must be closed.
 bool exchange_send(struct exchange *x, int status, const char *content_type, struct buf *body);
+// A query parameter's text, empty when it is not there.
+struct str exchange_query(struct exchange *x, const char *name);
 bool exchange_send_json(struct exchange *x, struct buf *body); // 200
 bool exchange_send_error(struct exchange *x, const struct err *e);
 // Starts an event stream whose bytes come from reply_read(x->reply).

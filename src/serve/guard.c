@@ -1,7 +1,9 @@
 // The checks of guard.h. Nothing here allocates or knows of HTTP beyond header texts.
 #include "serve/guard.h"
 
+#include <netinet/in.h>
 #include <stdint.h>
+#include <string.h>
 #include <strings.h>
 
 static bool equal_nocase(struct str a, struct str b)
@@ -73,6 +75,20 @@ bool guard_host_ok(struct str host, struct str extra)
     if (name.n > suffix.n && equal_nocase(str_sub(name, name.n - suffix.n, suffix.n), suffix))
         return true;
     return is_loopback_v4(name) || in_list(name, extra);
+}
+
+bool guard_address_local(const struct sockaddr *a)
+{
+    if (a->sa_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, a, sizeof in);
+        return ntohl(in.sin_addr.s_addr) >> 24 == 127;
+    }
+    if (a->sa_family != AF_INET6) return false;
+    struct sockaddr_in6 in6;
+    memcpy(&in6, a, sizeof in6);
+    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr) ||
+           (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) && in6.sin6_addr.s6_addr[12] == 127);
 }
 
 bool guard_is_json(struct str content_type)

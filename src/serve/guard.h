@@ -14,5 +14,8 @@ struct str guard_bearer(struct str authorization);
 // (DNS rebinding). Allowed: localhost, *.localhost, loopback addresses, and the names of the comma
 // separated list extra; the port does not matter.
 bool guard_host_ok(struct str host, struct str extra);
+struct sockaddr;
+// An address of this machine's loopback: 127.*, ::1, or the former written as the latter.
+bool guard_address_local(const struct sockaddr *a);
 // application/json, with or without parameters.
 bool guard_is_json(struct str content_type);

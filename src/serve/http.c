@@ -45,7 +45,8 @@ static void add_common_headers(const struct exchange *x, struct MHD_Response *r)
     add_header(r, "Vary", "Origin");
     if (x->route == NULL || strcmp(x->route->method, "OPTIONS") != 0) return;
     add_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-    add_header(r, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
+    add_header(r, "Access-Control-Allow-Headers",
+               "Authorization, Content-Type, X-Api-Key, X-Submind-Explain");
     add_header(r, "Access-Control-Max-Age", "600");
 }
 
@@ -192,6 +193,28 @@ static bool check_key(struct exchange *x)
                    key.n == 0 ? "missing" : "invalid");
 }
 
+static bool is_local(const struct exchange *x)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->http, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    if (x->sv->listener.is_unix || x->sv->listener.loopback) return true;
+    return info != NULL && info->client_addr != NULL && guard_address_local(info->client_addr);
+}
+
+// Other people's prompts show through the cache: only this machine and holders of a key may look.
+static bool check_private(struct exchange *x)
+{
+    if (!x->route->private || x->sv->s.n_keys > 0 || is_local(x)) return true;
+    return err_set(&x->refused, ERR_DENIED,
+                   "%s is for this machine only, as long as the server has no --api-key-file",
+                   x->route->path);
+}
+
+struct str exchange_query(struct exchange *x, const char *name)
+{
+    return str_from(MHD_lookup_connection_value(x->http, MHD_GET_ARGUMENT_KIND, name));
+}
+
 // All bodies together are bounded, whatever number of connections sends them.
 static bool take_room(struct exchange *x, size_t n)
 {
@@ -228,7 +251,8 @@ static void check_headers(struct exchange *x, const char *method, const char *pa
 {
     if (!check_host(x)) return;
     x->route = route_find(method, path, x->allow, &x->refused);
-    if (x->route == NULL || !check_key(x)) return;
+    if (x->route == NULL || !check_key(x) || !check_private(x)) return;
+    x->explain = str_eq(str_trim(header(x, "X-Submind-Explain")), STR("1"));
     if (x->route->needs_engine && !server_check_ready(x->sv, &x->refused)) return;
     check_body_headers(x);
 }
@@ -311,9 +335,11 @@ static void log_request(const struct exchange *x, bool complete)
         log_info(
             "serve",
             "request id=%s path=%s status=%d prompt=%u cached=%u generated=%u queue_in_ms=%.1f "
-            "ttft_ms=%.1f total_ms=%.1f finish=%s",
+            "ttft_ms=%.1f total_ms=%.1f finish=%s cache=\"%s\" diverged_at=%u ram=%u disk=%u "
+            "restored_ms=%.1f",
             x->id, path, status, x->n_prompt, x->n_cached, x->n_generated, x->queue_in_ms,
-            x->ttft_ms, total_ms, done[x->done]);
+            x->ttft_ms, total_ms, done[x->done], engine_cache_reason(x->cache.reason),
+            x->cache.diverged_at, x->cache.n_ram, x->cache.n_disk, x->cache.restored_ms);
     else
         log_line(x->route != NULL && x->route->probe ? LOG_DEBUG : LOG_INFO, "serve",
                  "request id=%s path=%s status=%d total_ms=%.1f finish=%s", x->id, path, status,

@@ -114,6 +114,42 @@ static void put_pages(struct page *p, const struct engine_stats *st)
     buf_printf(&p->b, "submind:pages{%s,state=\"free\"} %u\n", p->labels, n_free);
 }
 
+static void labelled(struct page *p, const char *name, const char *label, const char *value,
+                     double v)
+{
+    buf_printf(&p->b, "%s{%s,%s=\"%s\"} %.10g\n", name, p->labels, label, value, v);
+}
+
+static void put_cache(struct page *p, const struct engine_stats *st, const struct engine_info *info)
+{
+    static const char *const reasons[EVICT_REASONS] = {"room", "quota", "dropped"};
+    const double ram = (double)st->cached_ram_tokens, disk = (double)st->cached_disk_tokens;
+    const double page_bytes = info->n_pages > 0 ? (double)info->kv_bytes / info->n_pages : 0;
+    const char *name = "submind:cache_hit_tokens_total";
+    declare(p, name, "counter", "Prompt tokens found in the cache, by where they were.");
+    labelled(p, name, "tier", "device", (double)st->cached_tokens - ram - disk);
+    labelled(p, name, "tier", "ram", ram);
+    labelled(p, name, "tier", "disk", disk);
+    counter(p, "submind:cache_miss_tokens_total", "Prompt tokens that were not cached.",
+            (double)(st->prompt_tokens - st->cached_tokens));
+    name = "submind:cache_requests_total";
+    declare(p, name, "counter", "Requests by why no more of their prompt was cached.");
+    for (int i = CACHE_WHOLE; i < CACHE_REASONS; i++)
+        labelled(p, name, "reason", engine_cache_reason((enum cache_reason)i),
+                 (double)st->requests_by_reason[i]);
+    name = "submind:cache_evictions_total";
+    declare(p, name, "counter",
+            "Pages that left the cache: for room, over a salt's quota, dropped.");
+    for (int i = 0; i < EVICT_REASONS; i++)
+        labelled(p, name, "reason", reasons[i], (double)st->evicted[i]);
+    name = "submind:cache_bytes";
+    declare(p, name, "gauge", "Bytes of cached pages, by tier.");
+    labelled(p, name, "tier", "device",
+             page_bytes * ((double)st->pages_cached + (double)st->pages_used));
+    gauge(p, "submind:cache_pinned_pages", "Pages of pinned trunks.", st->pages_pinned);
+    gauge(p, "submind:cache_salts", "Salts with cached pages.", st->salts);
+}
+
 static void put_own(struct page *p, const struct server *sv, const struct engine_stats *st)
 {
     counter(p, "submind:prefill_tokens_total", "Prompt tokens computed.",
@@ -132,6 +168,7 @@ static void put_own(struct page *p, const struct server *sv, const struct engine
             (double)st->preemptions);
     counter(p, "submind:evictions_total", "Cached pages given up for others.",
             (double)st->evictions);
+    put_cache(p, st, engine_info(sv->engine));
     histogram(p, "submind:ttft_seconds", "Submission to first token.", &st->ttft);
     histogram(p, "submind:queue_seconds", "Time in the queue.", &st->queue);
     put_pages(p, st);

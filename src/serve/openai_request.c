@@ -6,7 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STOP_BYTES_MAX = 1024, SALT_BYTES_MAX = 256, TIMEOUT_MS_MAX = 7 * 24 * 3600 * 1000 };
+enum {
+    STOP_BYTES_MAX = 1024,
+    SALT_BYTES_MAX = 256,
+    TTL_S_MAX = 7 * 24 * 3600,
+    TIMEOUT_MS_MAX = TTL_S_MAX * 1000,
+};
 
 // Fields that become something else than their own value.
 struct raw_fields {
@@ -49,6 +54,9 @@ static const struct field common_fields[] = {
     {"ignore_eos", FIELD_BOOL, 0, 0, AT(p.ignore_eos), NO_GIVEN},
     {"priority", FIELD_INT, INT32_MIN, INT32_MAX, AT(p.priority), NO_GIVEN},
     {"timeout_ms", FIELD_UINT, 1, TIMEOUT_MS_MAX, AT(p.timeout_ms), NO_GIVEN},
+    {"cache_ttl", FIELD_UINT, 0, TTL_S_MAX, AT(p.cache_ttl_s), AT(p.has_cache_ttl)},
+    {"cache_priority", FIELD_UINT, 0, CACHE_PRIORITY_MAX, AT(p.cache_priority),
+     AT(p.has_cache_priority)},
 };
 
 static const struct field chat_fields[] = {

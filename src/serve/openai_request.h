@@ -30,6 +30,8 @@ struct request_params {
     int32_t priority;
     uint32_t timeout_ms; // 0 = not given
     struct str cache_salt;
+    bool has_cache_priority, has_cache_ttl;
+    uint32_t cache_priority, cache_ttl_s;
     // chat
     struct value messages, tools; // as they came; chat_check checks them
     struct value template_kwargs; // dict or undefined

@@ -60,6 +60,22 @@ void response_timings(struct buf *b, const struct stream_status *st, const struc
                st->queued_ms, ttft_ms);
 }
 
+void response_cache(struct buf *b, const struct stream_status *st)
+{
+    const struct cache_report *c = &st->cache;
+    const bool parts = c->reason != CACHE_WHOLE && c->reason != CACHE_NOT_LOOKED;
+    buf_printf(b,
+               "\"submind\":{\"cache\":{\"hit_tokens\":%u,\"device_tokens\":%u,\"ram_tokens\":%u,"
+               "\"disk_tokens\":%u,\"restored_ms\":%.3f,\"recomputed_tokens\":%u,\"diverged_at\":",
+               st->n_cached, c->n_device, c->n_ram, c->n_disk, c->restored_ms,
+               st->n_prompt - st->n_cached);
+    if (parts)
+        buf_printf(b, "%u", c->diverged_at);
+    else
+        buf_z(b, "null");
+    buf_printf(b, ",\"reason\":\"%s\"}}", engine_cache_reason(c->reason));
+}
+
 void response_progress(struct buf *b, const struct stream_status *st)
 {
     buf_printf(b, "\"prompt_progress\":{\"total\":%u,\"cached\":%u,\"processed\":%u", st->n_prompt,

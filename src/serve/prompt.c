@@ -119,6 +119,43 @@ bool prompt_render(struct exchange *x, struct request_params *p, bool guard, str
     return true;
 }
 
+bool prompt_encode(struct exchange *x, const struct prompt *prompt, struct ids *out, struct err *e)
+{
+    uint64_t start = clock_ns();
+    bool ok = tokenizer_encode(engine_tokenizer(x->sv->engine), buf_view(&prompt->text),
+                               TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
+    x->tokenize_ms = clock_ms_since(start);
+    return ok;
+}
+
+bool prompt_encode_text(struct exchange *x, struct value prompt, struct ids *out, struct err *e)
+{
+    if (prompt.kind == VALUE_STRING) {
+        uint64_t start = clock_ns();
+        bool ok = tokenizer_encode(engine_tokenizer(x->sv->engine), prompt.s,
+                                   TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
+        x->tokenize_ms = clock_ms_since(start);
+        if (!ok) return false;
+    }
+    for (size_t i = 0; prompt.kind == VALUE_LIST && i < prompt.list->n; i++) {
+        int32_t id = (int32_t)prompt.list->items[i].i; // checked by request_read_completion
+        if (!ids_put(out, &id, 1)) return err_set(e, ERR_MEMORY, "no memory for the prompt");
+    }
+    return out->n > 0 || err_set(e, ERR_INPUT, "\"prompt\" is empty; send at least one token");
+}
+
+bool prompt_read(struct exchange *x, struct value body, struct request_params *p,
+                 struct prompt *prompt, struct ids *ids, struct err *e)
+{
+    const uint32_t n_vocab = engine_info(x->sv->engine)->n_vocab;
+    if (value_get(body, "messages").kind == VALUE_UNDEFINED &&
+        value_get(body, "prompt").kind != VALUE_UNDEFINED)
+        return request_read_completion(p, body, n_vocab, &x->arena, e) &&
+               prompt_encode_text(x, p->prompt, ids, e);
+    return request_read_chat(p, body, n_vocab, &x->arena, e) &&
+           prompt_render(x, p, true, prompt, e) && prompt_encode(x, prompt, ids, e);
+}
+
 void prompt_free(struct prompt *p)
 {
     buf_free(&p->text);

@@ -121,6 +121,9 @@ static void put_timings(struct reply *r, struct buf *b)
 {
     struct response_times t = {.queue_in_ms = r->x->queue_in_ms};
     response_timings(b, &r->g.status, &t);
+    if (!r->x->explain) return;
+    buf_c(b, ',');
+    response_cache(b, &r->g.status);
 }
 
 static void stream_end(struct reply *r)
@@ -323,6 +326,10 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .priority = p->priority,
         .timeout_ms = p->timeout_ms > 0 ? p->timeout_ms : sv->s.timeout_ms,
         .cache_salt = p->cache_salt,
+        .has_cache_priority = p->has_cache_priority,
+        .has_cache_ttl = p->has_cache_ttl,
+        .cache_priority = p->cache_priority,
+        .cache_ttl_s = p->cache_ttl_s,
     };
     engine_sampling(sv->engine, o->thinking, &job.sampling);
     return engine_submit(sv->engine, &job, out, e);
@@ -388,6 +395,7 @@ void reply_close(struct reply *r)
     struct exchange *x = r->x;
     if (!r->g.ended) stream_status(r->g.stream, &r->g.status);
     x->n_cached = r->g.status.n_cached;
+    x->cache = r->g.status.cache;
     x->n_generated = r->g.status.n_generated;
     x->ttft_ms = r->g.status.ttft_ms > 0 ? x->queue_in_ms + r->g.status.ttft_ms : 0;
     x->done = done_reason(&r->g);

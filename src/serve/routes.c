@@ -5,25 +5,34 @@
 #include <string.h>
 
 static const struct route routes[] = {
-    // method, path, handler, public, needs the engine, probe
-    {"GET", "/health", route_health, true, false, true},
-    {"GET", "/v1/health", route_health, true, false, true},
-    {"GET", "/version", route_version, false, false, true},
-    {"GET", "/metrics", route_metrics, false, true, true},
-    {"GET", "/slots", route_slots, false, true, true},
-    {"GET", "/props", route_props, false, true, false},
-    {"GET", "/v1/models", route_models, false, true, false},
-    {"GET", "/models", route_models, false, true, false},
-    {"POST", "/v1/chat/completions", route_chat, false, true, false},
-    {"POST", "/chat/completions", route_chat, false, true, false},
-    {"POST", "/v1/completions", route_completions, false, true, false},
-    {"POST", "/completions", route_completions, false, true, false},
-    {"POST", "/tokenize", route_tokenize, false, true, false},
-    {"POST", "/detokenize", route_detokenize, false, true, false},
-    {"POST", "/apply-template", route_apply_template, false, true, false},
+    // method, path, handler, public, needs the engine, probe, private
+    {"GET", "/health", route_health, true, false, true, false},
+    {"GET", "/v1/health", route_health, true, false, true, false},
+    {"GET", "/version", route_version, false, false, true, false},
+    {"GET", "/metrics", route_metrics, false, true, true, false},
+    {"GET", "/slots", route_slots, false, true, true, false},
+    {"GET", "/props", route_props, false, true, false, false},
+    {"GET", "/v1/models", route_models, false, true, false, false},
+    {"GET", "/models", route_models, false, true, false, false},
+    {"POST", "/v1/chat/completions", route_chat, false, true, false, false},
+    {"POST", "/chat/completions", route_chat, false, true, false, false},
+    {"POST", "/v1/completions", route_completions, false, true, false, false},
+    {"POST", "/completions", route_completions, false, true, false, false},
+    {"POST", "/v1/chat/completions/render", route_chat_render, false, true, false, false},
+    {"POST", "/v1/completions/render", route_completions_render, false, true, false, false},
+    {"POST", "/tokenize", route_tokenize, false, true, false, false},
+    {"POST", "/detokenize", route_detokenize, false, true, false, false},
+    {"POST", "/apply-template", route_apply_template, false, true, false, false},
+    {"GET", "/submind/cache", route_cache_list, false, true, false, true},
+    {"GET", "/submind/cache/stats", route_cache_stats, false, true, false, true},
+    {"POST", "/submind/cache/explain", route_cache_explain, false, true, false, true},
+    {"POST", "/submind/cache/warm", route_cache_warm, false, true, false, true},
+    {"POST", "/submind/cache/pin", route_cache_pin, false, true, false, true},
+    {"POST", "/submind/cache/unpin", route_cache_unpin, false, true, false, true},
+    {"POST", "/submind/cache/drop", route_cache_drop, false, true, false, true},
 };
 
-static const struct route options_route = {"OPTIONS", "*", route_options, true, false, true};
+static const struct route options_route = {"OPTIONS", "*", route_options, true, false, true, false};
 
 enum { N_ROUTES = sizeof routes / sizeof routes[0] };
 

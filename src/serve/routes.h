@@ -11,6 +11,7 @@ struct route {
     bool public;                        // needs no key
     bool needs_engine;                  // 503 while loading
     bool probe;                         // asked all the time: logged at debug level only
+    bool private;                       // for this machine, or with a key
 };
 
 // The route, or NULL with e filled (404, or 405 with allow naming what the path takes). HEAD finds
@@ -28,4 +29,13 @@ bool route_completions(struct exchange *x);
 bool route_tokenize(struct exchange *x);
 bool route_detokenize(struct exchange *x);
 bool route_apply_template(struct exchange *x);
+bool route_chat_render(struct exchange *x);
+bool route_completions_render(struct exchange *x);
+bool route_cache_list(struct exchange *x);
+bool route_cache_stats(struct exchange *x);
+bool route_cache_explain(struct exchange *x);
+bool route_cache_warm(struct exchange *x);
+bool route_cache_pin(struct exchange *x);
+bool route_cache_unpin(struct exchange *x);
+bool route_cache_drop(struct exchange *x);
 bool route_options(struct exchange *x);

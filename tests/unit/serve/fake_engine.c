@@ -271,3 +271,82 @@ bool engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, float *l
     (void)logits;
     return err_set(e, ERR_UNSUPPORTED, "the fake engine has no logits");
 }
+
+// ---- the prefix cache: there is none ------------------------------------------------------------
+
+const char *engine_cache_reason(enum cache_reason r)
+{
+    return r == CACHE_COLD ? "cold" : "other";
+}
+
+static bool no_cache(struct err *e)
+{
+    return err_set(e, ERR_NOT_FOUND, "the fake engine has no cache");
+}
+
+bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, struct err *e)
+{
+    (void)en;
+    (void)e;
+    *out = NULL;
+    *n = 0;
+    return true;
+}
+
+bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,
+                        struct cache_probe *out, struct err *e)
+{
+    (void)en;
+    (void)ids;
+    (void)n_ids;
+    (void)salt;
+    (void)e;
+    *out = (struct cache_probe){.reason = CACHE_COLD};
+    return true;
+}
+
+void cache_probe_free(struct cache_probe *p)
+{
+    *p = (struct cache_probe){0};
+}
+
+bool engine_cache_pin_text(struct engine *en, const int32_t *ids, size_t n_ids, bool public,
+                           const char *name, uint64_t *id, uint32_t *n_tokens, struct err *e)
+{
+    (void)en;
+    (void)ids;
+    (void)n_ids;
+    (void)public;
+    (void)name;
+    (void)id;
+    (void)n_tokens;
+    return no_cache(e);
+}
+
+bool engine_cache_pin(struct engine *en, uint64_t id, bool public, const char *name,
+                      uint32_t *n_tokens, struct err *e)
+{
+    (void)en;
+    (void)id;
+    (void)public;
+    (void)name;
+    (void)n_tokens;
+    return no_cache(e);
+}
+
+bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e)
+{
+    (void)en;
+    (void)id;
+    (void)n_tokens;
+    return no_cache(e);
+}
+
+bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e)
+{
+    (void)en;
+    (void)id;
+    *n_tokens = 0;
+    (void)e;
+    return true;
+}

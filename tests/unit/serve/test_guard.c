@@ -1,4 +1,6 @@
 // Keys, Host names and content types, with the values an attacker would try.
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -69,9 +71,29 @@ static void json_types(void **state)
     assert_false(guard_is_json(STR("")));
 }
 
+static bool local(const char *address)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+    if (inet_pton(AF_INET, address, &in.sin_addr) == 1)
+        return guard_address_local((const struct sockaddr *)&in);
+    assert_int_equal(inet_pton(AF_INET6, address, &in6.sin6_addr), 1);
+    return guard_address_local((const struct sockaddr *)&in6);
+}
+
+static void an_address_of_this_machine_is_local(void **state)
+{
+    (void)state;
+    assert_true(local("127.0.0.1") && local("127.9.9.9") && local("::1") &&
+                local("::ffff:127.0.0.1"));
+    assert_false(local("10.0.0.1") || local("128.0.0.1") || local("::2") || local("::") ||
+                 local("::ffff:10.0.0.1") || local("0.0.0.0"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_address_of_this_machine_is_local),
         cmocka_unit_test(keys_match_only_whole),
         cmocka_unit_test(bearer_is_taken_apart),
         cmocka_unit_test(hosts_of_this_machine_only),

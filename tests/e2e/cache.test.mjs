@@ -1,0 +1,243 @@
+// The cache explains itself: what a response carries, what /submind/cache shows, and that pins, salts
+// and public trunks do what they say.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { events, notes, requireBinary, startServer, tool } from './harness.mjs';
+
+requireBinary();
+let server, page;
+before(async () => {
+    server = await startServer('--ctx', 2048, '--kv-memory', '30M');
+    page = (await server.json('/props')).page_tokens;
+});
+after(async () => { await server?.stop(); });
+
+const user = (content) => ({ role: 'user', content });
+const ask = (system, task, extra = {}) => ({
+    model: 'm', temperature: 0, max_tokens: 4, chat_template_kwargs: { enable_thinking: false },
+    messages: [{ role: 'system', content: system }, user(task)], ...extra,
+});
+async function chat(request) {
+    const answer = await server.post('/v1/chat/completions', request, { 'X-Submind-Explain': '1' });
+    if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+    return answer.json();
+}
+const cacheOf = async (request) => (await chat(request)).submind.cache;
+const explain = (request) => server.json('/submind/cache/explain', request);
+const list = async (query = '') => (await server.json(`/submind/cache${query}`)).trunks;
+const drop = () => server.json('/submind/cache/drop', { all: true });
+// Tokens that two prompts share from the start.
+async function shared(a, b) {
+    const render = async (r) => (await server.json('/v1/chat/completions/render', r)).token_ids;
+    const [x, y] = [await render(a), await render(b)];
+    let n = 0;
+    while (n < x.length && x[n] === y[n]) n++;
+    return { n, total: y.length };
+}
+
+test('a response tells what the cache did, streamed or not', async () => {
+    const bootstrap = notes(400, 1);
+    const first = ask(bootstrap, 'hello'), second = ask(bootstrap, 'the weather');
+    const cold = await chat(first);
+    assert.equal(cold.submind.cache.hit_tokens, 0);
+    assert.equal(cold.submind.cache.recomputed_tokens, cold.usage.prompt_tokens);
+    assert.equal(cold.submind.cache.reason, 'cold');
+    const { n, total } = await shared(first, second);
+    const answer = await server.post('/v1/chat/completions', { ...second, stream: true }, { 'X-Submind-Explain': '1' });
+    const last = (await events(answer)).at(-2).data;
+    const c = last.submind.cache;
+    assert.equal(c.hit_tokens, Math.floor(n / page) * page);
+    assert.deepEqual([c.device_tokens, c.ram_tokens, c.disk_tokens], [c.hit_tokens, 0, 0]);
+    assert.equal(c.recomputed_tokens, total - c.hit_tokens);
+    assert.equal((await chat(second)).submind.cache.hit_tokens, Math.floor((total - 1) / page) * page);
+    await server.logged(/cached=\d+ .*cache="\w+" diverged_at=\d+/, 2000);
+});
+
+test('without the header nothing is added', async () => {
+    const answer = await server.json('/v1/chat/completions', ask('a', 'b'));
+    assert.equal(answer.submind, undefined);
+});
+
+test('explain names the culprit, its place and its price', async () => {
+    await drop();
+    const tail = notes(500, 2);
+    const at = (time) => ask(`You are an agent.\n${notes(200, 4)}\nNow: ${time}\n${tail}`, 'hello');
+    const first = at('2026-11-24T10:15:00Z'), second = at('2026-11-24T11:15:07Z');
+    const cold = await explain(first);
+    assert.equal(cold.reason, 'cold');
+    assert.equal(cold.recompute_tokens, cold.prompt_tokens);
+    await chat(first);
+    const e = await explain(second);
+    const { n, total } = await shared(first, second);
+    assert.equal(e.reason, 'differs');
+    assert.equal(e.diverged_at, n);
+    assert.equal(e.hit_tokens, Math.floor(n / page) * page);
+    assert.equal(e.recompute_tokens, total - e.hit_tokens);
+    assert.ok(e.recompute_seconds > 0 && e.prefill_tokens_per_second > 0);
+    assert.match(e.place.words, /messages\[0\] \(system\)/);
+    assert.equal(e.culprit.kind, 'a date with a time');
+    assert.equal(e.culprit.ours, '2026-11-24T11:15:07Z');
+    assert.equal(e.culprit.theirs, '2026-11-24T10:15:00Z');
+    assert.ok(e.text.ours !== e.text.theirs && e.text.before.length > 10);
+    const tailTokens = (await server.tokens(tail)).length;
+    assert.ok(e.culprit.saves_tokens >= tailTokens - 2 * page, `${e.culprit.saves_tokens} of ${tailTokens}`);
+    assert.match(e.advice, /move it to the end.*saves \d+ tokens = [\d.]+ s/);
+    assert.equal((await explain(first)).reason, 'whole');
+    assert.match((await explain(ask(first.messages[0].content, 'bye'))).advice, /^nothing/);
+});
+
+test('explain sees tools that changed places', async () => {
+    await drop();
+    const tools = ['alpha', 'bravo', 'charlie', 'delta', 'echo', 'foxtrot'].map((name) =>
+        tool(name, 'path', `The tool ${name}: ${notes(20, name.length + name.charCodeAt(0))}`));
+    const request = (list) => ask('You are an agent.', 'hello', { tools: list });
+    await chat(request(tools));
+    const swapped = [tools[0], tools[1], tools[4], tools[3], tools[2], tools[5]];
+    const e = await explain(request(swapped));
+    assert.equal(e.culprit.kind, 'lines in another order');
+    assert.equal(e.place.what, 'tool');
+    assert.equal(e.place.index, 2);
+    assert.equal(e.place.name, 'echo');
+    assert.ok(e.culprit.saves_tokens > 3 * page, `${e.culprit.saves_tokens}`);
+    const fewer = await explain(request(tools.toSpliced(1, 1)));
+    assert.equal(fewer.culprit.kind, 'lines that are missing here');
+    const keys = structuredClone(tools);
+    keys[3].function = { name: 'delta', parameters: keys[3].function.parameters, description: keys[3].function.description };
+    const e3 = await explain(request(keys));
+    assert.equal(e3.culprit.kind, 'JSON keys in another order');
+    assert.equal(e3.place.name, 'delta');
+});
+
+test('ls shows trunks as a tree, their words only when asked', async () => {
+    await drop();
+    assert.deepEqual(await list(), []);
+    const bootstrap = notes(300, 7);
+    await chat(ask(bootstrap, `repeat: ${notes(60, 1)}`));
+    await chat(ask(bootstrap, `check: ${notes(60, 2)}`));
+    const trunks = await list();
+    assert.equal(trunks.length, 3);
+    const [root, a, b] = trunks;
+    assert.deepEqual([root.parent, a.parent, b.parent], [null, 0, 0]);
+    assert.equal(root.tokens_below, a.tokens + b.tokens);
+    assert.equal(a.tokens_before, root.tokens);
+    assert.equal(root.hits, 1);
+    assert.ok(trunks.every((t) => t.text === undefined && t.tier === 'device' && !t.pinned && t.bytes > 0));
+    const [shown] = await list('?show_text=1');
+    assert.match(shown.text, /background agent/);
+    const before = (await server.json('/submind/cache/stats')).device;
+    assert.equal((root.tokens + a.tokens + b.tokens) / page, before.cached);
+    assert.equal((await server.json('/submind/cache/drop', { id: a.id })).dropped_tokens, a.tokens);
+    assert.equal((await list()).length, 1, 'one branch left: one run');
+});
+
+test('a pinned trunk stays under pressure, an unpinned one goes', async () => {
+    await drop();
+    const bootstrap = notes(300, 11);
+    const warm = await server.json('/submind/cache/warm', { ...ask(bootstrap, 'anything'), pin: true, name: 'home' });
+    assert.equal(warm.pinned_tokens % page, 0);
+    assert.ok(warm.pinned_tokens > 300 && warm.pinned_tokens <= warm.tokens);
+    const flood = async (seed) => {
+        for (let i = 0; i < 5; i++)
+            await server.json('/v1/completions', { prompt: Array.from({ length: 1500 }, (_, k) => 200 + (k * 7919 + i * 31 + seed) % 3000), max_tokens: 1 });
+    };
+    await flood(1);
+    const held = await explain(ask(bootstrap, 'hello'));
+    assert.ok(held.hit_tokens >= warm.pinned_tokens, `${held.hit_tokens}`);
+    const pinned = (await list()).find((t) => t.name === 'home');
+    assert.ok(pinned.pinned && pinned.id === warm.id);
+    assert.equal((await server.json('/submind/cache/drop', { id: warm.id })).dropped_tokens, 0);
+    assert.equal((await server.json('/submind/cache/unpin', { id: warm.id })).unpinned_tokens, warm.pinned_tokens);
+    await flood(2);
+    const gone = await explain(ask(bootstrap, 'hello'));
+    assert.equal(gone.hit_tokens, 0);
+    assert.equal(gone.reason, 'evicted');
+    assert.match(gone.advice, /pin it/);
+    const metrics = await server.metrics();
+    assert.ok(metrics['submind:evictions_total'] > 0);
+    assert.equal(metrics['submind:cache_evictions_total'], metrics['submind:evictions_total']);
+    assert.equal(metrics['submind:cache_hit_tokens_total'], metrics['submind:cached_tokens_total']);
+    assert.equal(metrics['submind:cache_miss_tokens_total'] + metrics['submind:cached_tokens_total'], metrics['vllm:prompt_tokens_total']);
+    const { used, cached, page_bytes } = (await server.json('/submind/cache/stats')).device;
+    assert.equal(metrics['submind:cache_bytes'], (used + cached) * page_bytes);
+});
+
+test('a pin that would leave no room for a request is refused', async () => {
+    await drop();
+    const stats = (await server.json('/submind/cache/stats')).device;
+    let refused = null;
+    for (let i = 0; i < 20 && !refused; i++) {
+        const answer = await server.post('/submind/cache/warm', { prompt: Array.from({ length: 1000 }, (_, k) => 100 + (k * 13 + i * 17) % 3000), pin: true });
+        if (!answer.ok) refused = await answer.json();
+    }
+    assert.match(refused.error.message, /raise --kv-memory, or unpin/);
+    const after = (await server.json('/submind/cache/stats')).device;
+    assert.ok(after.pinned > stats.pinned && after.pinned * page + 2048 <= after.pages * page);
+    await chat(ask(notes(1200, 3), 'fits'));
+    for (const t of await list()) if (t.pinned) await server.post('/submind/cache/unpin', { id: t.id });
+    assert.equal((await server.json('/submind/cache/stats')).device.pinned, 0);
+});
+
+test('a public trunk is found under every salt, what follows is private', async () => {
+    await drop();
+    const bootstrap = notes(300, 21);
+    const task = (words, salt) => ask(bootstrap, `${words} ${notes(100, 5)}`, salt ? { cache_salt: salt } : {});
+    await chat(task('check', 'a'));
+    assert.equal((await cacheOf(task('check', 'b'))).hit_tokens, 0, 'salts separate');
+    await drop();
+    const warm = await server.json('/submind/cache/warm', { ...ask(bootstrap, 'x'), public: true, name: 'everybody' });
+    const a1 = await cacheOf(task('check', 'a'));
+    assert.equal(a1.hit_tokens, warm.pinned_tokens);
+    const a2 = await cacheOf(task('check', 'a'));
+    assert.ok(a2.hit_tokens > warm.pinned_tokens, 'its own pages');
+    assert.equal((await cacheOf(task('check', 'b'))).hit_tokens, warm.pinned_tokens, 'not those of a');
+    assert.equal((await cacheOf(task('check', ''))).hit_tokens, warm.pinned_tokens, 'not without a salt either');
+    const e = await explain(task('other', 'a'));
+    assert.equal(e.public_tokens, warm.pinned_tokens);
+    const trunks = await list();
+    assert.ok(trunks.some((t) => t.public && t.salt === null) && trunks.some((t) => t.salt !== null && !t.public));
+    await server.json('/submind/cache/unpin', { id: warm.id });
+    assert.equal((await cacheOf(task('new', 'c'))).hit_tokens, 0, 'no longer public');
+});
+
+test('hints are checked, and ttl 0 goes first', async () => {
+    await drop();
+    for (const [field, value] of [['cache_ttl', -1], ['cache_ttl', 'x'], ['cache_priority', 101]]) {
+        const answer = await server.post('/v1/chat/completions', ask('a', 'b', { [field]: value }));
+        assert.equal(answer.status, 400);
+        assert.match((await answer.json()).error.message, new RegExp(field));
+    }
+    const keep = ask(notes(300, 31), 'keep'), once = ask(notes(300, 32), 'once', { cache_ttl: 0 });
+    await chat(keep);
+    await chat(once);
+    const stats = (await server.json('/submind/cache/stats')).device;
+    const free = stats.pages - stats.cached - stats.used;
+    for (let left = (free + 4) * page, i = 0; left > 0; left -= 1500, i++)
+        await server.json('/v1/completions', { prompt: Array.from({ length: Math.max(page, Math.min(1500, left)) }, (_, k) => 300 + (k * 11 + i * 37) % 2000), max_tokens: 1 });
+    assert.ok((await explain(keep)).reason === 'whole', 'older, but wanted');
+    assert.ok((await explain(once)).hit_tokens < (await explain(keep)).hit_tokens);
+});
+
+test('errors say what to do', async () => {
+    for (const [path, body, status, words] of [
+        ['/submind/cache/pin', { id: 'zz' }, 400, /submind cache ls/],
+        ['/submind/cache/pin', { id: 'abcdef' }, 404, /no trunk/],
+        ['/submind/cache/unpin', {}, 400, /id/],
+        ['/submind/cache/explain', {}, 400, /messages/],
+        ['/submind/cache/warm', { ...ask('a', 'b'), pin: 'yes' }, 400, /"pin" must be true or false/],
+        ['/submind/cache/warm', { ...ask('a', 'b', { cache_salt: 's' }), pin: true }, 400, /cache_salt/],
+        ['/v1/chat/completions/render', {}, 400, /messages/],
+    ]) {
+        const answer = await server.post(path, body);
+        assert.equal(answer.status, status, path);
+        assert.match((await answer.json()).error.message, words);
+    }
+});
+
+test('render gives the tokens that a request runs on', async () => {
+    const request = ask('You are.', 'hello');
+    const { token_ids } = await server.json('/v1/chat/completions/render', request);
+    const { prompt } = await server.json('/apply-template', request);
+    assert.deepEqual(token_ids, await server.tokens(prompt));
+    assert.equal((await server.json('/v1/chat/completions', request)).usage.prompt_tokens, token_ids.length);
+    assert.deepEqual(await server.json('/v1/completions/render', { prompt: 'one two' }), [{ token_ids: await server.tokens('one two') }]);
+});

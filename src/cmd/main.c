@@ -12,6 +12,7 @@ static const struct {
     {"serve", cmd_serve, "serve a model over the OpenAI API"},
     {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
     {"bench", cmd_bench, "measure a server on the workload that matters"},
+    {"cache", cmd_cache, "what is cached, why a prompt missed, pin and warm prefixes"},
     {"doctor", cmd_doctor, "what is wrong with this machine, why it matters, how to put it right"},
     {"inspect", cmd_inspect, "tokens, prompts, logits, metadata: what the server would see"},
 };

@@ -15,8 +15,9 @@ enum command_bit {
     C_INSPECT = 4,
     C_BENCH = 8,
     C_DOCTOR = 16,
+    C_CACHE = 32,
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
-    C_ALL = 0xff,
+    C_ALL = 0xffff,
 };
 
 #define SETTING_TYPE_STR  const char *

@@ -1,8 +1,12 @@
 // The cache explains itself: what a response carries, what /submind/cache shows, and that pins, salts
 // and public trunks do what they say.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { events, notes, requireBinary, startServer, tool } from './harness.mjs';
+import { binary, events, notes, requireBinary, startServer, tool } from './harness.mjs';
 
 requireBinary();
 let server, page;
@@ -240,4 +244,72 @@ test('render gives the tokens that a request runs on', async () => {
     assert.deepEqual(token_ids, await server.tokens(prompt));
     assert.equal((await server.json('/v1/chat/completions', request)).usage.prompt_tokens, token_ids.length);
     assert.deepEqual(await server.json('/v1/completions/render', { prompt: 'one two' }), [{ token_ids: await server.tokens('one two') }]);
+});
+
+// ---- the command --------------------------------------------------------------------------------
+
+function command(args, input) {
+    const r = spawnSync(binary, ['cache', ...args.map(String), '--server', server.url], { input, encoding: 'utf8' });
+    return { code: r.status, out: r.stdout, err: r.stderr };
+}
+
+test('the command warms, lists, explains, pins and drops', async () => {
+    await drop();
+    const dir = mkdtempSync(path.join(tmpdir(), 'submind-cache-'));
+    const file = path.join(dir, 'request.json');
+    const bootstrap = notes(300, 41);
+    writeFileSync(file, JSON.stringify(ask(`Date: 2026-11-24\n${bootstrap}`, 'hello', { stream: true })));
+    const warm = command(['warm', file, '--pin', '--name', 'home']);
+    assert.equal(warm.code, 0, warm.err);
+    assert.match(warm.out, /tokens, 0 were cached, \d+ computed[\s\S]*pinned as [0-9a-f]{16}/);
+    const ls = command(['ls', '--show-text']);
+    assert.match(ls.out, /pinned home {2}".*Date: 2026-11-24/);
+    const id = ls.out.match(/^[0-9a-f]{16}/m)[0];
+    assert.match(command(['ls']).out, /1 trunks, [\d,]+ tokens/);
+    assert.doesNotMatch(command(['ls']).out, /Date/);
+    writeFileSync(file, JSON.stringify(ask(`Date: 2026-11-25\n${bootstrap}`, 'hello')));
+    const why = command(['explain', file]);
+    assert.equal(why.code, 0, why.err);
+    assert.match(why.out, /state {6}differs/);
+    assert.match(why.out, /at {9}token \d+, line 1 of messages\[0\] \(system\)/);
+    assert.match(why.out, /what {7}a date: "2026-11-25" here, "2026-11-24" in the cache/);
+    assert.match(why.out, /do .*move it to the end.*saves \d+ tokens = [\d.]+ s a run/);
+    const json = JSON.parse(command(['explain', '-', '--json'], JSON.stringify(ask('x', 'y'))).out);
+    assert.equal(json.hit_tokens, 0);
+    assert.equal(command(['unpin', id]).code, 0);
+    assert.match(command(['drop', id]).out, /dropped_tokens +\d+/);
+    assert.match(command(['stats']).out, /hit rate[\s\S]*hit_tokens.device[\s\S]*evictions.dropped/);
+    rmSync(dir, { recursive: true });
+});
+
+test('a workspace is warmed by its folder', async () => {
+    await drop();
+    const dir = mkdtempSync(path.join(tmpdir(), 'submind-workspace-'));
+    writeFileSync(path.join(dir, 'AGENTS.md'), notes(200, 51));
+    const first = command(['warm', dir, '--pin']);
+    assert.equal(first.code, 0, first.err);
+    assert.match(command(['warm', dir]).out, /tokens, (?!0 were)\d+ were cached/);
+    const [t] = await list('?show_text=1');
+    assert.ok(t.pinned && t.name.startsWith('/') && t.text.includes('system'));
+    await server.json('/submind/cache/unpin', { id: t.id });
+    rmSync(dir, { recursive: true });
+});
+
+test('the command says what is wrong', () => {
+    for (const [args, words, code] of [
+        [[], /say what: ls, explain/, 2],
+        [['dance'], /there is no "dance"/, 2],
+        [['ls', 'x'], /takes no argument/, 2],
+        [['explain'], /a file with a request/, 2],
+        [['explain', '/nowhere.json'], /nowhere\.json/, 2],
+        [['pin', 'zz'], /trunk's id/, 2],
+        [['drop'], /id is needed/, 2],
+    ]) {
+        const r = command(args);
+        assert.match(r.err, words, args.join(' '));
+        assert.equal(r.code, code, `${args.join(' ')}: ${r.err}`);
+    }
+    const away = spawnSync(binary, ['cache', 'ls', '--server', 'http://127.0.0.1:1'], { encoding: 'utf8' });
+    assert.equal(away.status, 3);
+    assert.match(away.stderr, /no server answers.*submind serve/);
 });

@@ -1,0 +1,265 @@
+// submind cache: asks a running server about its prefix cache, or changes it. All work is the
+// server's; here are the words for people. Subcommands stand in a table.
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "agent/http_client.h"
+#include "agent/workspace.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cmd/cache_display.h"
+#include "cmd/cmd.h"
+#include "cmd/options.h"
+
+enum { MAX_KEY_BYTES = 16384, MAX_REQUEST_BYTES = 64 << 20, MAX_ANSWER_BYTES = 64 << 20 };
+
+struct cache_command {
+    struct settings s;
+    const char *argument;
+    struct buf body, key, answer;
+};
+
+struct subcommand {
+    const char *name, *argument, *path;
+    bool (*body)(struct cache_command *c, struct err *e); // NULL: a GET
+    void (*show)(struct buf *out, const json_t *answer);
+    const char *help;
+};
+
+// ---- bodies -------------------------------------------------------------------------------------
+
+static bool dump(struct cache_command *c, json_t *o, struct err *e)
+{
+    char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
+    if (text != NULL) buf_z(&c->body, text);
+    free(text);
+    json_decref(o);
+    return (text != NULL && !c->body.failed) || err_set(e, ERR_MEMORY, "no memory for the request");
+}
+
+static bool id_body(struct cache_command *c, struct err *e)
+{
+    if (c->argument == NULL && !c->s.all)
+        return err_set(e, ERR_INPUT, "a trunk's id is needed; submind cache ls shows them");
+    json_t *o =
+        c->argument != NULL ? json_pack("{s:s}", "id", c->argument) : json_pack("{s:b}", "all", 1);
+    if (o != NULL && c->s.public) json_object_set_new(o, "public", json_true());
+    if (o != NULL && c->s.name != NULL) json_object_set_new(o, "name", json_string(c->s.name));
+    return dump(c, o, e);
+}
+
+static bool empty_body(struct cache_command *c, struct err *e)
+{
+    (void)e;
+    buf_z(&c->body, "{}");
+    return true;
+}
+
+static json_t *read_request(const char *path, struct err *e)
+{
+    struct buf text = {0};
+    json_error_t why;
+    json_t *o = NULL;
+    if (file_read(&text, path, MAX_REQUEST_BYTES, e)) {
+        o = json_loadb(buf_cstr(&text), text.n, 0, &why);
+        if (o == NULL || !json_is_object(o)) {
+            err_set(e, ERR_INPUT, "%.200s is no JSON object with a request: %s", path,
+                    o == NULL ? why.text : "it is something else");
+            json_decref(o);
+            o = NULL;
+        }
+    }
+    buf_free(&text);
+    return o;
+}
+
+// What every run of a workspace begins with.
+static json_t *workspace_request(const char *dir, struct err *e)
+{
+    struct workspace ws = {0};
+    if (!workspace_open(&ws, dir, e)) return NULL;
+    const struct str b = buf_view(&ws.bootstrap);
+    json_t *o = json_pack("{s:[{s:s,s:s%},{s:s,s:s}]}", "messages", "role", "system", "content",
+                          b.p, b.n, "role", "user", "content", ".");
+    if (o == NULL) err_set(e, ERR_INPUT, "the workspace's text is not UTF-8, or memory is short");
+    workspace_close(&ws);
+    return o;
+}
+
+static json_t *request_of(struct cache_command *c, struct err *e)
+{
+    struct stat st;
+    if (c->argument == NULL) {
+        err_set(e, ERR_INPUT, "a file with a request's JSON is needed (- reads standard input)");
+        return NULL;
+    }
+    if (stat(c->argument, &st) == 0 && S_ISDIR(st.st_mode))
+        return workspace_request(c->argument, e);
+    return read_request(c->argument, e);
+}
+
+static bool explain_body(struct cache_command *c, struct err *e)
+{
+    json_t *o = request_of(c, e);
+    return o != NULL && dump(c, o, e);
+}
+
+static bool warm_body(struct cache_command *c, struct err *e)
+{
+    json_t *o = request_of(c, e);
+    if (o == NULL) return false;
+    json_object_del(o, "stream");
+    if (c->s.pin || c->s.public) json_object_set_new(o, "pin", json_true());
+    if (c->s.public) json_object_set_new(o, "public", json_true());
+    if (c->s.name != NULL || c->s.pin)
+        json_object_set_new(o, "name", json_string(c->s.name != NULL ? c->s.name : c->argument));
+    return dump(c, o, e);
+}
+
+static const struct subcommand subcommands[] = {
+    {"ls", "", "/submind/cache", NULL, cache_show_list, "the cached trunks as a tree"},
+    {"explain", "FILE|DIR", "/submind/cache/explain", explain_body, cache_show_explain,
+     "how much of a request is cached, what differs, what to change"},
+    {"warm", "FILE|DIR", "/submind/cache/warm", warm_body, cache_show_warm,
+     "compute what requests like this one share (FILE: JSON, DIR: a workspace)"},
+    {"pin", "ID", "/submind/cache/pin", id_body, cache_show_fields, "keep a trunk from eviction"},
+    {"unpin", "ID", "/submind/cache/unpin", id_body, cache_show_fields, "let it go again"},
+    {"drop", "ID", "/submind/cache/drop", id_body, cache_show_fields,
+     "take a trunk and all below it out (or --all)"},
+    {"verify", "", "/submind/cache/verify", empty_body, cache_show_fields,
+     "check every page on disk"},
+    {"stats", "", "/submind/cache/stats", NULL, cache_show_stats, "hits, misses, evictions, room"},
+};
+
+enum { N_SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
+
+// ---- the call -----------------------------------------------------------------------------------
+
+static bool on_data(void *arg, struct str piece)
+{
+    struct cache_command *c = arg;
+    if (c->answer.n + piece.n > MAX_ANSWER_BYTES) c->answer.failed = true;
+    buf_str(&c->answer, piece);
+    return !c->answer.failed;
+}
+
+// The server's own words where it has some.
+static bool refused(const struct http_answer *a, struct err *e)
+{
+    json_t *o = json_loadb(a->body.p, a->body.n, 0, NULL);
+    const char *words = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
+    if (words != NULL)
+        err_set(e, a->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%.400s", words);
+    else
+        err_set(e, ERR_IO, "the server answered with status %ld; is it a submind server?",
+                a->status);
+    json_decref(o);
+    return false;
+}
+
+static bool call(struct cache_command *c, const struct subcommand *sub, struct err *e)
+{
+    const char *url = c->s.server != NULL ? c->s.server : "http://127.0.0.1:8080";
+    struct http_client *client;
+    struct http_answer a;
+    char path[64];
+    snprintf(path, sizeof path, "%s%s", sub->path, c->s.show_text ? "?show_text=1" : "");
+    if (!http_client_open(&client, url, c->key.n > 0 ? buf_cstr(&c->key) : NULL, e)) return false;
+    const struct http_call hc = {
+        .path = path, .body = buf_view(&c->body), .on_data = on_data, .arg = c};
+    bool ok = http_client_call(client, &hc, &a);
+    if (!ok)
+        err_set(e, ERR_NO_SERVER,
+                "no server answers at %s: %s; start one (submind serve), or name "
+                "it with --server",
+                url, a.why);
+    else if (a.status != 200)
+        ok = refused(&a, e);
+    else if (c->answer.failed)
+        ok = err_set(e, ERR_MEMORY, "no memory for the answer");
+    http_answer_free(&a);
+    http_client_close(client);
+    return ok;
+}
+
+static bool print(struct cache_command *c, const struct subcommand *sub, struct err *e)
+{
+    struct buf out = {0};
+    json_t *answer = json_loadb(buf_cstr(&c->answer), c->answer.n, 0, NULL);
+    bool ok = answer != NULL || err_set(e, ERR_IO, "the server's answer is no JSON");
+    if (ok && c->s.json) {
+        buf_str(&out, buf_view(&c->answer));
+        buf_c(&out, '\n');
+    } else if (ok) {
+        sub->show(&out, answer);
+    }
+    if (ok && out.failed) ok = err_set(e, ERR_MEMORY, "no memory for the answer");
+    if (ok && (fwrite(out.p, 1, out.n, stdout) != out.n || fflush(stdout) != 0))
+        ok = err_errno(e, ERR_IO, "cannot write the answer");
+    json_decref(answer);
+    buf_free(&out);
+    return ok;
+}
+
+static bool read_key(struct cache_command *c, struct err *e)
+{
+    if (c->s.key_file == NULL) return true;
+    if (!file_read(&c->key, c->s.key_file, MAX_KEY_BYTES, e)) return err_prefix(e, "--key-file: ");
+    const struct str key = str_trim(buf_view(&c->key));
+    memmove(c->key.p, key.p, key.n);
+    c->key.n = key.n;
+    return true;
+}
+
+static const struct subcommand *choose(struct cache_command *c, struct err *e)
+{
+    const char *name = c->s.n_args > 0 ? c->s.args[0] : "";
+    for (size_t i = 0; i < N_SUBCOMMANDS; i++) {
+        const struct subcommand *sub = &subcommands[i];
+        if (strcmp(sub->name, name) != 0) continue;
+        const int most = sub->argument[0] != '\0' ? 2 : 1;
+        c->argument = c->s.n_args > 1 ? c->s.args[1] : NULL;
+        if (c->s.n_args <= most) return sub;
+        err_set(e, ERR_INPUT, "%s takes %s; \"%.80s\" is too much", name,
+                most == 2 ? "one argument" : "no argument", c->s.args[most]);
+        return NULL;
+    }
+    err_set(e, ERR_INPUT,
+            name[0] == '\0'
+                ? "say what: ls, explain, warm, pin, unpin, drop, verify or stats"
+                : "there is no \"%.40s\"; there are ls, explain, warm, pin, unpin, drop, "
+                  "verify and stats",
+            name);
+    return NULL;
+}
+
+static int help(void)
+{
+    printf("usage: submind cache COMMAND [ARGUMENT] [flags]\n\n"
+           "Looks into the prefix cache of a running server.\n\n");
+    for (size_t i = 0; i < N_SUBCOMMANDS; i++)
+        printf("  %-8s %-9s %s\n", subcommands[i].name, subcommands[i].argument,
+               subcommands[i].help);
+    printf("\n");
+    options_help(C_CACHE);
+    return 0;
+}
+
+int cmd_cache(int argc, char **argv)
+{
+    struct err e = {0};
+    struct cache_command c = {0};
+    if (!options_parse(&c.s, C_CACHE, argc, argv, &e)) return cmd_fail("cache", &e);
+    if (c.s.help) return help();
+    log_set_level(c.s.verbose ? LOG_DEBUG : LOG_WARN);
+    const struct subcommand *sub = choose(&c, &e);
+    const bool ok = sub != NULL && read_key(&c, &e) && (sub->body == NULL || sub->body(&c, &e)) &&
+                    call(&c, sub, &e) && print(&c, sub, &e);
+    buf_free(&c.body);
+    buf_free(&c.key);
+    buf_free(&c.answer);
+    return ok ? 0 : cmd_fail("cache", &e);
+}

@@ -2,9 +2,12 @@
 // readable until it is stopped, and its last line is shown when it dies while loading.
 #include "cmd/bench_server.h"
 
+#include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,15 +16,15 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/rundir.h"
+#include "host/unit_file.h"
 
-enum { MAX_WORDS = 64, POLL_MS = 50, STOP_MS = 8000, MAX_LOG_BYTES = 16 << 20 };
+enum { MAX_WORDS = 128, POLL_MS = 50, STOP_MS = 8000, MAX_LOG_BYTES = 16 << 20 };
 
 static bool make_dir(struct bench_server *b, struct err *e)
 {
     char dir[] = "/tmp/submind-bench-XXXXXX";
     if (mkdtemp(dir) == NULL) return err_errno(e, ERR_IO, "cannot make %s", dir);
     buf_z(&b->dir, dir);
-    buf_printf(&b->url, "unix:%s/socket", dir);
     return true;
 }
 
@@ -30,27 +33,122 @@ static void path_in(const struct bench_server *b, const char *name, char *out, s
     snprintf(out, n, "%.*s/%s", (int)b->dir.n, b->dir.p, name);
 }
 
-static bool start(struct bench_server *b, const struct settings *s, struct err *e)
+// ---- what to start ------------------------------------------------------------------------------
+
+// A port that was free a moment ago.
+static unsigned free_port(void)
 {
-    const char *argv[MAX_WORDS + 1] = {NULL, "serve", "--unix-socket"};
-    size_t n = 4;
-    char socket[128], log[128];
-    uint64_t identity;
-    struct buf self = {0};
-    struct arena a = {0};
-    path_in(b, "socket", socket, sizeof socket);
-    path_in(b, "log", log, sizeof log);
-    argv[3] = socket;
-    bool ok = rundir_self(&self, &identity, e);
-    argv[0] = buf_cstr(&self);
-    if (ok && !options_engine_words(s, &a, argv, &n, MAX_WORDS))
-        ok = err_set(e, ERR_MEMORY, "no memory for the server's flags");
-    argv[n] = NULL;
-    ok = ok && process_start_detached(argv, (const char *const *)environ, log, &b->pid, e);
-    arena_free(&a);
-    buf_free(&self);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return 0;
+    bool ok =
+        bind(fd, (struct sockaddr *)&a, n) == 0 && getsockname(fd, (struct sockaddr *)&a, &n) == 0;
+    close(fd);
+    return ok ? ntohs(a.sin_port) : 0;
+}
+
+// The command with {port} replaced, split as a unit's command line is: quotes, no shell.
+static bool words_of_command(struct bench_server *b, const char *command, struct cmdline *out,
+                             struct err *e)
+{
+    static const struct unit_file no_unit;
+    struct buf text = {0}, program = {0};
+    const unsigned port = free_port();
+    bool named = false, ok = port != 0 || err_errno(e, ERR_IO, "cannot find a free port");
+    for (const char *p = command; *p != '\0';) {
+        if (strncmp(p, "{port}", 6) == 0) {
+            buf_printf(&text, "%u", port);
+            p += 6;
+            named = true;
+        } else {
+            buf_c(&text, *p++);
+        }
+    }
+    if (ok && !named)
+        ok = err_set(e, ERR_INPUT,
+                     "the command needs {port} where its port goes, as in: llama-server -m FILE "
+                     "--port {port}");
+    ok = ok && unit_command(&no_unit, buf_view(&text), "/root", "/run", out, e);
+    if (ok && out->n == 0) ok = err_set(e, ERR_INPUT, "the command is empty");
+    ok = ok && process_find(&program, out->v[0], options_env("PATH"), e);
+    if (ok) {
+        struct str path = arena_str(out->arena, buf_view(&program));
+        ok = path.p != NULL || err_set(e, ERR_MEMORY, "no memory for the command");
+        out->v[0] = path.p;
+        buf_printf(&b->url, "http://127.0.0.1:%u", port);
+    }
+    buf_free(&text);
+    buf_free(&program);
     return ok;
 }
+
+static void put_container(const char *image, const char *dir, const char *model,
+                          struct cmdline *out)
+{
+    const char *const words[] = {"/usr/bin/podman", "run",         "--rm",     "--network=none",
+                                 "--group-add",     "keep-groups", "--device", "/dev/dri",
+                                 "--device",        "/dev/kfd",    "--volume"};
+    struct buf volume = {0};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) cmdline_z(out, words[i]);
+    buf_printf(&volume, "%s:%s", dir, dir);
+    cmdline_put(out, buf_view(&volume));
+    if (model != NULL) {
+        buf_clear(&volume);
+        buf_printf(&volume, "%s:%s:ro", model, model);
+        cmdline_z(out, "--volume");
+        cmdline_put(out, buf_view(&volume));
+    }
+    buf_free(&volume);
+    cmdline_z(out, image);
+    cmdline_z(out, "submind");
+}
+
+static bool words_of_ours(struct bench_server *b, const struct bench_start *how,
+                          struct cmdline *out, struct err *e)
+{
+    struct buf self = {0};
+    uint64_t identity;
+    char socket[128];
+    const char *engine[MAX_WORDS];
+    size_t n = 0;
+    if (how->settings != NULL &&
+        !options_engine_words(how->settings, out->arena, engine, &n, MAX_WORDS))
+        return err_set(e, ERR_MEMORY, "no memory for the server's flags");
+    if (!rundir_self(&self, &identity, e)) return false;
+    path_in(b, "socket", socket, sizeof socket);
+    if (how->image != NULL)
+        put_container(how->image, buf_cstr(&b->dir), cmdline_flag(how->flags, "model"), out);
+    else
+        cmdline_z(out, buf_cstr(&self));
+    buf_free(&self);
+    cmdline_z(out, "serve");
+    for (size_t i = 0; i < n; i++) cmdline_z(out, engine[i]);
+    for (size_t i = 0; how->flags != NULL && i < how->flags->n; i++)
+        cmdline_z(out, how->flags->v[i]);
+    // what belongs to the service and not to a measurement
+    static const char *const dropped[] = {"host", "port", "api-key-file", "drain", "idle-exit"};
+    for (size_t i = 0; i < sizeof dropped / sizeof dropped[0]; i++)
+        cmdline_set(out, dropped[i], NULL);
+    cmdline_set(out, "unix-socket", socket);
+    buf_printf(&b->url, "unix:%s", socket);
+    return !out->failed || err_set(e, ERR_MEMORY, "no memory for the server's flags");
+}
+
+static bool start(struct bench_server *b, const struct bench_start *how, struct err *e)
+{
+    struct arena a = {0};
+    struct cmdline words = {.arena = &a};
+    char log[128];
+    path_in(b, "log", log, sizeof log);
+    bool ok = how->command != NULL ? words_of_command(b, how->command, &words, e)
+                                   : words_of_ours(b, how, &words, e);
+    ok = ok && process_start_detached(words.v, (const char *const *)environ, log, &b->pid, e);
+    arena_free(&a);
+    return ok;
+}
+
+// ---- waiting ------------------------------------------------------------------------------------
 
 static bool tell_death(const struct bench_server *b, int code, struct err *e)
 {
@@ -68,33 +166,39 @@ static bool tell_death(const struct bench_server *b, int code, struct err *e)
     return false;
 }
 
+// 200 on /health; a server that has no such route shows its models when it is ready.
 static bool is_ready(const struct bench_server *b, struct err *e)
 {
-    struct http_client *http = NULL;
-    struct http_answer answer = {0};
-    const struct http_call call = {.path = "/health", .deadline_ns = clock_ns() + 2000000000u};
+    static const char *const routes[] = {"/health", "/v1/models"};
     struct buf url = b->url; // a view: not freed here
-    if (!http_client_open(&http, buf_cstr(&url), NULL, e)) return false;
-    http_client_call(http, &call, &answer);
-    bool ready = answer.status == 200;
-    http_answer_free(&answer);
-    http_client_close(http);
-    return ready;
+    long status = 404;
+    for (size_t i = 0; i < 2 && status == 404; i++) {
+        struct http_client *http = NULL;
+        struct http_answer answer = {0};
+        const struct http_call call = {.path = routes[i], .deadline_ns = clock_ns() + 2000000000u};
+        if (!http_client_open(&http, buf_cstr(&url), NULL, e)) return false;
+        http_client_call(http, &call, &answer);
+        status = answer.status;
+        http_answer_free(&answer);
+        http_client_close(http);
+    }
+    return status == 200;
 }
 
-bool bench_server_start(struct bench_server *out, const struct settings *s,
-                        void (*on_wait)(const char *what), struct err *e)
+bool bench_server_start(struct bench_server *out, const struct bench_start *how, struct err *e)
 {
     struct bench_server b = {0};
     int code = 0;
-    bool ok = make_dir(&b, e) && start(&b, s, e);
-    on_wait("starting a server and loading the model");
+    bool ok = make_dir(&b, e) && start(&b, how, e);
+    if (ok && how->on_wait != NULL) how->on_wait("starting a server and loading the model");
     while (ok && !is_ready(&b, e)) {
         if (e->code != ERR_NONE) {
             ok = false;
+        } else if (how->cancel != NULL && atomic_load(how->cancel) != 0) {
+            ok = err_set(e, ERR_CANCELLED, "stopped while the server was loading");
         } else if (process_ended(b.pid, &code)) {
-            b.pid = 0;
             ok = tell_death(&b, code, e);
+            b.pid = 0;
         } else {
             clock_sleep_ms(POLL_MS);
         }
@@ -111,9 +215,9 @@ void bench_server_stop(struct bench_server *b)
     char path[128];
     int code;
     if (b->pid > 0) {
-        kill(b->pid, SIGTERM);
+        kill(-b->pid, SIGTERM); // its session: also what a wrapper started
         for (int waited = 0; !process_ended(b->pid, &code); waited += POLL_MS) {
-            if (waited >= STOP_MS) kill(b->pid, SIGKILL);
+            if (waited >= STOP_MS) kill(-b->pid, SIGKILL);
             clock_sleep_ms(POLL_MS);
         }
     }

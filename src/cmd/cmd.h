@@ -9,6 +9,8 @@ int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_cache(int argc, char **argv);
+int cmd_service(int argc, char **argv);
+int cmd_llama_server(int argc, char **argv);
 
 // Prints "submind COMMAND: message" to standard error and returns the error's exit code.
 int cmd_fail(const char *command, const struct err *e);

@@ -53,8 +53,7 @@ static bool measure(const struct settings *s, const char *url, const char *key, 
                                         .prompt_tokens = s->prompt_tokens,
                                         .runs = s->runs,
                                         .gen_tokens = s->gen_tokens,
-                                        .seed =
-                                            (uint32_t)clock_unix(), // no run meets another's cache
+                                        .seed = seed, // no run meets another's cache
                                         .cancel = &cancelled,
                                         .on_step = show_step,
                                         .arg = &p};
@@ -121,13 +120,14 @@ static void print_json(const struct workload_result *a, const struct workload_re
 static bool bench_seed(const struct settings *s, struct err *e)
 {
     struct bench_server server = {0};
+    const struct bench_start start = {.settings = s, .on_wait = show_wait, .cancel = &cancelled};
     struct buf key = {0};
     struct workload_result ours, theirs;
     bool ok = true;
     if (s->key_file != NULL) ok = file_read(&key, s->key_file, 16384, e);
     while (key.n > 0 && key.p[key.n - 1] <= ' ') key.n--;
     const char *secret = key.n > 0 ? buf_cstr(&key) : NULL;
-    if (ok && s->server == NULL) ok = bench_server_start(&server, s, show_wait, e);
+    if (ok && s->server == NULL) ok = bench_server_start(&server, &start, e);
     const char *url = s->server != NULL ? s->server : buf_cstr(&server.url);
     ok = ok && measure(s, url, secret, "submind", &ours, e);
     if (ok && s->against != NULL) ok = measure(s, s->against, secret, s->against, &theirs, e);

@@ -73,6 +73,20 @@ static bool read_reasoning(const char *text, enum reasoning_mode *out, struct er
     return err_set(e, ERR_INPUT, "--reasoning takes on, off or auto, not \"%s\"", text);
 }
 
+// What systemd tells a service: sockets that it holds, where to report, how often. The process id guards
+// against variables that were meant for a parent.
+static void read_manager(struct serve_settings *out)
+{
+    const char *fds = options_env("LISTEN_FDS"), *pid = options_env("LISTEN_PID");
+    const char *watchdog = options_env("WATCHDOG_USEC"), *who = options_env("WATCHDOG_PID");
+    const long self = (long)getpid();
+    if (fds != NULL && pid != NULL && strtol(pid, NULL, 10) == self)
+        out->listen_fds = (uint32_t)strtoul(fds, NULL, 10);
+    out->notify_socket = options_env("NOTIFY_SOCKET");
+    if (watchdog != NULL && (who == NULL || strtol(who, NULL, 10) == self))
+        out->watchdog_us = strtoull(watchdog, NULL, 10);
+}
+
 static bool read_settings(const struct settings *s, struct serve_files *f,
                           struct serve_settings *out, struct engine_settings *es, struct err *e)
 {
@@ -93,7 +107,10 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
         .max_connections = s->max_connections,
         .idle_exit_s = s->idle_exit,
         .timeout_ms = s->timeout * 1000,
+        .drain_s = s->drain,
+        .accept_when_ready = s->accept_when_ready,
     };
+    read_manager(out);
     options_sampling(s, &out->sampling);
     if (s->reasoning != NULL && !read_reasoning(s->reasoning, &out->reasoning, e)) return false;
     if (s->api_key_file != NULL && !read_keys(s->api_key_file, f, out, e)) return false;

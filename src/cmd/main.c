@@ -10,7 +10,9 @@ static const struct {
     const char *help;
 } commands[] = {
     {"serve", cmd_serve, "serve a model over the OpenAI API"},
+    {"llama-server", cmd_llama_server, "serve with llama-server's own flags"},
     {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
+    {"service", cmd_service, "run the server under systemd; adopt, switch and roll back setups"},
     {"bench", cmd_bench, "measure a server on the workload that matters"},
     {"cache", cmd_cache, "what is cached, why a prompt missed, pin and warm prefixes"},
     {"doctor", cmd_doctor, "what is wrong with this machine, why it matters, how to put it right"},
@@ -26,7 +28,7 @@ static void usage(FILE *f)
             "usage: submind COMMAND [flags]\n\n",
             SUBMIND_VERSION);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+        fprintf(f, "  %-13s %s\n", commands[i].name, commands[i].help);
     fprintf(f, "\nsubmind COMMAND --help lists a command's flags. Start with: submind serve\n");
 }
 

@@ -177,6 +177,12 @@ void options_help(enum command_bit command)
     }
 }
 
+const char *options_env(const char *name)
+{
+    const char *text = getenv(name);
+    return text == NULL || *text == '\0' ? NULL : text;
+}
+
 bool options_engine(const struct settings *s, struct engine_settings *out, struct err *e)
 {
     struct engine_settings es = {
@@ -227,20 +233,42 @@ static struct str setting_text(const struct settings *s, const struct setting *t
     return text;
 }
 
-bool options_engine_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
-                          size_t max)
+static bool put_words(const struct settings *s, bool (*wanted)(const struct setting *t),
+                      struct arena *a, const char **argv, size_t *n, size_t max)
 {
     for (size_t i = 0; i < N_SETTINGS; i++) {
         const struct setting *t = &settings_table[i];
-        if (t->commands != C_ENGINE || !*((const bool *)(const void *)s + t->given_offset))
-            continue;
+        if (!wanted(t) || !*((const bool *)(const void *)s + t->given_offset)) continue;
+        const bool has_value = t->type != SETTING_FLAG;
         struct buf flag = {0};
         buf_printf(&flag, "--%s", t->name);
         struct str name = arena_str(a, buf_view(&flag)), text = setting_text(s, t, a);
         buf_free(&flag);
         if (name.p == NULL || text.p == NULL || *n + 2 > max) return false;
         argv[(*n)++] = name.p;
-        argv[(*n)++] = text.p;
+        if (has_value) argv[(*n)++] = text.p;
     }
     return true;
+}
+
+static bool is_engine(const struct setting *t)
+{
+    return t->commands == C_ENGINE;
+}
+
+static bool is_serve(const struct setting *t)
+{
+    return (t->commands & C_SERVE) != 0 && strcmp(t->name, "help") != 0;
+}
+
+bool options_engine_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
+                          size_t max)
+{
+    return put_words(s, is_engine, a, argv, n, max);
+}
+
+bool options_serve_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
+                         size_t max)
+{
+    return put_words(s, is_serve, a, argv, n, max);
 }

@@ -16,6 +16,8 @@ enum command_bit {
     C_BENCH = 8,
     C_DOCTOR = 16,
     C_CACHE = 32,
+    C_SERVICE = 64,
+    C_PULL = 128,
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
     C_ALL = 0xffff,
 };
@@ -51,9 +53,15 @@ void options_help(enum command_bit command);
 bool options_size(const char *text, size_t *out);
 // The engine's part of the settings. model_path falls back to the built-in model.
 bool options_engine(const struct settings *s, struct engine_settings *out, struct err *e);
+// A variable of the environment that belongs to the system (HOME, XDG_*, LISTEN_FDS, ...), no setting of
+// ours; NULL when it is not set or empty.
+const char *options_env(const char *name);
 // The sampling flags that were given.
 void options_sampling(const struct settings *s, struct sampling *out);
 // The engine's flags that were given, as words for another submind's command line ("--ctx", "4096", ...):
 // appends to argv[*n] up to max words; the texts live in `a`. false: no memory or no room.
 bool options_engine_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
                           size_t max);
+// The same for all flags that `submind serve` takes.
+bool options_serve_words(const struct settings *s, struct arena *a, const char **argv, size_t *n,
+                         size_t max);

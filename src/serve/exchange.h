@@ -42,6 +42,7 @@ struct server {
     struct event loaded;
     uint64_t id_seed;
     uint64_t start_ns;
+    uint64_t last_work, moved_ns, pinged_ns; // of the watchdog; main thread only
     pthread_t loader;
     // written by the loader, then published by state (release/acquire)
     struct engine *engine;
@@ -51,6 +52,7 @@ struct server {
     // relaxed counters
     _Atomic uint64_t load_done, load_total;
     _Atomic uint64_t next_id;
+    _Atomic bool draining;             // relaxed: answers say Connection: close
     _Atomic uint64_t last_ns;          // when a request last came or went
     _Atomic uint32_t active;           // requests being answered
     _Atomic size_t body_bytes;         // room of all bodies together

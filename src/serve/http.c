@@ -40,6 +40,8 @@ static void add_common_headers(const struct exchange *x, struct MHD_Response *r)
     add_header(r, "Server", "submind/" SUBMIND_VERSION);
     add_header(r, "X-Content-Type-Options", "nosniff");
     if (x->id[0] != '\0') add_header(r, "X-Request-Id", x->id);
+    if (atomic_load_explicit(&x->sv->draining, memory_order_relaxed))
+        add_header(r, "Connection", "close");
     if (x->sv->s.cors_origin == NULL) return;
     add_header(r, "Access-Control-Allow-Origin", x->sv->s.cors_origin);
     add_header(r, "Vary", "Origin");
@@ -416,8 +418,8 @@ bool http_open(struct server *sv, struct err *e)
 void http_quiesce(struct server *sv)
 {
     // The listening socket is the listener's again; who comes now is refused by the kernel.
-    MHD_quiesce_daemon(sv->daemon);
-    listener_close(&sv->listener);
+    if (sv->daemon != NULL && sv->listener.fd > 0) MHD_quiesce_daemon(sv->daemon);
+    if (sv->listener.fd > 0) listener_close(&sv->listener);
 }
 
 void http_close(struct server *sv)

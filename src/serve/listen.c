@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -120,9 +121,51 @@ bool listener_open_unix(struct listener *out, const char *path, struct err *e)
     return true;
 }
 
+static void adopt_name(struct listener *l, const struct sockaddr_storage *a)
+{
+    char host[INET6_ADDRSTRLEN] = "";
+    if (a->ss_family == AF_UNIX) {
+        l->is_unix = l->loopback = true;
+        snprintf(l->url, sizeof l->url, "unix:%s", ((const struct sockaddr_un *)a)->sun_path);
+        return;
+    }
+    l->port = bound_port(l->fd);
+    l->loopback = is_loopback((const struct sockaddr *)a);
+    if (a->ss_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)a)->sin_addr, host, sizeof host);
+    else
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)a)->sin6_addr, host, sizeof host);
+    snprintf(l->url, sizeof l->url, a->ss_family == AF_INET ? "http://%s:%u" : "http://[%s]:%u",
+             host, (unsigned)l->port);
+}
+
+bool listener_adopt(struct listener *out, int fd, struct err *e)
+{
+    struct sockaddr_storage a = {0};
+    socklen_t n = sizeof a, size = sizeof(int);
+    int listening = 0;
+    if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+        return err_errno(e, ERR_INPUT, "descriptor %d, passed by the service manager, is no socket",
+                         fd);
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening)
+        return err_set(e, ERR_INPUT,
+                       "descriptor %d, passed by the service manager, does not listen; its socket "
+                       "unit needs ListenStream= and Accept=no",
+                       fd);
+    if (a.ss_family != AF_INET && a.ss_family != AF_INET6 && a.ss_family != AF_UNIX)
+        return err_set(e, ERR_INPUT, "descriptor %d is neither a TCP nor a Unix socket", fd);
+    // another process may take the connection first: accept must not block then
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    struct listener l = {.fd = fd};
+    adopt_name(&l, &a);
+    *out = l;
+    return true;
+}
+
 void listener_close(struct listener *l)
 {
     if (l->fd > 0) close(l->fd); // 0: a zeroed struct
-    if (l->is_unix) unlink(l->path);
+    if (l->is_unix && l->path[0] != '\0') unlink(l->path);
     *l = (struct listener){.fd = -1};
 }

@@ -18,4 +18,7 @@ struct listener {
 bool listener_open_tcp(struct listener *out, const char *host, uint32_t port, struct err *e);
 // mode 0600. Replaces a stale socket that nobody listens on; ERR_IO when somebody does.
 bool listener_open_unix(struct listener *out, const char *path, struct err *e);
+// A socket that a service manager listens on already (LISTEN_FDS). Taken: closed by listener_close, which
+// leaves a Unix socket's file to the manager.
+bool listener_adopt(struct listener *out, int fd, struct err *e);
 void listener_close(struct listener *l);

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -17,6 +18,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "serve/exchange.h"
 #include "serve/http.h"
 
@@ -24,6 +26,9 @@ enum {
     DRAIN_MS = 2500,   // for running answers to end after the stop
     LOADER_WAIT_S = 2, // for a load that cannot be interrupted
     LOADING_RETRY_MS = 2000,
+    QUIET_MS = 250, // without a request: then a drain is over
+    FIRST_FD = 3,   // of the sockets that a service manager passes
+    EXTEND_S = 120, // a load that goes on may take so much longer
 };
 
 // ---- state that the routes read ----------------------------------------------------------------
@@ -130,22 +135,36 @@ static bool parse_kwargs(struct server *sv, struct err *e)
     return true;
 }
 
+static bool check_public(const struct server *sv, struct err *e)
+{
+    const struct serve_settings *s = &sv->s;
+    if (sv->listener.loopback || s->n_keys > 0 || s->allow_public) return true;
+    return err_set(e, ERR_INPUT,
+                   "%s lets other machines in without a key; add --api-key-file FILE, or "
+                   "--allow-public-without-key if that is meant",
+                   sv->listener.url);
+}
+
 static bool open_listener(struct server *sv, struct err *e)
 {
     const struct serve_settings *s = &sv->s;
+    if (s->listen_fds > 1)
+        return err_set(e, ERR_INPUT,
+                       "the service manager passed %u sockets; one ListenStream= can be served",
+                       s->listen_fds);
+    if (s->listen_fds == 1) {
+        if (!listener_adopt(&sv->listener, FIRST_FD, e)) return false;
+        return check_public(sv, e);
+    }
     if (s->unix_socket != NULL) return listener_open_unix(&sv->listener, s->unix_socket, e);
-    if (!listener_open_tcp(&sv->listener, s->host, s->port, e)) return false;
-    if (sv->listener.loopback || s->n_keys > 0 || s->allow_public) return true;
-    return err_set(e, ERR_INPUT,
-                   "--host %s lets other machines in without a key; add --api-key-file FILE, or "
-                   "--allow-public-without-key if that is meant",
-                   s->host);
+    return listener_open_tcp(&sv->listener, s->host, s->port, e) && check_public(sv, e);
 }
 
 static bool start(struct server *sv, struct err *e)
 {
     if (!event_open(&sv->stop, e) || !event_open(&sv->loaded, e)) return false;
-    if (!parse_kwargs(sv, e) || !open_listener(sv, e) || !http_open(sv, e)) return false;
+    if (!parse_kwargs(sv, e) || !open_listener(sv, e)) return false;
+    if (!sv->s.accept_when_ready && !http_open(sv, e)) return false;
     int rc = pthread_create(&sv->loader, NULL, load, sv);
     if (rc == 0) return true;
     http_quiesce(sv);
@@ -209,6 +228,49 @@ bool server_tick(struct server *sv, struct err *e)
     return now < last + sv->s.idle_exit_s * 1000000000ull;
 }
 
+// ---- the service manager -----------------------------------------------------------------------
+
+// What moves when the engine works: while requests run it must not stand still.
+static uint64_t work_done(const struct server *sv, bool *running)
+{
+    struct engine_stats st;
+    if (server_state(sv) != SERVER_READY) {
+        *running = true;
+        return atomic_load_explicit(&sv->load_done, memory_order_relaxed);
+    }
+    engine_stats(sv->engine, &st);
+    *running = st.running > 0;
+    return st.prefill_tokens + st.generated_tokens + st.requests_done + st.requests_cancelled;
+}
+
+// A sign of life, as long as there is life: an engine thread that hangs is restarted. While the model
+// loads, the time limit of the start moves with it.
+static void keep_alive(struct server *sv)
+{
+    const uint64_t now = clock_ns();
+    bool running;
+    char text[64];
+    if (sv->s.notify_socket == NULL) return;
+    const uint64_t work = work_done(sv, &running);
+    const bool moved = work != sv->last_work;
+    if (moved || !running) {
+        sv->last_work = work;
+        sv->moved_ns = now;
+    }
+    if (server_state(sv) == SERVER_LOADING && moved) {
+        snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%llu\nSTATUS=loading",
+                 EXTEND_S * 1000000ull);
+        notify_send(sv->s.notify_socket, text);
+    }
+    if (sv->s.watchdog_us == 0 || now < sv->pinged_ns + sv->s.watchdog_us * 250) return;
+    if (now > sv->moved_ns + sv->s.watchdog_us * 500) {
+        log_warn("serve", "the engine stands still with requests running");
+        return;
+    }
+    sv->pinged_ns = now;
+    notify_send(sv->s.notify_socket, "WATCHDOG=1");
+}
+
 // ---- closing -----------------------------------------------------------------------------------
 
 static void drain(const struct server *sv)
@@ -217,6 +279,28 @@ static void drain(const struct server *sv)
     while (atomic_load_explicit(&sv->active, memory_order_relaxed) > 0 &&
            clock_ms_since(start) < DRAIN_MS)
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+static bool asked_to_hurry(int signal_fd)
+{
+    struct pollfd p = {.fd = signal_fd, .events = POLLIN};
+    return poll(&p, 1, 20) > 0;
+}
+
+void server_drain(struct server *sv, int signal_fd)
+{
+    uint64_t start = clock_ns(), quiet_ns = start;
+    if (sv->s.drain_s == 0 || server_state(sv) != SERVER_READY) return;
+    atomic_store_explicit(&sv->draining, true, memory_order_relaxed);
+    http_quiesce(sv);
+    log_info("serve", "draining requests=%u for_s=%u",
+             atomic_load_explicit(&sv->active, memory_order_relaxed), sv->s.drain_s);
+    while (clock_ms_since(start) < sv->s.drain_s * 1e3 && clock_ms_since(quiet_ns) < QUIET_MS) {
+        if (atomic_load_explicit(&sv->active, memory_order_relaxed) > 0) quiet_ns = clock_ns();
+        connections_reap(&sv->connections, clock_ns());
+        if (asked_to_hurry(signal_fd)) break;
+        keep_alive(sv);
+    }
 }
 
 static bool join_loader(struct server *sv)
@@ -281,6 +365,21 @@ static void log_ready(const struct server *sv)
              clock_ms_since(sv->start_ns), sv->listener.url);
 }
 
+// Loaded: whoever waits in the kernel's queue is let in, and the service manager is told.
+static bool announce(struct server *sv, struct err *e)
+{
+    if (sv->daemon == NULL && !http_open(sv, e)) return false;
+    log_ready(sv);
+    notify_send(sv->s.notify_socket, "READY=1\nSTATUS=serving");
+    return true;
+}
+
+static void take_signal(int signal_fd)
+{
+    struct signalfd_siginfo info;
+    if (read(signal_fd, &info, sizeof info) < 0) log_debug("serve", "no signal to take");
+}
+
 static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
 {
     bool announced = false;
@@ -291,8 +390,9 @@ static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
         if (n > 0 && p[0].revents != 0) return true;
         if (!announced && server_state(sv) == SERVER_READY) {
             announced = true;
-            log_ready(sv);
+            if (!announce(sv, e)) return false;
         }
+        keep_alive(sv);
         if (!server_tick(sv, e)) return e->code == ERR_NONE;
     }
 }
@@ -317,6 +417,11 @@ bool serve_run(const struct serve_settings *s, const struct engine_settings *es,
     if (ok) {
         ok = serve_until_signal(sv, signal_fd, &local);
         if (!ok && e != NULL) *e = local;
+        notify_send(s->notify_socket, "STOPPING=1\nSTATUS=finishing running answers");
+        if (ok) {
+            take_signal(signal_fd);
+            server_drain(sv, signal_fd);
+        }
         unblock_signals();
         server_close(sv);
     }

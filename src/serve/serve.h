@@ -30,6 +30,12 @@ struct serve_settings {
     uint32_t idle_exit_s;     // stop after so long without a request [never]
     uint32_t timeout_ms;      // deadline of requests that name none [none]
     struct sampling sampling; // defaults given at start (engine_set_sampling)
+    // Under a service manager.
+    uint32_t listen_fds;    // sockets it passed, from descriptor 3 on; one is used instead of host
+    bool accept_when_ready; // until the model is loaded connections wait in the kernel's queue
+    uint32_t drain_s;       // at a stop running answers may finish for so long [they may not]
+    const char *notify_socket; // where readiness and liveness are told (NOTIFY_SOCKET)
+    uint64_t watchdog_us;      // a sign of life is wanted that often
     // Called from the loading thread with done of total bytes; NULL is fine.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -48,6 +54,9 @@ uint16_t server_port(const struct server *sv);
 bool server_tick(struct server *sv, struct err *e);
 // Readable when the model is loaded or could not be.
 int server_fd(const struct server *sv);
+// No new connection is accepted any more; what runs goes on, and kept connections end with their next
+// answer. Waits until all is quiet, for drain_s at most, or until a signal can be read from signal_fd.
+void server_drain(struct server *sv, int signal_fd);
 // Ends running answers with an error event, within 5 s, and frees everything; NULL is fine.
 void server_close(struct server *sv);
 

@@ -1,0 +1,57 @@
+// What the actions of `submind service` share: the settings, the unit as it is, and how a unit is put in
+// force. Inside cmd/ only.
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/arena.h"
+#include "cmd/options.h"
+#include "host/service_files.h"
+#include "host/service_unit.h"
+#include "host/systemd.h"
+
+struct service {
+    struct settings s;
+    struct arena arena;
+    bool system;
+    const char *name, *home, *runtime;
+    struct systemd manager;
+    struct service_files files;
+    struct buf binary; // this program's path
+};
+
+extern atomic_int service_cancelled; // set by SIGINT and SIGTERM
+
+bool service_open(struct service *sv, struct err *e);
+void service_close(struct service *sv);
+
+// The flags of the installed unit. ERR_NOT_FOUND when nothing is installed.
+bool service_load(struct service *sv, struct cmdline *flags, struct str *image, struct err *e);
+// The flags that were given on the command line, files by absolute path.
+bool service_given_flags(struct service *sv, struct cmdline *flags, struct err *e);
+// Unit and socket for these flags, as text.
+bool service_texts(struct service *sv, const struct cmdline *flags, const char *image,
+                   struct buf *unit, struct buf *socket, struct err *e);
+// Writes the unit, restarts the service and waits until it answers with a completion.
+bool service_apply(struct service *sv, struct str unit, const struct cmdline *flags, struct err *e);
+// The end of the server's log, for an error's message: appended on new lines to out.
+void service_log_tail(struct service *sv, struct buf *out);
+
+// ---- asking the server (service_probe.c) ---------------------------------------------------------
+
+// Its address and first key, as the flags say; both in the arena, the key NULL when none is wanted.
+bool service_url(struct service *sv, const struct cmdline *flags, const char **url,
+                 const char **key, struct err *e);
+// Waits until it is healthy, then asks for a real completion.
+bool service_probe(const char *url, const char *key, uint32_t wait_s, struct err *e);
+// One look: healthy, and requests that failed since its start (SIZE_MAX: not told).
+bool service_glance(const char *url, const char *key, size_t *n_failed, struct err *e);
+// A completion of a few tokens with this body; false when what came is no answer.
+bool service_complete(const char *url, const char *key, struct str body, struct err *e);
+
+// ---- actions that have a file of their own --------------------------------------------------------
+
+bool service_adopt(struct service *sv, const char *unit, struct err *e);
+bool service_switch(struct service *sv, struct err *e);
+bool service_rollback(struct service *sv, struct err *e);
+bool service_gateway(struct service *sv, const char *which, struct err *e);

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/tool_text.h"
 #include "base/clock.h"
 #include "base/process.h"
-#include "base/utf8.h"
 
 enum { DESCRIPTION_RULES_BYTES = 2000 };
 
@@ -101,61 +101,21 @@ static bool read_command(struct words *out, json_t *args, struct err *e)
 
 // ---- results --------------------------------------------------------------------------------
 
-// Text for the model: what is no UTF-8 becomes U+FFFD; control characters other than tab and line
-// feed go (terminal colours, bells); so does the white space at the end.
-static void put_clean(struct buf *out, struct str s)
-{
-    for (size_t i = 0; i < s.n;) {
-        unsigned char c = (unsigned char)s.p[i];
-        size_t len = c < 0x80 ? 1 : utf8_valid_len(s.p + i, s.n - i);
-        if (c == 0x1b && i + 1 < s.n && s.p[i + 1] == '[') { // an escape sequence of a terminal
-            i += 2;
-            while (i < s.n && (unsigned char)s.p[i] < 0x40) i++;
-            i++;
-            continue;
-        }
-        if (len == 0)
-            buf_z(out, "\xef\xbf\xbd");
-        else if (c >= 0x20 || c == '\n' || c == '\t')
-            buf_put(out, s.p + i, len);
-        i += len == 0 ? 1 : len;
-    }
-}
-
-static void trim_end(struct buf *b)
-{
-    while (b->n > 0 && strchr(" \t\n", b->p[b->n - 1]) != NULL) b->n--;
-}
-
-// Binary: a NUL byte, or more than a tenth of the bytes are no text.
-static bool is_binary(struct str s)
-{
-    size_t bad = 0;
-    if (s.n == 0) return false;
-    if (memchr(s.p, '\0', s.n) != NULL) return true;
-    for (size_t i = 0; i < s.n;) {
-        size_t len = utf8_valid_len(s.p + i, s.n - i);
-        bad += len == 0;
-        i += len == 0 ? 1 : len;
-    }
-    return bad > s.n / 10 + 4;
-}
-
 static void put_output(struct buf *out, const struct process_result *p)
 {
     uint64_t total = p->head.n + p->tail.n + p->dropped_bytes;
-    if (is_binary(buf_view(&p->head))) {
+    if (tool_text_is_binary(buf_view(&p->head))) {
         buf_printf(out, "[%llu bytes of binary output]", (unsigned long long)total);
         return;
     }
-    put_clean(out, buf_view(&p->head));
+    tool_text_put(out, buf_view(&p->head));
     if (p->dropped_bytes > 0) {
-        trim_end(out);
+        tool_text_trim_end(out);
         buf_printf(out, "\n[... %llu of %llu bytes left out ...]\n",
                    (unsigned long long)p->dropped_bytes, (unsigned long long)total);
-        put_clean(out, buf_view(&p->tail));
+        tool_text_put(out, buf_view(&p->tail));
     }
-    trim_end(out);
+    tool_text_trim_end(out);
 }
 
 // The forms are short on purpose: small models read them as well as large ones.
@@ -182,7 +142,7 @@ static void describe(const struct process_result *p, const struct tool_limits *l
     case PROCESS_CANCELLED: buf_z(&out->text, "Error: cancelled\n"); break;
     }
     put_output(&out->text, p);
-    trim_end(&out->text);
+    tool_text_trim_end(&out->text);
 }
 
 static void complain(const struct err *problem, struct tool_result *out)
@@ -241,8 +201,8 @@ static bool exec_run(void *arg, json_t *args, const struct tool_limits *limits,
         complain(&problem, &r);
     } else {
         words_print(&command, &r.detail);
-        if (allow_find(&x->settings->allow, &command) == SIZE_MAX) {
-            allow_refuse(&x->settings->allow, &command, &problem);
+        if (allow_find(x->allow, &command) == SIZE_MAX) {
+            allow_refuse(x->allow, &command, &problem);
             complain(&problem, &r);
         } else {
             ok = start(x, &command, limits, &r, e);
@@ -259,10 +219,13 @@ static bool exec_run(void *arg, json_t *args, const struct tool_limits *limits,
 }
 
 bool exec_tool_open(struct exec_tool *x, const struct exec_settings *s,
-                    const char *const *environment, const char *run_id, struct tool *tool,
-                    struct err *e)
+                    const struct allow_list *allow, const char *const *environment,
+                    const char *run_id, struct tool *tool, struct err *e)
 {
-    struct exec_tool new = {.settings = s, .environment = environment, .run_id = run_id};
+    struct exec_tool new = {.settings = s,
+                            .allow = allow != NULL ? allow : &s->allow,
+                            .environment = environment,
+                            .run_id = run_id};
     buf_z(
         &new.description,
         "Run one command on this machine and return its exit code and output. No shell: no pipes, "
@@ -283,6 +246,8 @@ bool exec_tool_open(struct exec_tool *x, const struct exec_settings *s,
         .description = description,
         .parameters = "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\","
                       "\"description\":\"The command line to run.\"}},\"required\":[\"command\"]}",
+        .accepts = "{\"properties\":{\"command\":{\"type\":[\"string\",\"array\"],\"items\":{"
+                   "\"type\":\"string\"}}},\"required\":[\"command\"]}",
         .arg = x,
         .run = exec_run,
     };

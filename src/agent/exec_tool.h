@@ -15,15 +15,17 @@ struct exec_settings {
 
 struct exec_tool {
     const struct exec_settings *settings; // borrowed
+    const struct allow_list *allow;       // settings->allow or a definition's own
     const char *const *environment;       // ours: NULL-terminated "NAME=value", borrowed
     const char *run_id;                   // borrowed
     struct buf description;
     uint32_t n_calls;
 };
 
-// Fills *tool with the row of this exec; both live as long as x. False: no memory.
+// Fills *tool with the row of this exec; both live as long as x. allow replaces the settings' rules
+// where it is not NULL, but not in the description: that is one for all. False: no memory.
 bool exec_tool_open(struct exec_tool *x, const struct exec_settings *s,
-                    const char *const *environment, const char *run_id, struct tool *tool,
-                    struct err *e);
+                    const struct allow_list *allow, const char *const *environment,
+                    const char *run_id, struct tool *tool, struct err *e);
 void exec_tool_close(struct exec_tool *x);
 void exec_settings_free(struct exec_settings *s);

@@ -47,6 +47,7 @@ static void put_calls(const struct run_result *r, struct buf *b)
         buf_printf(b, ",\"refused\":%s,\"strays\":%u", c->refused ? "true" : "false", c->n_strays);
         put_number(b, "ms", c->ms);
         put_text(b, "output", buf_view(&c->output));
+        if (c->log.n > 0) put_text(b, "log", buf_view(&c->log));
         buf_c(b, '}');
     }
     buf_c(b, ']');
@@ -78,6 +79,12 @@ void run_result_json(const struct run_result *r, struct buf *out)
     put_text(out, "outcome", str_from(run_outcome_name(r->outcome)));
     put_text(out, "stage", buf_view(&r->stage));
     put_text(out, "report", buf_view(&r->report));
+    if (r->report_status != REPORT_NONE)
+        put_text(out, "status", str_from(report_status_name(r->report_status)));
+    if (r->report_data.n > 0) {
+        buf_z(out, ",\"data\":");
+        buf_str(out, buf_view(&r->report_data));
+    }
     if (r->error.code != ERR_NONE) put_text(out, "error", str_from(r->error.msg));
     buf_printf(out, ",\"prompt_tokens\":%llu,\"cached_tokens\":%llu",
                (unsigned long long)first->prompt_tokens, (unsigned long long)first->cached_tokens);

@@ -1,32 +1,46 @@
-// The table of tools as the model sees it.
+// Results of tools: how a refusal and a failure are told.
 #include "agent/tool.h"
 
-#include "base/str.h"
+#include <stdarg.h>
+#include <stdio.h>
+
+const char *report_status_name(enum report_status s)
+{
+    static const char *const names[REPORT_STATUSES] = {"none", "ok", "attention", "failed"};
+    return names[s];
+}
 
 void tool_result_free(struct tool_result *r)
 {
     buf_free(&r->text);
     buf_free(&r->detail);
+    buf_free(&r->log);
+    buf_free(&r->data);
     *r = (struct tool_result){0};
 }
 
-const struct tool *tools_find(const struct tools *t, struct str name)
+static void put_error(struct tool_result *r, const char *fmt, va_list ap)
 {
-    for (size_t i = 0; i < t->n; i++)
-        if (str_eq(str_from(t->list[i].name), name)) return &t->list[i];
-    return NULL;
+    char text[1000];
+    vsnprintf(text, sizeof text, fmt, ap);
+    r->failed = r->could_not_run = true;
+    buf_clear(&r->text);
+    buf_printf(&r->text, "Error: %s", text);
 }
 
-void tools_json(const struct tools *t, struct buf *out)
+void tool_refuse(struct tool_result *r, const char *fmt, ...)
 {
-    buf_c(out, '[');
-    for (size_t i = 0; i < t->n; i++) {
-        buf_z(out, i > 0 ? ",{\"type\":\"function\",\"function\":{\"name\":"
-                         : "{\"type\":\"function\",\"function\":{\"name\":");
-        buf_json(out, str_from(t->list[i].name));
-        buf_z(out, ",\"description\":");
-        buf_json(out, str_from(t->list[i].description));
-        buf_printf(out, ",\"parameters\":%s}}", t->list[i].parameters);
-    }
-    buf_c(out, ']');
+    va_list ap;
+    va_start(ap, fmt);
+    put_error(r, fmt, ap);
+    va_end(ap);
+    r->refused = true;
+}
+
+void tool_fail(struct tool_result *r, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    put_error(r, fmt, ap);
+    va_end(ap);
 }

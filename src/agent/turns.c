@@ -120,9 +120,9 @@ static void put_request(const struct loop *l, struct buf *body)
     buf_z(body, ",\"messages\":");
     buf_str(body, buf_view(&l->messages));
     buf_z(body, "],\"stream\":true,\"stream_options\":{\"include_usage\":true}");
-    if (s->tools.n > 0) {
+    if (tool_set_count(s->tools) > 0) {
         buf_z(body, ",\"tools\":");
-        tools_json(&s->tools, body);
+        tool_set_json(s->tools, body);
     }
     buf_printf(body, ",\"max_tokens\":%u", s->max_tokens);
     if (s->has_temperature) buf_printf(body, ",\"temperature\":%g", (double)s->temperature);
@@ -260,42 +260,40 @@ static size_t count_same_failures(const struct loop *l, const struct chat_call *
     return n;
 }
 
-static void refuse(struct tool_result *r, const char *text)
-{
-    r->refused = r->could_not_run = r->failed = true;
-    buf_printf(&r->text, "Error: %s", text);
-}
-
 static bool run_tool(struct loop *l, const struct chat_call *call, struct tool_result *r,
                      struct err *e)
 {
-    const struct tool *tool = tools_find(&l->s->tools, buf_view(&call->name));
     struct tool_limits limits = {.cancel = l->s->cancel};
-    struct buf text = {0};
-    json_error_t where;
-    bool ok = true;
     if (l->s->deadline_ns != 0) {
         uint64_t now = clock_ns(), end = l->s->deadline_ns;
         limits.timeout_ms = end > now ? (uint32_t)((end - now) / 1000000) + 1 : 1;
     }
-    struct str source = str_trim(buf_view(&call->arguments));
-    json_t *args = json_loadb(source.p, source.n, JSON_ALLOW_NUL, &where);
-    if (tool == NULL) {
-        buf_printf(&text, "there is no tool \"%.*s\"; there is:",
-                   (int)(call->name.n < 60 ? call->name.n : 60), buf_view(&call->name).p);
-        for (size_t i = 0; i < l->s->tools.n; i++)
-            buf_printf(&text, " %s", l->s->tools.list[i].name);
-        refuse(r, buf_cstr(&text));
-    } else if (!json_is_object(args)) {
-        buf_printf(&text, "the arguments are no JSON object%s%.100s", args == NULL ? ": " : "",
-                   args == NULL ? where.text : "");
-        refuse(r, buf_cstr(&text));
-    } else {
-        ok = tool->run(tool->arg, args, &limits, r, e);
-    }
-    json_decref(args);
-    buf_free(&text);
-    return ok;
+    return tool_set_call(l->s->tools, buf_view(&call->name), buf_view(&call->arguments), &limits, r,
+                         e);
+}
+
+static void record_call(struct run_call *record, const struct tool_result *r)
+{
+    record->refused = r->refused;
+    record->could_not_run = r->could_not_run;
+    record->failed = r->failed;
+    record->has_exit_code = r->has_exit_code;
+    record->exit_code = r->exit_code;
+    record->n_strays = r->n_strays;
+    record->ms = r->ms;
+    buf_str(&record->detail, buf_view(&r->detail));
+    buf_str(&record->output, buf_view(&r->text));
+    buf_str(&record->log, buf_view(&r->log));
+}
+
+static void take_report(struct run_result *out, const struct tool_result *r)
+{
+    if (r->report == REPORT_NONE) return;
+    out->report_status = r->report;
+    buf_clear(&out->report);
+    buf_str(&out->report, buf_view(&r->text));
+    buf_clear(&out->report_data);
+    buf_str(&out->report_data, buf_view(&r->data));
 }
 
 static bool do_call(struct loop *l, struct chat_call *call, struct err *e)
@@ -315,15 +313,8 @@ static bool do_call(struct loop *l, struct chat_call *call, struct err *e)
     struct run_call *record = new_call(l, call);
     if (record == NULL) return err_set(e, ERR_MEMORY, "no memory for the record");
     bool ok = run_tool(l, call, &r, e);
-    record->refused = r.refused;
-    record->could_not_run = r.could_not_run;
-    record->failed = r.failed;
-    record->has_exit_code = r.has_exit_code;
-    record->exit_code = r.exit_code;
-    record->n_strays = r.n_strays;
-    record->ms = r.ms;
-    buf_str(&record->detail, buf_view(&r.detail));
-    buf_str(&record->output, buf_view(&r.text));
+    record_call(record, &r);
+    take_report(l->out, &r);
     if (ok && l->s->view.on_result != NULL) l->s->view.on_result(l->s->view.arg, record);
     tool_result_free(&r);
     return ok;
@@ -369,6 +360,17 @@ static void judge_answer(struct loop *l, const struct chat_reply *reply, size_t 
         out->outcome = RUN_DONE;
 }
 
+// The tool report ends a run; what it says of the task is the run's outcome. Always false.
+static bool judge_report(struct loop *l)
+{
+    struct err e = {0};
+    set_stage(l, "report");
+    l->out->outcome = RUN_DONE;
+    if (l->out->report_status != REPORT_FAILED) return false;
+    err_set(&e, ERR_INTERNAL, "the sub-mind reports a failure: %.300s", buf_cstr(&l->out->report));
+    return end_with(l, &e);
+}
+
 // One answer of the model and what follows from it. False when the run is over.
 static bool take_turn(struct loop *l, size_t *n_last_calls)
 {
@@ -383,6 +385,7 @@ static bool take_turn(struct loop *l, size_t *n_last_calls)
         *n_last_calls = reply.n_calls;
         go_on = do_calls(l, &reply, &e);
         if (e.code != ERR_NONE) end_with(l, &e);
+        if (go_on && l->out->report_status != REPORT_NONE) go_on = judge_report(l);
     } else {
         buf_str(&l->out->report, str_trim(buf_view(&reply.content)));
         put_answer(&l->messages, &reply);
@@ -436,11 +439,13 @@ void run_result_free(struct run_result *r)
         buf_free(&r->calls[i].arguments);
         buf_free(&r->calls[i].detail);
         buf_free(&r->calls[i].output);
+        buf_free(&r->calls[i].log);
     }
     free(r->calls);
     free(r->turns);
     buf_free(&r->stage);
     buf_free(&r->report);
+    buf_free(&r->report_data);
     buf_free(&r->messages);
     *r = (struct run_result){0};
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "agent/client.h"
-#include "agent/tool.h"
+#include "agent/tool_set.h"
 
 enum run_outcome { RUN_DONE, RUN_FAILED, RUN_TIMEOUT, RUN_CANCELLED, RUN_NO_SERVER, RUN_OUTCOMES };
 
@@ -14,7 +14,7 @@ struct run_turn { // one request to the model
 };
 
 struct run_call { // one tool call, text owned
-    struct buf name, arguments, detail, output;
+    struct buf name, arguments, detail, output, log;
     bool refused, could_not_run, failed, has_exit_code;
     int exit_code;
     uint32_t n_strays;
@@ -26,7 +26,9 @@ struct run_result { // text owned
     enum run_outcome outcome;
     struct err error;  // why it is not done
     struct buf stage;  // where it ended: "answer", "prefill 512 of 15000 tokens", "tool exec: ..."
-    struct buf report; // the last answer's text
+    struct buf report; // the last answer's text, or the summary of the tool report
+    enum report_status report_status; // REPORT_NONE: it was not called
+    struct buf report_data;           // what it was given beside the summary, JSON; may be empty
     struct run_turn *turns;
     size_t n_turns;
     struct run_call *calls;
@@ -49,9 +51,9 @@ struct run_view {
 
 struct run_settings { // all borrowed
     struct str bootstrap, task;
-    const char *id;    // run_id_make
-    const char *model; // name to ask for; NULL = "default"
-    struct tools tools;
+    const char *id;         // run_id_make
+    const char *model;      // name to ask for; NULL = "default"
+    struct tool_set *tools; // NULL: none
     struct http_client *server;
     // Called once when the server is gone before the first answer; gives another connection,
     // borrowed. NULL: the run ends then.

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/exec_tool.h"
 #include "agent/private_server.h"
+#include "agent/tool_set.h"
 #include "agent/turns.h"
 #include "agent/workspace.h"
 #include "base/clock.h"
@@ -24,8 +24,7 @@ enum { MAX_KEY_BYTES = 16384, MAX_TASK_BYTES = 1 << 20, MAX_SERVER_ARGS = 16 };
 struct run_command {
     struct settings s;
     struct workspace ws;
-    struct exec_tool exec;
-    struct tool tool;
+    struct tool_set *tools;
     struct run_display display;
     struct buf task, key, runtime_dir, model;
     const char *server_args[MAX_SERVER_ARGS];
@@ -216,7 +215,7 @@ static void run_task(struct run_command *r, uint64_t start_ns, uint64_t deadline
         .task = str_trim(buf_view(&r->task)),
         .id = r->id,
         .model = r->s.server_model != NULL ? r->s.server_model : c->server_model,
-        .tools = {.list = &r->tool, .n = c->exec.allow.n > 0 ? 1 : 0},
+        .tools = r->tools,
         .server = r->server,
         .reconnect = r->is_private ? find_again : NULL,
         .reconnect_arg = r,
@@ -241,9 +240,9 @@ static bool prepare(struct run_command *r, uint64_t start_ns, uint64_t *deadline
     *deadline_ns = timeout_s > 0 ? start_ns + timeout_s * 1000000000u : 0;
     run_id_make(r->id, sizeof r->id);
     run_display_init(&r->display, r->s.quiet, r->s.json);
-    return make_wish(r, *deadline_ns, e) &&
-           exec_tool_open(&r->exec, &r->ws.config.exec, (const char *const *)environ, r->id,
-                          &r->tool, e);
+    struct tool_set_spec spec = {
+        .config = &r->ws.config, .environment = (const char *const *)environ, .run_id = r->id};
+    return make_wish(r, *deadline_ns, e) && tool_set_open(&r->tools, &spec, e);
 }
 
 static int finish(struct run_command *r, struct run_result *result)
@@ -269,7 +268,7 @@ static void close_all(struct run_command *r)
 {
     http_client_close(r->server);
     http_client_close(r->second);
-    exec_tool_close(&r->exec);
+    tool_set_close(r->tools);
     workspace_close(&r->ws);
     buf_free(&r->task);
     buf_free(&r->key);

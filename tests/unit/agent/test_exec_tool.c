@@ -31,7 +31,7 @@ static void open_fixture(struct fixture *f)
         assert_true(words_split(&f->rules[i].patterns, str_from(rules[i]), &e));
     f->settings.allow = (struct allow_list){.rules = f->rules, .n = 7};
     assert_true(words_put(&f->settings.env, STR("GREETING"), &e));
-    assert_true(exec_tool_open(&f->exec, &f->settings, environment, "run-1", &f->tool, &e));
+    assert_true(exec_tool_open(&f->exec, &f->settings, NULL, environment, "run-1", &f->tool, &e));
 }
 
 static void close_fixture(struct fixture *f)
@@ -150,17 +150,10 @@ static void the_description_names_the_rules(void **state)
     (void)state;
     struct fixture f;
     open_fixture(&f);
-    struct tools tools = {.list = &f.tool, .n = 1};
-    struct buf json = {0};
     assert_non_null(strstr(f.tool.description, "printenv *; "));
-    tools_json(&tools, &json);
-    json_t *v = json_loadb(json.p, json.n, 0, NULL);
-    assert_int_equal(json_array_size(v), 1);
-    json_t *function = json_object_get(json_array_get(v, 0), "function");
-    assert_string_equal(json_string_value(json_object_get(function, "name")), "exec");
-    assert_true(json_is_object(json_object_get(function, "parameters")));
+    json_t *v = json_loads(f.tool.parameters, 0, NULL);
+    assert_true(json_is_object(json_object_get(v, "properties")));
     json_decref(v);
-    buf_free(&json);
     close_fixture(&f);
 }
 

@@ -10,7 +10,6 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "agent/exec_tool.h"
 #include "agent/turns.h"
 #include "base/clock.h"
 #include "lib/fake_openai.h"
@@ -54,20 +53,20 @@ static struct outcome run(const struct fake_response *list, size_t n, uint32_t t
     struct outcome o = {0};
     struct fake_openai *f = fake_openai_open(list, n);
     struct allow_rule rules[2] = {0};
-    struct exec_settings x = {.dir = NULL, .timeout_s = 10, .output_bytes = 1000};
-    struct exec_tool exec;
-    struct tool tool;
+    struct workspace_config config = {.exec = {.timeout_s = 10, .output_bytes = 1000}};
+    struct tool_set_spec spec = {.config = &config, .environment = environment, .run_id = "id"};
+    struct tool_set *tools = NULL;
     struct http_client *c = NULL;
     struct err e = {0};
     assert_true(words_split(&rules[0].patterns, STR("echo **"), &e));
     assert_true(words_split(&rules[1].patterns, STR("sleep *"), &e));
-    x.allow = (struct allow_list){.rules = rules, .n = 2};
-    assert_true(exec_tool_open(&exec, &x, environment, "id", &tool, &e));
+    config.exec.allow = (struct allow_list){.rules = rules, .n = 2};
+    assert_true(tool_set_open(&tools, &spec, &e));
     assert_true(http_client_open(&c, fake_openai_url(f), NULL, &e));
     struct run_settings s = {.bootstrap = STR("You help."),
                              .task = STR("greet"),
                              .id = "run-1",
-                             .tools = {.list = &tool, .n = 1},
+                             .tools = tools,
                              .server = c,
                              .deadline_ns = timeout_ms ? clock_ns() + timeout_ms * 1000000ull : 0,
                              .timeout_s = timeout_ms / 1000.0,
@@ -79,7 +78,7 @@ static struct outcome run(const struct fake_response *list, size_t n, uint32_t t
     run_result_json(&o.r, &o.json);
     keep_requests(&o, f);
     http_client_close(c);
-    exec_tool_close(&exec);
+    tool_set_close(tools);
     words_free(&rules[0].patterns);
     words_free(&rules[1].patterns);
     fake_openai_close(f);

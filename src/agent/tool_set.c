@@ -1,0 +1,203 @@
+// Built-in tools are a table in the order in which the model sees them. A call goes through the
+// same gates whichever tool it is for; a tool's own code sees only arguments that fit its schema.
+#include "agent/tool_set.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/exec_tool.h"
+#include "agent/schema.h"
+#include "agent/tool_text.h"
+#include "base/clock.h"
+
+enum { MAX_TOOLS = 512 };
+
+struct entry {
+    struct tool tool;
+    json_t *schema; // what arguments are checked against
+};
+
+struct tool_set {
+    struct tool_set_spec spec;
+    struct exec_tool exec;
+    struct redactor redactor;
+    struct entry *entries;
+    size_t n;
+};
+
+// ---- the built-in tools ---------------------------------------------------------------------
+
+static bool put_tool(struct tool_set *t, const struct tool *tool, struct err *e)
+{
+    json_error_t where;
+    struct entry *list = realloc(t->entries, (t->n + 1) * sizeof *list);
+    if (list == NULL) return err_set(e, ERR_MEMORY, "no memory for a tool");
+    t->entries = list;
+    if (t->n == MAX_TOOLS) return err_set(e, ERR_INPUT, "there are more than %d tools", MAX_TOOLS);
+    for (size_t i = 0; i < t->n; i++)
+        if (strcmp(list[i].tool.name, tool->name) == 0)
+            return err_set(e, ERR_INPUT, "two tools have the name %.100s", tool->name);
+    const char *text = tool->accepts != NULL ? tool->accepts : tool->parameters;
+    json_t *schema = json_loads(text, 0, &where);
+    if (schema == NULL)
+        return err_set(e, ERR_INPUT, "the parameters of the tool %.100s are no JSON: %.100s",
+                       tool->name, where.text);
+    list[t->n++] = (struct entry){*tool, schema};
+    return true;
+}
+
+static bool wants_exec(const struct tool_set_spec *s)
+{
+    return s->config->exec.allow.n > 0;
+}
+
+static bool open_exec(struct tool_set *t, struct err *e)
+{
+    struct tool tool;
+    return exec_tool_open(&t->exec, &t->spec.config->exec, t->spec.allow, t->spec.environment,
+                          t->spec.run_id, &tool, e) &&
+           put_tool(t, &tool, e);
+}
+
+static const struct {
+    const char *name;
+    bool (*is_wanted)(const struct tool_set_spec *s);
+    bool (*open)(struct tool_set *t, struct err *e);
+} built_in[] = {
+    {"exec", wants_exec, open_exec},
+};
+
+bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e)
+{
+    struct tool_set *t = calloc(1, sizeof *t);
+    bool ok = t != NULL || err_set(e, ERR_MEMORY, "no memory for the tools");
+    if (ok) t->spec = *spec;
+    for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++)
+        if (built_in[i].is_wanted(spec)) ok = built_in[i].open(t, e);
+    if (ok)
+        *out = t;
+    else
+        tool_set_close(t);
+    return ok;
+}
+
+void tool_set_close(struct tool_set *t)
+{
+    if (t == NULL) return;
+    for (size_t i = 0; i < t->n; i++) json_decref(t->entries[i].schema);
+    free(t->entries);
+    exec_tool_close(&t->exec);
+    redactor_free(&t->redactor);
+    free(t);
+}
+
+size_t tool_set_count(const struct tool_set *t)
+{
+    return t != NULL ? t->n : 0;
+}
+
+const struct redactor *tool_set_redactor(const struct tool_set *t)
+{
+    return t != NULL ? &t->redactor : NULL;
+}
+
+void tool_set_json(const struct tool_set *t, struct buf *out)
+{
+    buf_c(out, '[');
+    for (size_t i = 0; i < tool_set_count(t); i++) {
+        const struct tool *tool = &t->entries[i].tool;
+        buf_z(out, i > 0 ? ",{\"type\":\"function\",\"function\":{\"name\":"
+                         : "{\"type\":\"function\",\"function\":{\"name\":");
+        buf_json(out, str_from(tool->name));
+        buf_z(out, ",\"description\":");
+        buf_json(out, str_from(tool->description));
+        buf_printf(out, ",\"parameters\":%s}}", tool->parameters);
+    }
+    buf_c(out, ']');
+}
+
+// ---- a call ---------------------------------------------------------------------------------
+
+static struct entry *find(struct tool_set *t, struct str name)
+{
+    for (size_t i = 0; i < tool_set_count(t); i++)
+        if (str_eq(str_from(t->entries[i].tool.name), name)) return &t->entries[i];
+    return NULL;
+}
+
+static bool may_call(const struct tool_set *t, const char *name)
+{
+    const struct words *w = t->spec.tools;
+    if (w == NULL) return true;
+    for (size_t i = 0; i < w->n; i++)
+        if (allow_glob(w->p[i], name)) return true;
+    return false;
+}
+
+static void refuse_unknown(struct tool_set *t, struct str name, struct tool_result *r)
+{
+    struct buf list = {0};
+    for (size_t i = 0; i < tool_set_count(t); i++)
+        if (may_call(t, t->entries[i].tool.name)) buf_printf(&list, " %s", t->entries[i].tool.name);
+    tool_refuse(r, "there is no tool \"%.*s\"; there is:%.600s", (int)(name.n < 60 ? name.n : 60),
+                name.p, list.n > 0 ? buf_cstr(&list) : " none");
+    buf_free(&list);
+}
+
+// The arguments as an object that fits the schema, or NULL with the refusal in r.
+static json_t *read_arguments(const struct entry *entry, struct str text, struct tool_result *r)
+{
+    json_error_t where;
+    struct buf why = {0};
+    text = str_trim(text);
+    json_t *args = text.n > 0 ? json_loadb(text.p, text.n, JSON_ALLOW_NUL, &where) : json_object();
+    bool ok = json_is_object(args);
+    if (!ok) {
+        tool_refuse(r, "the arguments are no JSON object%s%.100s", args == NULL ? ": " : "",
+                    args == NULL ? where.text : "");
+    } else if (!schema_check(entry->schema, args, &why)) {
+        ok = false;
+        tool_refuse(r, "%.100s was not called: %.700s", entry->tool.name, buf_cstr(&why));
+    }
+    buf_free(&why);
+    if (ok) return args;
+    json_decref(args);
+    return NULL;
+}
+
+// Whatever a tool gave: data, without secrets. Detail and log are for the record only.
+static void make_harmless(const struct tool_set *t, struct tool_result *r)
+{
+    struct buf *const texts[] = {&r->text, &r->detail, &r->log, &r->data};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        redact_text(tool_set_redactor(t), texts[i]);
+    tool_text_defuse(&r->text);
+}
+
+bool tool_set_call(struct tool_set *t, struct str name, struct str arguments,
+                   const struct tool_limits *limits, struct tool_result *out, struct err *e)
+{
+    struct tool_result r = {0};
+    struct entry *entry = find(t, name);
+    uint64_t start_ns = clock_ns();
+    bool ok = true;
+    if (entry == NULL) {
+        refuse_unknown(t, name, &r);
+    } else if (!may_call(t, entry->tool.name)) {
+        tool_refuse(&r, "this sub-mind may not use the tool %.100s", entry->tool.name);
+    } else {
+        json_t *args = read_arguments(entry, arguments, &r);
+        if (args != NULL) ok = entry->tool.run(entry->tool.arg, args, limits, &r, e);
+        json_decref(args);
+    }
+    make_harmless(t, &r);
+    if (r.ms == 0) r.ms = clock_ms_since(start_ns);
+    if (ok && (r.text.failed || r.detail.failed || r.log.failed || r.data.failed))
+        ok = err_set(e, ERR_MEMORY, "no memory for a tool's result");
+    if (ok)
+        *out = r;
+    else
+        tool_result_free(&r);
+    return ok;
+}

@@ -1,0 +1,35 @@
+// The tools of one run: which there are, what of them this sub-mind may call, and everything that
+// happens around a call (lookup, arguments against the schema, refusal, cleaning, redaction).
+//
+// The list that the model sees is the workspace's, in a fixed order and the same bytes on every
+// run, so that all sub-minds share one bootstrap. What a single definition narrows is refused at
+// the call and recorded; it never changes the list.
+#pragma once
+
+#include "agent/tool.h"
+#include "agent/workspace_config.h"
+#include "base/redact.h"
+
+struct tool_set_spec { // all borrowed, as long as the set lives
+    const struct workspace_config *config;
+    const char *const *environment; // ours: NULL-terminated "NAME=value"
+    const char *run_id;
+    const char *notes_file;         // what `remember` appends to; NULL = it is not there
+    const struct words *tools;      // names, "*" allowed, that this definition may call; NULL: all
+    const struct allow_list *allow; // instead of exec.allow; NULL: that
+};
+
+struct tool_set;
+
+// False: a setting that cannot work (it says which), or no memory.
+bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e);
+void tool_set_close(struct tool_set *t);
+size_t tool_set_count(const struct tool_set *t); // NULL counts none
+// Appends the "tools" array of a chat request.
+void tool_set_json(const struct tool_set *t, struct buf *out);
+// One call as the model made it; arguments is its JSON text. *out is filled whenever true comes
+// back, also with refusals. False only where the run cannot go on (no memory).
+bool tool_set_call(struct tool_set *t, struct str name, struct str arguments,
+                   const struct tool_limits *limits, struct tool_result *out, struct err *e);
+// What must be kept out of prompts, records and logs; NULL for a NULL set.
+const struct redactor *tool_set_redactor(const struct tool_set *t);

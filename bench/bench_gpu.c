@@ -50,9 +50,11 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
     const size_t n = rows * fmt_row_bytes(f, cols), block = fmt_info[f].block_bytes;
     unsigned char *p = malloc(n);
     const uint16_t d = f32_to_f16(1e-5f);
-    for (size_t i = 0; i + 4 <= n; i += 4) {
-        const uint32_t v = (uint32_t)rand() * 2654435761u;
-        memcpy(p + i, &v, 4);
+    static uint64_t state = 1;
+    for (size_t i = 0; i + 8 <= n; i += 8) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        const uint64_t v = state ^ state >> 29;
+        memcpy(p + i, &v, 8);
     }
     for (size_t i = 0; i < n; i += block) {
         if (f == FMT_BF16) p[i + 1] = (unsigned char)(0x3c | (p[i + 1] & 0x80));
@@ -77,7 +79,8 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
 static double time_ops(uint32_t n, const struct batch *b)
 {
     double best = 1e30;
-    for (int turn = 0; turn < 4; turn++) {
+    const int turns = b->n_rows > 64 ? 4 : 10;
+    for (int turn = 0; turn < turns; turn++) {
         const uint64_t start = clock_ns();
         must(dev->class->submit(dev, ops, n, b, &e));
         must(dev->class->wait(dev, &e));
@@ -208,6 +211,150 @@ static void bench_rows(struct dbuf *x, struct dbuf *h)
     dev->class->free(dev, top);
 }
 
+// ---- decode steps ---------------------------------------------------------------------------------
+
+enum { LAYERS = 16 };
+
+struct layer {
+    struct dbuf *q, *k, *v, *o, *gate, *up, *down;
+};
+struct decode_rig {
+    struct layer layers[LAYERS];
+    struct dbuf *x, *h, *q, *k, *v, *attn, *gate, *up, *kv, *norm, *head_norm, *freqs;
+};
+
+static struct dbuf *vector(uint32_t n)
+{
+    static float v[EMBD];
+    for (uint32_t i = 0; i < n; i++) v[i] = 1.0f / (float)(1 + i);
+    const struct buf_desc d = {.kind = BUF_VECTOR,
+                               .fmt = FMT_F32,
+                               .n_rows = 1,
+                               .n_cols = n,
+                               .source = {v, n * sizeof *v, -1, 0},
+                               .name = "vector"};
+    struct dbuf *b;
+    must(dev->class->alloc(dev, &d, &b, &e));
+    return b;
+}
+
+static struct op linear(struct dbuf *x, struct dbuf *w, struct dbuf *out)
+{
+    return (struct op){.kind = OP_LINEAR, .linear = {.x = x, .w = {w}, .out = {out}, .n = 1}};
+}
+
+// One layer of the network as engine/forward.c lists it, without the parts that `without` names.
+static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *without, uint32_t n)
+{
+    const struct layer *l = &r->layers[i];
+    const struct op norm = {.kind = OP_RMS_NORM, .rms_norm = {r->x, r->norm, r->h, 1e-6f, 0}};
+    const struct op add = {.kind = OP_ADD, .add = {r->x, r->h}};
+    if (!strstr(without, "norm")) ops[n++] = norm;
+    if (!strstr(without, "qkv"))
+        ops[n++] = (struct op){
+            .kind = OP_LINEAR,
+            .linear = {.x = r->h, .w = {l->q, l->k, l->v}, .out = {r->q, r->k, r->v}, .n = 3}};
+    if (!strstr(without, "rope"))
+        ops[n++] = (struct op){.kind = OP_ROPE_KV,
+                               .rope_kv = {r->q, r->k, r->v, r->head_norm, r->head_norm, r->freqs,
+                                           r->kv, i, HEADS, KV_HEADS, DIM, DIM, true, 1e-6f, 1}};
+    if (!strstr(without, "attend"))
+        ops[n++] =
+            (struct op){.kind = OP_ATTENTION,
+                        .attention = {r->q, r->kv, r->attn, i, HEADS, KV_HEADS, DIM, 0.088f}};
+    if (!strstr(without, "out")) {
+        ops[n++] = linear(r->attn, l->o, r->h);
+        ops[n++] = add;
+    }
+    if (!strstr(without, "norm")) ops[n++] = norm;
+    if (!strstr(without, "gated")) {
+        ops[n++] = (struct op){
+            .kind = OP_LINEAR,
+            .linear = {.x = r->h, .w = {l->gate, l->up}, .out = {r->gate, r->up}, .n = 2}};
+        ops[n++] = (struct op){.kind = OP_SWIGLU, .swiglu = {r->gate, r->up, r->gate}};
+    }
+    if (strstr(without, "down")) return n;
+    ops[n++] = linear(r->gate, l->down, r->h);
+    ops[n++] = add;
+    return n;
+}
+
+// Q4_K_M's mixture: values and down are Q6_K in every second layer.
+static void open_layers(struct decode_rig *r, enum fmt f)
+{
+    const struct kv_shape shape = {(CTX / 64) + 64 * SEQS, 64, LAYERS, KV_HEADS, DIM, KV_F16};
+    const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "pages"};
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        const enum fmt some = f == FMT_Q4_K && i % 2 ? FMT_Q6_K : f;
+        r->layers[i] = (struct layer){weight(f, Q, EMBD),
+                                      weight(f, KV_HEADS * DIM, EMBD),
+                                      weight(some, KV_HEADS * DIM, EMBD),
+                                      weight(f, EMBD, Q),
+                                      weight(f, FF, EMBD),
+                                      weight(f, FF, EMBD),
+                                      weight(some, EMBD, FF)};
+    }
+    must(dev->class->alloc(dev, &d, &r->kv, &e));
+    r->x = buffer(BUF_STREAM, 256, EMBD);
+    r->h = buffer(BUF_ACT, 256, EMBD);
+    r->q = buffer(BUF_ACT, 256, Q);
+    r->k = buffer(BUF_ACT, 256, KV_HEADS * DIM);
+    r->v = buffer(BUF_ACT, 256, KV_HEADS * DIM);
+    r->attn = buffer(BUF_ACT, 256, Q);
+    r->gate = buffer(BUF_ACT, 256, FF);
+    r->up = buffer(BUF_ACT, 256, FF);
+    r->norm = vector(EMBD);
+    r->head_norm = vector(DIM);
+    r->freqs = vector(DIM / 2);
+}
+
+// n sequences of `rows` rows each behind pos0 shared tokens; the time of a step, and what each part adds
+// to it (by leaving it out).
+static void time_layers(const struct decode_rig *r, const char *fmt, uint32_t n_seqs, uint32_t rows,
+                        uint32_t pos0)
+{
+    static const char *const parts[] = {
+        "", "norm", "qkv", "rope", "attend", "out", "gated", "down", "norm rope attend"};
+    static struct batch_seq seqs[SEQS];
+    static uint32_t pages[SEQS * 1024];
+    static int32_t tokens[256];
+    struct batch b = {.tokens = tokens, .seqs = seqs, .pages = pages, .n_seqs = n_seqs};
+    const uint32_t shared = pos0 / 64, own = rows / 64 + 2;
+    for (uint32_t s = 0; s < n_seqs; s++) {
+        seqs[s] = (struct batch_seq){b.n_rows, rows, pos0, b.n_page_ids, shared + own};
+        for (uint32_t p = 0; p < shared; p++) pages[b.n_page_ids++] = p;
+        for (uint32_t p = 0; p < own; p++) pages[b.n_page_ids++] = CTX / 64 + s * own + p;
+        b.n_rows += rows;
+    }
+    double all = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        uint32_t n = 0;
+        if (i && rows > 1) break;
+        for (uint32_t l = 0; l < LAYERS; l++) n = put_layer(r, l, i ? parts[i] : "-", n);
+        const double us = time_ops(n, &b) * n / LAYERS * 1e3;
+        if (i == 0) all = us;
+        printf("layer %s %ux%u at %u %-18s %8.2f us\n", fmt, n_seqs, rows, pos0,
+               i ? parts[i] : "whole", i ? all - us : us);
+        fflush(stdout);
+    }
+}
+
+static void bench_layers(enum fmt f)
+{
+    struct decode_rig r = {0};
+    open_layers(&r, f);
+    const char *name = fmt_info[f].name;
+    const struct batch one = rows_batch(1);
+    ops[0] = (struct op){.kind = OP_RMS_NORM, .rms_norm = {r.x, r.norm, r.h, 1e-6f, 0}};
+    printf("a step of one norm %8.2f us\n", time_ops(1, &one) * 1e3);
+    time_layers(&r, name, 1, 1, 64);
+    time_layers(&r, name, 1, 1, CTX);
+    time_layers(&r, name, SEQS, 1, CTX);
+    time_layers(&r, name, 1, 20, CTX);
+    time_layers(&r, name, 7, 20, CTX);
+    time_layers(&r, name, SEQS, 32, CTX);
+}
+
 int main(int argc, char **argv)
 {
     const struct backend_settings s = {argc > 1 ? argv[1] : "cuda", 0, ROWS, 8};
@@ -218,6 +365,10 @@ int main(int argc, char **argv)
     must(backend_open(&dev, &s, &e));
     dev->class->info(dev, &info);
     printf("%s\n", info.device);
+    if (strncmp(only, "layer", 5) == 0) {
+        bench_layers(strstr(only, "Q8_0") ? FMT_Q8_0 : FMT_Q4_K);
+        return 0;
+    }
     struct dbuf *x = buffer(BUF_ACT, ROWS, FF),
                 *y[2] = {buffer(BUF_ACT, ROWS, FF), buffer(BUF_ACT, ROWS, FF)};
     struct dbuf *h = buffer(BUF_ACT, ROWS, EMBD), *q = buffer(BUF_ACT, ROWS, Q),

@@ -1,4 +1,4 @@
-// The arguments of every kernel: one plain struct each, at most 128 bytes, the same text for the host
+// The arguments of every kernel: one plain struct each, the same text for the host
 // and the device. Addresses are device addresses. A row of activations starts every
 // row_stride(n_cols) elements, and its padding holds zeros.
 #pragma once
@@ -75,7 +75,20 @@ struct args_linear {
     uint32_t n, n_units;
     float alpha;
     uint8_t mode, n_parts, n_slices, unused;
+    uint8_t pack[4]; // few_mixed: enum pack_kind of each part
+    // few_* only. A product that is added to the residual stream may write the norm after it as well, except
+    // for the row's own factor, which the next product applies to its results: norm_out f16 = out * norm_w *
+    // NORM_SCALE, and for each column and panel the sum of out^2, squares [n][n_squares].
+    uint32_t n_squares; // of the panels that wrote them, up to a multiple of four
+    const float *norm_w;
+    void *norm_out;
+    float *squares;
+    const float
+        *row_squares; // of x: columns' results take 1 / NORM_SCALE / sqrt(sum / n_norm + eps)
+    float n_norm, eps;
 };
+// Residuals times norm weights can pass f16's range, and small ones still have enough of its bits.
+#define NORM_SCALE (1.0f / 64.0f)
 
 // Activations in the order in which wide_* wants them: a tile [n_tile columns][64 of a granule] as it lies in
 // shared memory, one granule after another.
@@ -143,6 +156,8 @@ struct args_rope {
 // Attention of a few queries over part of their keys: SPLIT_KEYS keys from key0, a multiple of it. The
 // queries share these pages. Partial results go to part[i]: n_heads x (head_dim floats, max, sum).
 enum { SPLIT_KEYS = 512, SPLIT_QUERIES = 8 };
+#define ATTN_WHOLE \
+    0xffffffffu // in place of a part: these are all of the row's keys, its result is complete
 struct attn_item {
     uint32_t key0, n_keys, table, n_queries; // table: index of key0's page in the page tables
     uint32_t row[SPLIT_QUERIES], pos[SPLIT_QUERIES], part[SPLIT_QUERIES];
@@ -150,6 +165,7 @@ struct attn_item {
 struct args_split {
     struct kv_place kv;
     const void *q;
+    void *out; // as q
     float *parts;
     const struct attn_item *items;
     uint32_t n_heads, stride;

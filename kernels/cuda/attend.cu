@@ -155,8 +155,12 @@ DEV void write_parts(const query_state<HD> &st, const args_split &a, const attn_
             sum += f * stat[(s * ROWS + row) * 2 + 1];
             v += f * o[(s * ROWS + row) * HD + d];
         }
-        const uint64_t part = (uint64_t)item.part[row / group] * a.n_heads + kv_head * group + row % group;
-        float *to = a.parts + part * (HD + PART_PAD);
+        const uint32_t i_part = item.part[row / group], head = kv_head * group + row % group;
+        if (i_part == ATTN_WHOLE) {
+            ((uint16_t *)a.out)[(uint64_t)item.row[row / group] * a.stride + head * HD + d] = half_bits(v / sum);
+            continue;
+        }
+        float *to = a.parts + ((uint64_t)i_part * a.n_heads + head) * (HD + PART_PAD);
         to[d] = v;
         if (d == 0) {
             to[HD] = most;

@@ -119,8 +119,12 @@ DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear
         const uint32_t into = slot == 0 ? N - 1 : slot - 1; // read one unit ago
         if (u + N - 1 < u1) stage_fetch<KIND, NP>(box, w, u + N - 1, into);
         copies_commit();
+        float part[NP][4];
 #pragma unroll
-        for (uint32_t p = 0; p < NP; p++) scales_load<KIND>(sc[p], unit0 + p * BYTES, lane);
+        for (uint32_t p = 0; p < NP; p++) {
+            scales_load<KIND>(sc[p], unit0 + p * BYTES, lane);
+            part[p][0] = part[p][1] = part[p][2] = part[p][3] = 0;
+        }
 #pragma unroll
         for (uint32_t n = 0; n < 4; n++) {
             const u32x4 lo = *(const u32x4 *)(x + n * 128), hi = *(const u32x4 *)(x + n * 128 + 16);
@@ -130,11 +134,16 @@ DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear
                 granule<KIND> in;
                 uint32_t op[4][4];
                 granule_load<KIND, true>(in, unit0 + p * BYTES, n, lane);
-                granule_operands<KIND>(in, sc[p], n, m, op);
+                granule_plain<KIND>(in, sc[p], n, m, op);
 #pragma unroll
-                for (uint32_t j = 0; j < 4; j++) mma_16x8x16(sum[p], op[j], b[2 * j], b[2 * j + 1]);
+                for (uint32_t j = 0; j < 4; j++) mma_16x8x16(part[p], op[j], b[2 * j], b[2 * j + 1]);
             }
         }
+#pragma unroll
+        for (uint32_t p = 0; p < NP; p++)
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                sum[p][i] = __builtin_fmaf(part[p][i], unit_factor<KIND>(sc[p], i >> 1), sum[p][i]);
         x += 512;
         slot = slot + 1 == N ? 0 : slot + 1;
     }
@@ -142,43 +151,85 @@ DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear
     sync_block(); // the sums go where units were
 }
 
+// Factors that columns of x still lack, warp by warp: what the norm divides by.
+DEV void column_factors(const args_linear &a, float *factor)
+{
+    for (uint32_t col = warp_id(); col < a.n; col += n_threads() >> 5) {
+        float sum = 0;
+        for (uint32_t i = lane_id() * 4; i < a.n_squares; i += 128) {
+            const f32x4 v = *(const f32x4 *)(a.row_squares + col * a.n_squares + i);
+            sum += v.x + v.y + v.z + v.w;
+        }
+        sum = warp_sum(sum);
+        if (lane_id() == 0) factor[col] = 1.0f / NORM_SCALE / sqrt_f(sum / a.n_norm + a.eps);
+    }
+}
+
+// The residual stream's new value as the next product wants it, and the panel's share of the row's squares. By
+// whole warps; sixteen lanes are a column's rows.
+DEV void store_normed(const args_linear &a, const linear_part &m, uint32_t panel, uint32_t row, uint32_t col,
+                      float weight, float x, bool live)
+{
+    float square = live ? x * x : 0.0f;
+    for (uint32_t i = 8; i; i >>= 1) square += lane_xor_f(square, i);
+    if (live) {
+        ((uint16_t *)a.norm_out)[(uint64_t)col * row_stride(m.n_rows) + row] = half_bits(x * weight * NORM_SCALE);
+    }
+    if ((row & 15) != 0 || col >= a.n) return;
+    float *to = a.squares + col * a.n_squares + panel;
+    to[0] = square;
+    if (panel + 1 == (m.n_rows + 15) / 16) // up to a multiple of four
+        for (uint32_t i = panel + 1; i < a.n_squares; i++) *++to = 0;
+}
+
 // Adds the warps' sums in order and stores: element i of a tile is row i % 16, column i / 16.
 template <int NP>
 DEV void few_finish(const float sum[NP][4], const args_linear &a, const linear_part &m, uint32_t panel)
 {
+    __shared__ float factor[8];
     f32x4 *const box = (f32x4 *)shared_bytes; // [warp][NP][lane]
     const float *f = (const float *)box;
     const uint32_t n_warps = n_threads() >> 5;
+    const uint32_t r = tid() & 15, col = tid() >> 4, row = panel * 16 + r;
+    const bool live = col < 8 && col < a.n && row < m.n_rows;
+    const bool adds = NP == 1 && a.mode == LINEAR_ADD && live, norms = NP == 1 && a.norm_out;
+    float old = 0, weight = 0;
+    if (adds) old = ((const float *)m.out)[(uint64_t)col * row_stride(m.n_rows) + row];
+    if (norms && live) weight = a.norm_w[row];
 #pragma unroll
     for (uint32_t p = 0; p < NP; p++) {
         const f32x4 v = {sum[p][0], sum[p][1], sum[p][2], sum[p][3]};
         box[(warp_id() * NP + p) * 32 + lane_id()] = v;
     }
+    if (a.row_squares) column_factors(a, factor);
     sync_block();
-    for (uint32_t i = tid(); i < 128; i += n_threads()) {
-        const uint32_t r = i & 15, col = i >> 4, row = panel * 16 + r;
-        const uint32_t at = ((r & 7) * 4 + (col >> 1)) * 4 + (col & 1) + (r >> 3) * 2;
-        float v[NP];
-        if (row >= m.n_rows || col >= a.n) continue;
+    if (tid() >= 128) return;
+    const uint32_t at = ((r & 7) * 4 + (col >> 1)) * 4 + (col & 1) + (r >> 3) * 2;
+    const float alpha = a.row_squares && live ? a.alpha * factor[col] : a.alpha;
+    float v[NP];
 #pragma unroll
-        for (uint32_t p = 0; p < NP; p++) {
-            v[p] = 0;
-            for (uint32_t w = 0; w < n_warps; w++) v[p] += f[(w * NP + p) * 128 + at];
-            v[p] *= a.alpha;
-        }
-        if (NP == 2)
-            store_gated(m, a.part[1], row, col, v[0], v[NP - 1]);
-        else
-            store_one(m, a.mode, row, col, v[0]);
+    for (uint32_t p = 0; p < NP; p++) {
+        v[p] = 0;
+        for (uint32_t w = 0; w < n_warps; w++) v[p] += f[(w * NP + p) * 128 + at];
+        v[p] *= alpha;
     }
+    if (NP == 2) {
+        if (live) store_gated(m, a.part[1], row, col, v[0], v[NP - 1]);
+        return;
+    }
+    if (adds) {
+        if (m.bias) v[0] += m.bias[row];
+        v[0] += old;
+        ((float *)m.out)[(uint64_t)col * row_stride(m.n_rows) + row] = v[0];
+    } else if (live) {
+        store_one(m, a.mode, row, col, v[0]);
+    }
+    if (norms) store_normed(a, m, panel, row, col, weight, v[0], live);
 }
 
-// Grid: panels of all parts; NP 2: of the gate.
-template <int KIND, int NP> DEV void few(const args_linear &a)
+// Panel `panel` of part m, and with NP 2 of the up projection.
+template <int KIND, int NP> DEV void few_panel(const args_linear &a, const linear_part &m, uint32_t panel)
 {
-    const uint32_t i = NP == 2 ? 0 : part_of(a, block_x());
-    const linear_part m = part_get(a, i);
-    const uint32_t panel = NP == 2 ? block_x() : block_x() - m.block0;
     const uint32_t n_warps = n_threads() >> 5, warp = warp_id();
     const uint64_t unit0 = (uint64_t)panel * a.n_units;
     const char *w[NP];
@@ -197,6 +248,13 @@ template <int KIND, int NP> DEV void few(const args_linear &a)
         few_multiply<KIND, NP>(sum, w, a, u0, u1);
     dependents_wait(); // also where this warp had no units
     few_finish<NP>(sum, a, m, panel);
+}
+
+// Grid: panels of all parts; NP 2: of the gate.
+template <int KIND, int NP> DEV void few(const args_linear &a)
+{
+    const linear_part m = part_get(a, NP == 2 ? 0 : part_of(a, block_x()));
+    few_panel<KIND, NP>(a, m, NP == 2 ? block_x() : block_x() - m.block0);
 }
 
 // ---- up to 64 columns a block --------------------------------------------------------------------
@@ -395,3 +453,17 @@ LINEAR_KERNELS(Q4_0)
 LINEAR_KERNELS(Q4_K)
 LINEAR_KERNELS(Q5_K)
 LINEAR_KERNELS(Q6_K)
+
+// Parts of different K formats in one launch: queries and keys beside values of more bits.
+KERNEL void BOUNDS(256, 3) few_mixed(const args_linear a)
+{
+    const uint32_t i = part_of(a, block_x());
+    const linear_part m = part_get(a, i);
+    const uint32_t panel = block_x() - m.block0;
+    if (a.pack[i] == PACK_Q4_K)
+        few_panel<PACK_Q4_K, 1>(a, m, panel);
+    else if (a.pack[i] == PACK_Q5_K)
+        few_panel<PACK_Q5_K, 1>(a, m, panel);
+    else
+        few_panel<PACK_Q6_K, 1>(a, m, panel);
+}

@@ -74,8 +74,9 @@ DEV void pack_bits(const source &s, char *to, uint32_t col0, uint32_t n, uint32_
             const uint32_t q = quant_at<FMT>(s, row, col0 + n * 64 + t * 16 + j * 4 + (p >> 1) * 2 + e);
             low |= (q & 15) << (4 * p + 16 * e);
             wide[p >> 1] |= (q & 255) << ((p & 1) * 16 + e * 8);
-            if (KIND == PACK_Q5_K) h[0] |= (q >> 4) << (4 * j + p + 16 * e);
-            if (KIND == PACK_Q6_K) h[j >> 1] |= (q >> 4) << (2 * (4 * (j & 1) + p) + 16 * e);
+            if (KIND == PACK_Q5_K || KIND == PACK_Q6_K)
+                h[KIND == PACK_Q6_K ? j >> 1 : 0] |= (q >> 4)
+                                                     << (high_bit<KIND>((int)j, (int)p) + 16 * e);
         }
         if (KIND == PACK_Q8_0) {
             uint32_t *w = (uint32_t *)(to + ((n * 2 + (j >> 1)) * 32 + lane) * 16 + (j & 1) * 8);
@@ -90,6 +91,20 @@ DEV void pack_bits(const source &s, char *to, uint32_t col0, uint32_t n, uint32_
 }
 
 DEV float f16_at(const uint8_t *b) { return decode_f16(b) * (float)PACK_SCALE; }
+
+// The pair (d, dmin / d) of a Q4_K or Q5_K block. Where there is no d, or next to none, its groups' scales are
+// zero (scaled) and dmin takes its place: the pair is then (dmin, 1).
+DEV bool has_scale(const uint8_t *b)
+{
+    const float d = decode_f16(b), dmin = decode_f16(b + 2);
+    const float size = d < 0 ? -d : d, other = dmin < 0 ? -dmin : dmin;
+    return size * 16384.0f > other;
+}
+DEV uint32_t scale_pair(const uint8_t *b)
+{
+    if (!has_scale(b)) return h2_pack_clamped(f16_at(b + 2), 1.0f);
+    return h2_pack_clamped(f16_at(b), decode_f16(b + 2) / decode_f16(b));
+}
 
 // Scales: entry i of 128 (two-byte entries) or 256 (bytes).
 template <int FMT>
@@ -106,6 +121,7 @@ DEV void pack_scales(const source &s, char *to, uint32_t col0, uint32_t lane)
         } else if (KIND == PACK_Q4_K || KIND == PACK_Q5_K) {
             int scale = 0, min = 0;
             if (b) decode_scale_min(b + 4, (int)(2 * n + sub), &scale, &min);
+            if (b && !has_scale(b)) scale = 0;
             ((uint16_t *)(to + U::S_AT))[i] = (uint16_t)(scale | min << 8);
         } else {
             ((uint16_t *)(to + U::S_AT))[i] = b ? half_bits(f16_at(b)) : 0;
@@ -116,7 +132,7 @@ DEV void pack_scales(const source &s, char *to, uint32_t col0, uint32_t lane)
     if (KIND == PACK_Q6_K)
         ((uint16_t *)(to + U::D_AT))[lane] = b ? half_bits(f16_at(b + 208)) : 0;
     else if (KIND == PACK_Q4_K || KIND == PACK_Q5_K)
-        ((uint32_t *)(to + U::D_AT))[lane] = b ? h2_pack_clamped(f16_at(b), -f16_at(b + 2)) : 0;
+        ((uint32_t *)(to + U::D_AT))[lane] = b ? scale_pair(b) : 0;
 }
 
 DEV void pack_plain(const source &s, uint32_t fmt, char *to, uint32_t col0, uint32_t lane)

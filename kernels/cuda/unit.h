@@ -4,7 +4,10 @@
 //
 // Scales, one set per row: s of Q4_K and Q5_K is [row][half h][granule] pairs of bytes (scale, min), half
 // h being columns 32 h .. 32 h + 31 of a granule; s of Q8_0 and Q4_0 is [row][h][granule] f16; s of Q6_K is
-// [row][t][granule] bytes, biased by 128; d of Q4_K and Q5_K is the pair (d, -dmin), of Q6_K f16.
+// [row][t][granule] bytes, biased by 128; d of Q4_K and Q5_K is the pair (d, dmin / d), of Q6_K f16.
+//
+// High bits stand where a shift by a constant, often none, puts them over the low ones: bit 4 for even p, bit
+// 8 for odd p (high_bit).
 #pragma once
 
 #include "kernels/common/port.h"
@@ -79,6 +82,13 @@ template <int KIND> DEV void scales_load(scales &to, const char *at, uint32_t la
     }
 }
 
+// (d, -dmin) from (d, dmin / d).
+DEV uint32_t minimum_of(uint32_t d)
+{
+    const uint32_t product = h2_mul(d, byte_perm(d, d, 0x1032));
+    return byte_perm(d, product ^ 0x80008000u, 0x5410);
+}
+
 // The factor (and, for K formats, the negative minimum) of granule n for row r, in both halves.
 template <int KIND>
 DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint32_t &add)
@@ -86,7 +96,7 @@ DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint3
     add = 0;
     if (KIND == PACK_Q4_K || KIND == PACK_Q5_K) {
         const uint32_t pair = byte_perm(sc.s[r][n >> 1], 0x64646464u, n & 1 ? 0x4342 : 0x4140);
-        const uint32_t v = h2_mul(h2_sub(pair, MAGIC), sc.d[r]);
+        const uint32_t v = h2_mul(h2_sub(pair, MAGIC), minimum_of(sc.d[r]));
         mul = byte_perm(v, v, 0x1010);
         add = byte_perm(v, v, 0x3232);
     } else if (KIND == PACK_Q6_K) {
@@ -109,6 +119,33 @@ DEV masks masks_make(void)
     return m;
 }
 
+// Where the high bits of step j, operand p are in their word, in each half.
+template <int KIND> static __host__ __device__ constexpr int high_bit(int j, int p)
+{
+    const int pair = KIND == PACK_Q5_K ? j >> 1 : j & 1; // which of the two places for even and odd p
+    const int step = KIND == PACK_Q5_K ? 2 * (j & 1) + (p >> 1) : 2 * (p >> 1);
+    return (pair == 0 ? (p & 1 ? 8 : 4) : (p & 1 ? 12 : 0)) + step;
+}
+
+DEV uint32_t shifted(uint32_t v, int right) { return right >= 0 ? v >> right : v << -right; }
+
+// Step j's bits put over `base` in both halves: q[0], q[2] of row g at bit 0; q[1], q[3] of row g + 8 at bit 4,
+// so sixteen times as large.
+template <int KIND>
+DEV void bits_of_step(const granule<KIND> &in, uint32_t j, const masks &m, uint32_t base, uint32_t q[4])
+{
+    constexpr uint32_t WORDS = unit<KIND>::H_WORDS ? unit<KIND>::H_WORDS : 1;
+    const uint32_t w = j == 0 ? in.q[0].x : j == 1 ? in.q[0].y : j == 2 ? in.q[0].z : in.q[0].w;
+    const uint32_t w8 = w >> 8, h = in.h[KIND == PACK_Q6_K ? (j >> 1) % WORDS : 0];
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        q[p] = and_or(p & 2 ? w8 : w, p & 1 ? m.high : m.low, base);
+        const uint32_t mask = (KIND == PACK_Q5_K ? 0x00010001u : 0x00030003u) << (p & 1 ? 8 : 4);
+        if (KIND == PACK_Q5_K || KIND == PACK_Q6_K)
+            q[p] = and_or(shifted(h, high_bit<KIND>((int)j, p) - (p & 1 ? 8 : 4)), mask, q[p]);
+    }
+}
+
 // Integers of step j as f16 pairs: q[0], q[2] of row g, q[1], q[3] of row g + 8.
 template <int KIND>
 DEV void integers(const granule<KIND> &in, uint32_t j, const masks &m, uint32_t q[4])
@@ -122,29 +159,16 @@ DEV void integers(const granule<KIND> &in, uint32_t j, const masks &m, uint32_t 
         q[3] = h2_sub(byte_perm(hi, 0x64646464u, 0x4342), 0x64806480u);
         return;
     }
-    const uint32_t w = j == 0 ? in.q[0].x : j == 1 ? in.q[0].y : j == 2 ? in.q[0].z : in.q[0].w;
-    if (KIND == PACK_Q4_K || KIND == PACK_Q4_0) {
-        const uint32_t zero = KIND == PACK_Q4_0 ? 0x64086408u : MAGIC; // 1024 + 8 or 1024
-        const uint32_t base = KIND == PACK_Q4_0 ? 0xd480d480u : 0xd400d400u; // -72 or -64
-        const uint32_t w8 = w >> 8;
-        q[0] = h2_sub(and_or(w, m.low, m.magic), zero);
-        q[1] = h2_fma(and_or(w, m.high, m.magic), 0x2c002c00u, base); // 1/16
-        q[2] = h2_sub(and_or(w8, m.low, m.magic), zero);
-        q[3] = h2_fma(and_or(w8, m.high, m.magic), 0x2c002c00u, base);
-        return;
-    }
-#pragma unroll
-    for (uint32_t p = 0; p < 4; p++) {
-        uint32_t v = and_or(w >> 4 * p, m.low, m.magic);
-        if (KIND == PACK_Q5_K) {
-            v |= (in.h[0] >> (4 * j + p) & 0x00010001u) << 4;
-            q[p] = h2_sub(v, MAGIC);
-        } else {
-            const uint32_t h = in.h[(j >> 1) % (unit<KIND>::H_WORDS ? unit<KIND>::H_WORDS : 1)];
-            v |= (h >> 2 * (4 * (j & 1) + p) & 0x00030003u) << 4;
-            q[p] = h2_sub(v, 0x64206420u); // 1024 + 32
-        }
-    }
+    // 1024 + zero, and -64 - zero for what is 1024 + 16 q
+    const uint32_t even = KIND == PACK_Q4_0 ? 0x64086408u : KIND == PACK_Q6_K ? 0x64206420u : MAGIC;
+    const uint32_t odd = KIND == PACK_Q4_0   ? 0xd480d480u
+                         : KIND == PACK_Q6_K ? 0xd600d600u
+                                             : 0xd400d400u;
+    bits_of_step<KIND>(in, j, m, m.magic, q);
+    q[0] = h2_sub(q[0], even);
+    q[1] = h2_fma(q[1], 0x2c002c00u, odd); // 1/16
+    q[2] = h2_sub(q[2], even);
+    q[3] = h2_fma(q[3], 0x2c002c00u, odd);
 }
 
 // Granule n as the a operands of its four steps.
@@ -175,4 +199,41 @@ DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n,
             a[j][p] = KIND == PACK_Q4_K || KIND == PACK_Q5_K ? h2_fma(q[p], mul[p & 1], add[p & 1])
                                                              : h2_mul(q[p], mul[p & 1]);
     }
+}
+
+// The same for K formats without the unit's d, in nine instructions for eight weights instead of thirteen: a few
+// bits at the end of an f16 are a subnormal number, and matrix unit and arithmetic take those at full speed.
+// Operands are the weights over unit_factor; factors and minima are at f16's precision as above, integers exact.
+template <int KIND>
+DEV void granule_plain(const granule<KIND> &in, const scales &sc, uint32_t n, const masks &m,
+                       uint32_t a[4][4])
+{
+    uint32_t mul[2], add[2];
+#pragma unroll
+    for (uint32_t r = 0; r < 2; r++) {
+        if (KIND == PACK_Q6_K) { // scale 2^8 (2^4 for row g + 8) and -32 scale 2^-16
+            const uint32_t sel = 0x4040 + n * 0x0101;
+            const uint32_t v = h2_sub(byte_perm(sc.s[r][0], 0x64646464u, sel), 0x64806480u);
+            mul[r] = h2_mul(v, r ? 0x4c004c00u : 0x5c005c00u);
+            add[r] = h2_mul(mul[r], r ? 0x82008200u : 0x80208020u);
+        } else { // scale 2^10 (2^6) and -min dmin / d 2^-14
+            const uint32_t pair = byte_perm(sc.s[r][n >> 1], 0x64646464u, n & 1 ? 0x4342 : 0x4140);
+            const uint32_t ratio = h2_mul(sc.d[r], 0x84008400u); // -2^-14
+            const uint32_t by = byte_perm(r ? 0x54005400u : 0x64006400u, ratio, 0x7610);
+            const uint32_t v = h2_mul(h2_sub(pair, MAGIC), by);
+            mul[r] = byte_perm(v, v, 0x1010);
+            add[r] = byte_perm(v, v, 0x3232);
+        }
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t q[4];
+        bits_of_step<KIND>(in, j, m, 0, q);
+#pragma unroll
+        for (uint32_t p = 0; p < 4; p++) a[j][p] = h2_fma(q[p], mul[p & 1], add[p & 1]);
+    }
+}
+template <int KIND> DEV float unit_factor(const scales &sc, uint32_t r)
+{
+    return h_lo(sc.d[r]) * (KIND == PACK_Q6_K ? 65536.0f : 16384.0f);
 }

@@ -12,7 +12,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-enum { NUMERICS = 1, PREFILL_ROWS = 8192, WORKSPACE_BYTES = 64 << 20, GRAPH_ROWS_MAX = 64 };
+enum { NUMERICS = 2, PREFILL_ROWS = 8192, WORKSPACE_BYTES = 64 << 20, GRAPH_ROWS_MAX = 64 };
 
 // ---- kernels ----------------------------------------------------------------------------------
 
@@ -64,9 +64,8 @@ static bool allow_shared(struct gpu *g, struct err *e)
         int n_bytes, cc;
     };
     static const struct want wants[] = {
-        {GPU_attend_128_1, 3 * 32768, 80},
-        {GPU_attend_128_4, 3 * 32768, 80},
-        {GPU_flash_128, 163840 + 64, 90},
+        {GPU_attend_128_1, 3 * 32768, 80},     {GPU_attend_128_4, 3 * 32768, 80},
+        {GPU_few_mixed, 8 * 3 * 3360, 80},     {GPU_flash_128, 163840 + 64, 90},
         {GPU_flash_pack_128, 163840 + 64, 90},
 #define FEW(pack, panels) {GPU_few_##pack##_##panels, 8 * 3 * 3360, 80},
 #define SOME(pack, tiles)
@@ -187,8 +186,8 @@ static void cuda_close(struct backend *b)
         gpu_load_close(g);
         gpu_step_close(g);
         gpu_blas_close(g->blas);
-        const gpu_ptr own[] = {g->workspace, g->scratch, g->parts,
-                               g->slices,    g->tiles,   g->kv_scratch};
+        const gpu_ptr own[] = {g->workspace, g->scratch, g->parts,     g->slices,
+                               g->tiles,     g->squares, g->kv_scratch};
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             if (own[i]) g->api.mem_free(own[i]);
         if (g->host_box) g->api.host_free(g->host_box);
@@ -258,8 +257,8 @@ static bool may_record(const struct gpu *g, const struct batch *b)
 static uint64_t step_key(const struct gpu *g, const struct op *ops, uint32_t n_ops,
                          const struct batch *b)
 {
-    const uint32_t shape[] = {n_ops, b->n_rows, b->n_out,
-                              g->step.n_waves ? g->step.waves[0].n_items : 0};
+    const struct attn_wave none = {0}, *w = g->step.n_waves ? &g->step.waves[0] : &none;
+    const uint32_t shape[] = {n_ops, b->n_rows, b->n_out, w->n_items, w->n_merges, w->most_queries};
     return hash64(ops, n_ops * sizeof *ops, hash64(shape, sizeof shape, 1));
 }
 

@@ -115,8 +115,9 @@ struct gpu {
     struct threads *threads; // for loading
     struct gpu_loader *loader;
     // device memory beside the buffers
-    gpu_ptr workspace, scratch, parts, slices, tiles, region[REGION_COUNT], kv_scratch;
-    size_t scratch_bytes, scratch_wanted, parts_bytes, slices_bytes, tiles_bytes, kv_scratch_bytes;
+    gpu_ptr workspace, scratch, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch;
+    size_t scratch_bytes, scratch_wanted, parts_bytes, slices_bytes, tiles_bytes, squares_bytes,
+        kv_scratch_bytes;
     uint32_t region_cap[REGION_COUNT];
     struct gpu_upload uploads[GPU_UPLOADS];
     uint32_t i_upload;

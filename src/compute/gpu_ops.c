@@ -9,12 +9,20 @@
 
 #define AT(p) ((void *)(uintptr_t)(p))
 
+// Activations whose rows still lack the norm's factor (args_linear): the next product applies it.
+struct unscaled {
+    const struct dbuf *x; // NULL: none
+    uint32_t n_squares, n_cols;
+    float eps;
+};
+
 struct run {
     struct gpu *g;
     const struct op *ops;
     uint32_t n_ops, i;
     const struct batch *batch;
     struct err *e;
+    struct unscaled h;
 };
 
 static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
@@ -78,17 +86,41 @@ static uint32_t place_blocks(struct args_linear *a, uint32_t rows)
     return blocks;
 }
 
-static bool launch_few(const struct run *r, struct args_linear *a, enum pack_kind pack)
+static bool is_staged(enum pack_kind pack)
+{
+    return pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
+}
+
+// Bytes of a unit on its way through shared memory, of the largest part.
+static uint32_t staged_bytes(const struct args_linear *a)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < a->n_parts; i++) {
+        const uint32_t n = pack_unit_bytes(a->pack[i]);
+        if (is_staged((enum pack_kind)a->pack[i]) && n > most) most = n;
+    }
+    return most;
+}
+
+static bool is_mixed(const struct args_linear *a)
+{
+    for (uint32_t i = 1; i < a->n_parts; i++)
+        if (a->pack[i] != a->pack[0]) return true;
+    return false;
+}
+
+static bool launch_few(const struct run *r, struct args_linear *a)
 {
     const bool gated = a->mode == LINEAR_SWIGLU;
     const uint32_t n_panels = (a->part[0].n_rows + 15) / 16;
     const uint32_t warps = gpu_few_warps(a->n_units, gated);
     const uint32_t blocks = gated ? n_panels : place_blocks(a, PACK_ROWS);
     const uint32_t panels = gated ? 2 : 1, sums = warps * panels * 512;
-    const bool staged = pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
-    const uint32_t units = warps * panels * FEW_STAGES(panels) * pack_unit_bytes((int)pack);
-    return launch(r, gpu_pick(GPU_OP_FEW, pack, a->n, gated, NULL), blocks, 1, warps * 32,
-                  staged && units > sums ? units : sums, a);
+    const uint32_t units = warps * panels * FEW_STAGES(panels) * staged_bytes(a);
+    const enum gpu_kernel k =
+        is_mixed(a) ? GPU_few_mixed
+                    : gpu_pick(GPU_OP_FEW, (enum pack_kind)a->pack[0], a->n, gated, NULL);
+    return launch(r, k, blocks, 1, warps * 32, units > sums ? units : sums, a);
 }
 
 static bool is_sm90(const struct gpu *g)
@@ -150,9 +182,37 @@ static bool put_tiles_of(const struct run *r, gpu_ptr x, uint32_t n, uint32_t n_
     return launch(r, GPU_wide_tiles, a.n_granules, columns / 32, 256, 0, &a);
 }
 
-// Parts [first, first + n) of o, all packed alike, in one launch for up to SOME_COLUMNS_MAX rows each.
+// Is every row of the product in a launch of FEW?
+static bool is_few(const struct run *r, const struct op_linear *o)
+{
+    return rows_of(r, o->n_rows) <= FEW_COLUMNS_MAX;
+}
+
+static uint32_t n_squares_of(const struct dbuf *w)
+{
+    return ((w->n_rows + 15) / 16 + 3) / 4 * 4;
+}
+
+static void take_norm(const struct run *r, const struct op_linear *o,
+                      const struct op_rms_norm *norm, struct args_linear *a)
+{
+    if (norm) {
+        a->n_squares = n_squares_of(o->w[0]);
+        a->norm_w = AT(norm->w->p);
+        a->norm_out = AT(norm->out->p);
+        a->squares = AT(r->g->squares);
+    }
+    if (r->h.x != o->x) return;
+    a->n_squares = r->h.n_squares;
+    a->row_squares = AT(r->g->squares);
+    a->n_norm = (float)r->h.n_cols;
+    a->eps = r->h.eps;
+}
+
+// Parts [first, first + n) of o in one launch for up to SOME_COLUMNS_MAX rows each; where these are few, with
+// the norm after it.
 static bool launch_small(const struct run *r, const struct op_linear *o, uint32_t first, uint32_t n,
-                         enum linear_mode mode, struct dbuf *add_to)
+                         enum linear_mode mode, struct dbuf *add_to, const struct op_rms_norm *norm)
 {
     const uint32_t n_rows = rows_of(r, o->n_rows);
     for (uint32_t row = 0; row < n_rows; row += SOME_COLUMNS_MAX) {
@@ -168,6 +228,7 @@ static bool launch_small(const struct run *r, const struct op_linear *o, uint32_
             const struct dbuf *out = add_to ? add_to : o->out[first + i];
             const size_t row_bytes = (size_t)out->stride * (out->kind == BUF_ACT ? 2 : 4);
             const struct dbuf *bias = o->bias[first + i];
+            a.pack[i] = (uint8_t)o->w[first + i]->pack;
             a.part[i] = (struct linear_part){.w = AT(o->w[first + i]->p),
                                              .out = AT(out->p + row * row_bytes),
                                              .bias = bias ? AT(bias->p) : NULL,
@@ -179,7 +240,8 @@ static bool launch_small(const struct run *r, const struct op_linear *o, uint32_
         if (wide && (first == 0 || n_rows > SOME_COLUMNS_MAX) &&
             !put_tiles_of(r, (gpu_ptr)(uintptr_t)a.x, n_here, a.n_units))
             return false;
-        if (!(n_here <= FEW_COLUMNS_MAX ? launch_few(r, &a, pack)
+        if (n_here <= FEW_COLUMNS_MAX) take_norm(r, o, norm, &a);
+        if (!(n_here <= FEW_COLUMNS_MAX ? launch_few(r, &a)
               : wide                    ? launch_wide(r, &a, pack)
                                         : launch_some(r, &a, pack)))
             return false;
@@ -187,15 +249,22 @@ static bool launch_small(const struct run *r, const struct op_linear *o, uint32_
     return true;
 }
 
-static bool linear_small(const struct run *r, const struct op_linear *o, struct dbuf *add_to)
+// May these parts share a launch?
+static bool joins(const struct run *r, const struct op_linear *o, uint32_t i, uint32_t j)
+{
+    const enum pack_kind x = o->w[i]->pack, y = o->w[j]->pack;
+    if (mode_of(o->out[i]) != mode_of(o->out[j])) return false;
+    return x == y || (is_few(r, o) && is_staged(x) && is_staged(y));
+}
+
+static bool linear_small(const struct run *r, const struct op_linear *o, struct dbuf *add_to,
+                         const struct op_rms_norm *norm)
 {
     for (uint32_t i = 0; i < o->n;) {
         const enum linear_mode mode = add_to ? LINEAR_ADD : mode_of(o->out[i]);
         uint32_t n = 1;
-        while (i + n < o->n && o->w[i + n]->pack == o->w[i]->pack && !add_to &&
-               mode_of(o->out[i + n]) == mode)
-            n++;
-        if (!launch_small(r, o, i, n, mode, add_to)) return false;
+        while (i + n < o->n && !add_to && joins(r, o, i, i + n)) n++;
+        if (!launch_small(r, o, i, n, mode, add_to, norm)) return false;
         i += n;
     }
     return true;
@@ -236,7 +305,8 @@ static bool linear_large(const struct run *r, const struct op_linear *o, struct 
 static bool is_large(const struct run *r, const struct op_linear *o)
 {
     const struct gpu *g = r->g;
-    if (!g->blas || rows_of(r, o->n_rows) <= SOME_COLUMNS_MAX) return false;
+    const uint32_t most = SOME_COLUMNS_MAX * (is_sm90(g) ? WIDE_PASSES_MAX : 1);
+    if (!g->blas || rows_of(r, o->n_rows) <= most) return false;
     for (uint32_t i = 0; i < o->n; i++) {
         const struct dbuf *w = o->w[i];
         if ((size_t)(w->n_rows + 15) / 16 * 16 * w->stride * 2 > g->scratch_bytes) return false;
@@ -266,6 +336,44 @@ static bool gates_next(const struct run *r, const struct op_linear *o)
            o->w[0]->pack == o->w[1]->pack && op_at(r, r->i + 2);
 }
 
+// The norm that follows the add, where the product may write it: the next op is then another product of
+// few rows, which reads it as its input.
+static const struct op_rms_norm *norm_after(const struct run *r, const struct op_linear *o,
+                                            const struct dbuf *add_to)
+{
+    const struct op *norm = op_at(r, r->i + 2), *next = op_at(r, r->i + 3);
+    if (!add_to || !is_few(r, o) || !norm || norm->kind != OP_RMS_NORM) return NULL;
+    if (norm->rms_norm.x != add_to || norm->rms_norm.out == o->x || norm->rms_norm.n_rows)
+        return NULL;
+    if (!next || next->kind != OP_LINEAR || next->linear.x != norm->rms_norm.out) return NULL;
+    return next->linear.n_rows ? NULL : &norm->rms_norm;
+}
+
+static bool run_small(struct run *r, const struct op_linear *o)
+{
+    if (gates_next(r, o)) {
+        r->i++;
+        o->out[0]->scale = 1.0f / SWIGLU_SCALE;
+        const bool ok = launch_small(r, o, 0, 2, LINEAR_SWIGLU, NULL, NULL);
+        r->h.x = NULL;
+        return ok;
+    }
+    struct gpu *g = r->g;
+    struct dbuf *add_to = residual_of(r, o);
+    const struct op_rms_norm *norm = norm_after(r, o, add_to);
+    const size_t n = FEW_COLUMNS_MAX * n_squares_of(o->w[0]) * sizeof(float);
+    if (norm && !gpu_grow(g, &g->squares, &g->squares_bytes, n, "sums of squares", r->e))
+        return false;
+    const bool ok = linear_small(r, o, add_to, norm);
+    r->h.x = NULL;
+    if (norm) {
+        r->h = (struct unscaled){norm->out, n_squares_of(o->w[0]), add_to->n_cols, norm->eps};
+        norm->out->scale = 1;
+    }
+    r->i += norm ? 2 : add_to ? 1 : 0;
+    return ok;
+}
+
 // Advances r->i past what was fused.
 static bool run_linear(struct run *r, const struct op_linear *o)
 {
@@ -275,15 +383,10 @@ static bool run_linear(struct run *r, const struct op_linear *o)
                            o->x->n_cols, o->w[i]->n_cols);
         o->out[i]->scale = 1;
     }
-    const bool large = is_large(r, o);
-    if (!large && gates_next(r, o)) {
-        r->i++;
-        o->out[0]->scale = 1.0f / SWIGLU_SCALE;
-        return launch_small(r, o, 0, 2, LINEAR_SWIGLU, NULL);
-    }
+    if (!is_large(r, o)) return run_small(r, o);
     struct dbuf *add_to = residual_of(r, o);
     if (add_to) r->i++;
-    return large ? linear_large(r, o, add_to) : linear_small(r, o, add_to);
+    return linear_large(r, o, add_to);
 }
 
 // ---- keys, values, attention ------------------------------------------------------------------
@@ -342,6 +445,7 @@ static bool attend_wave(const struct run *r, const struct op_attention *o,
     const uint32_t d = o->head_dim, page = KV_PAGE_TOKENS * d * 2 * 2;
     struct args_split a = {.kv = place_of(r, o->kv, o->layer),
                            .q = AT(o->q->p),
+                           .out = AT(o->out->p),
                            .parts = AT(g->parts),
                            .items =
                                (const struct attn_item *)AT(g->region[REGION_items]) + w->item0,
@@ -503,7 +607,7 @@ static bool run_one(struct run *r)
 
 bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e)
 {
-    struct run r = {g, ops, n_ops, 0, g->step.batch, e};
+    struct run r = {.g = g, .ops = ops, .n_ops = n_ops, .batch = g->step.batch, .e = e};
     for (; r.i < n_ops; r.i++)
         if (!run_one(&r)) return false;
     return true;

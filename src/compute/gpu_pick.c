@@ -68,8 +68,7 @@ enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool g
 // Four units and more a warp pay for the sum at the end; eight warps keep a long row's memory busy.
 uint32_t gpu_few_warps(uint32_t n_units, bool gated)
 {
-    const uint32_t most = gated || n_units < 32 ? 4 : 8;
-    return n_units < most ? n_units : most;
+    return gated || n_units < 32 ? 4 : 8; // a block of four has a thread for each result
 }
 
 // As many slices as fill the device once, two units and more each.

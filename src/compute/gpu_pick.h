@@ -26,8 +26,11 @@ extern const char *const gpu_kernel_names[GPU_KERNEL_COUNT];
 enum gpu_op { GPU_OP_FEW, GPU_OP_SOME, GPU_OP_WIDE, GPU_OP_REPACK, GPU_OP_DEQUANT, GPU_OP_EMBED };
 enum {
     FEW_COLUMNS_MAX = 8,
-    SOME_COLUMNS_MAX = 128, // above, expanding the weights once and a library's product are faster
-    SOME_ROWS = 128         // rows of a block of SOME
+    SOME_COLUMNS_MAX = 128, // of a launch of SOME or WIDE
+    WIDE_PASSES_MAX =
+        3,          // more columns than these many WIDE launches take are faster by expanding the
+                    // weights once and a library's product
+    SOME_ROWS = 128 // rows of a block of SOME
 };
 
 // The kernel for op on weights packed as `pack`. FEW: gated, gate and up with SWIGLU. SOME, WIDE: for n columns;

@@ -130,7 +130,7 @@ static bool put_split(struct gpu *g, const struct batch *b, const struct split_r
             taken[j] = true;
             item.row[q] = r->row;
             item.pos[q] = r->pos;
-            item.part[q] = r->part0 + split;
+            item.part[q] = n_splits(r->pos) == 1 ? ATTN_WHOLE : r->part0 + split;
             if (keys_in(r, split) > item.n_keys) item.n_keys = keys_in(r, split);
         }
         if (item.n_queries > w->most_queries) w->most_queries = item.n_queries;
@@ -151,14 +151,14 @@ static bool put_wave(struct gpu *g, const struct batch *b, const struct split_ro
         if (!put_split(g, b, rows, n, split, most, &w, e)) return false;
     for (uint32_t i = 0; i < n; i++) {
         const struct attn_merge m = {rows[i].row, rows[i].part0, n_splits(rows[i].pos), 0};
-        if (!put(g, REGION_merges, &m, 1, e)) return false;
+        if (m.n_parts > 1 && !put(g, REGION_merges, &m, 1, e)) return false;
     }
     // idle items, so that a graph made for this many serves a step with a few more
     const struct attn_item idle = {0};
     while ((s->up->n[REGION_items] - w.item0) % 32)
         if (!put(g, REGION_items, &idle, 1, e)) return false;
     w.n_items = s->up->n[REGION_items] - w.item0;
-    w.n_merges = n;
+    w.n_merges = s->up->n[REGION_merges] - w.merge0;
     if (s->n_waves == s->cap_waves) {
         const uint32_t cap = s->cap_waves ? s->cap_waves * 2 : 8;
         struct attn_wave *p = realloc(s->waves, cap * sizeof *p);

@@ -1,5 +1,5 @@
-// submind bench seed: the workload that matters on one server or two, as a table or JSON.
-// What is measured stands in agent/workload.c.
+// submind bench: the workload that matters on one server or two, as a table or JSON (what is measured
+// stands in agent/workload.c), and single kernels (bench_ops.c).
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/bench_ops.h"
 #include "cmd/bench_server.h"
 #include "cmd/cmd.h"
 
@@ -139,11 +140,32 @@ static bool bench_seed(const struct settings *s, struct err *e)
     return true;
 }
 
+static bool run_ops(const struct settings *s, struct err *e)
+{
+    return bench_ops(s, &cancelled, e);
+}
+
+static const struct {
+    const char *name;
+    bool (*run)(const struct settings *s, struct err *e);
+    const char *help;
+} benchmarks[] = {
+    {"seed", bench_seed,
+     "a long prompt cold and cached, eight agents at once, a short prompt and\n"
+     "        generation, from the client's side: [--model FILE | --server URL] [--against URL]"},
+    {"ops", run_ops,
+     "every kind of kernel on random data: time, GB/s, GFLOP/s and percent of what\n"
+     "        the device can do: [--device D] [--format F] [--op TEXT] [--rows N] [--shape SIZE]"},
+};
+
+enum { N_BENCHMARKS = sizeof benchmarks / sizeof *benchmarks };
+
 static int help(void)
 {
-    printf("usage: submind bench seed [--model FILE | --server URL] [--against URL] [flags]\n\n"
-           "Measures a long prompt cold and cached, eight agents at once, a short prompt and\n"
-           "generation, from the client's side.\n\n");
+    printf("usage: submind bench WHAT [flags]\n\n");
+    for (size_t i = 0; i < N_BENCHMARKS; i++)
+        printf("  %-5s %s\n", benchmarks[i].name, benchmarks[i].help);
+    printf("\n");
     options_help(C_BENCH);
     return 0;
 }
@@ -158,9 +180,10 @@ int cmd_bench(int argc, char **argv)
     log_set_level(s.verbose ? LOG_DEBUG : LOG_WARN);
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
-    if (s.n_args != 1 || strcmp(s.args[0], "seed") != 0) {
-        err_set(&e, ERR_INPUT, "there is no benchmark \"%s\"; --help lists them", s.args[0]);
-        return cmd_fail("bench", &e);
+    for (size_t i = 0; i < N_BENCHMARKS && s.n_args == 1; i++) {
+        if (strcmp(s.args[0], benchmarks[i].name) != 0) continue;
+        return benchmarks[i].run(&s, &e) ? 0 : cmd_fail("bench", &e);
     }
-    return bench_seed(&s, &e) ? 0 : cmd_fail("bench", &e);
+    err_set(&e, ERR_INPUT, "there is no benchmark \"%s\"; --help lists them", s.args[0]);
+    return cmd_fail("bench", &e);
 }

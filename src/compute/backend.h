@@ -179,6 +179,13 @@ struct backend_info {
     uint32_t numerics;     // version of the arithmetic: part of the cache's fingerprint
 };
 
+// What a device can do at most, as far as a program can see: for judging kernels.
+struct backend_ceilings {
+    double read_bytes_s; // from memory, all at once
+    double flop_s;       // 2 a product and sum, of the type that the kernels multiply
+    char how[96];        // what was run, for people
+};
+
 struct backend_class {
     const char *name;
     bool (*open)(struct backend **out, const struct backend_settings *s, struct err *e);
@@ -207,6 +214,8 @@ struct backend_class {
     bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,
                    const struct batch *batch, struct err *e);
     bool (*wait)(struct backend *b, struct err *e);
+    // Measures the device itself for about a second, without any op. NULL: it cannot.
+    bool (*ceilings)(struct backend *b, struct backend_ceilings *out, struct err *e);
 };
 
 // Every opened backend begins with this.

@@ -5,6 +5,7 @@
 // stream_* calls are for any thread; one stream belongs to one consumer at a time.
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -276,3 +277,36 @@ struct engine_score {
 // Scores a text with an engine that was opened with score_rows, in windows of the context.
 bool engine_score(struct engine *en, const int32_t *ids, size_t n_ids, struct engine_score *out,
                   struct err *e);
+
+// ---- timing single ops: no model ----------------------------------------------------------------
+
+struct engine_ceilings {
+    const char *device, *how;    // what was measured, for people; valid during the call
+    double read_bytes_s, flop_s; // at most
+};
+
+// One op (or a pair that backends fuse) in one shape.
+struct engine_op_timing {
+    const char *op, *what, *format; // "linear", "gate+up 3072x1024", "Q4_K"; valid during the call
+    uint32_t rows;                  // of the batch
+    double ms;                      // the quickest of several
+    double bytes, flops;            // that it must move and do; weights and pages come from memory
+    double percent;                 // of what the ceilings allow; above 100 caches helped
+    bool by_flops;                  // the ceiling is the arithmetic, not the memory
+};
+
+struct engine_ops_settings {
+    const char *device;
+    uint32_t n_threads;
+    const char *shape;  // "0.6b", "8b", "32b": of Qwen3; NULL = by the device
+    const char *format; // of weights; NULL = the usual ones, "all" = every one
+    const char *op;     // only ops whose name or shape holds this text; NULL = all
+    uint32_t rows;      // only batches of so many rows; 0 = all sizes
+    void (*on_ceilings)(void *arg, const struct engine_ceilings *c);
+    void (*on_op)(void *arg, const struct engine_op_timing *t);
+    const atomic_int *cancel; // not 0: stop with ERR_CANCELLED; may be NULL
+    void *arg;
+};
+
+// Times every kind of op over the backend seam, in the shapes of a model, with random data.
+bool engine_bench_ops(const struct engine_ops_settings *s, struct err *e);

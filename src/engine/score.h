@@ -9,8 +9,8 @@
 #include "engine/net.h"
 
 struct score_settings {
-    struct net *net;  // borrowed, as kv; opened with max_out >= n_rows
-    struct dbuf *kv;  // at least the pages of n_ctx tokens
+    struct net *net; // borrowed, as kv; opened with max_out >= n_rows
+    struct dbuf *kv; // at least the pages of n_ctx tokens
     uint32_t n_vocab;
     uint32_t page_tokens;
     uint32_t n_ctx;  // tokens of a window

@@ -227,6 +227,8 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .rms_norm = rms_norm,
     .swiglu = swiglu,
     .scan = {find_above, sum_exp},
+    .peak = avx2_peak,
+    .peak_name = "vpmaddwd, int16 products into int32",
 };
 
 #endif

@@ -412,4 +412,5 @@ const struct backend_class backend_cpu = {
     .page_write = hostbuf_page_write,
     .submit = cpu_submit,
     .wait = cpu_wait,
+    .ceilings = cpu_ceilings,
 };

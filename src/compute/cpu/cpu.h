@@ -60,3 +60,4 @@ struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer,
 size_t cpu_kv_unit_bytes(const struct kv_shape *s);
 bool cpu_tile_open(struct attend_tile *t); // its arrays, from the heap
 void cpu_tile_close(struct attend_tile *t);
+bool cpu_ceilings(struct backend *b, struct backend_ceilings *out, struct err *e); // cpu_ceiling.c

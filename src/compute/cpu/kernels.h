@@ -110,6 +110,10 @@ struct cpu_kernels {
     void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
     void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
     struct topk_scan scan;
+    // The table's own multiply instruction n_rounds times over, in registers: returns the products of
+    // two weights that were added up. The ceiling of `bench ops`.
+    uint64_t (*peak)(uint32_t n_rounds);
+    const char *peak_name;
 };
 
 extern const struct cpu_kernels cpu_kernels_c;

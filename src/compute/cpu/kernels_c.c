@@ -260,6 +260,22 @@ static void c_swiglu(const float *gate, const float *up, float *out, uint32_t n)
     for (uint32_t i = 0; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static uint64_t c_peak(uint32_t n_rounds)
+{
+    enum { N = 256 };
+    int16_t w[N], x[N];
+    int32_t sum = 0;
+    for (int i = 0; i < N; i++) w[i] = (int16_t)i, x[i] = (int16_t)(N - i);
+    for (uint32_t r = 0; r < n_rounds; r++) {
+        int32_t part = 0;
+        __asm__ volatile("" : : "r"(w), "r"(x) : "memory"); // both are read again each round
+        for (int i = 0; i < N; i++) part += w[i] * x[i];
+        sum += part & 1;
+    }
+    __asm__ volatile("" : : "r"(sum));
+    return (uint64_t)n_rounds * N;
+}
+
 const struct cpu_kernels cpu_kernels_c = {
     .isa = "portable",
     .numerics = 0x100,
@@ -272,4 +288,6 @@ const struct cpu_kernels cpu_kernels_c = {
     .rms_norm = c_rms_norm,
     .swiglu = c_swiglu,
     .scan = {topk_find_above, topk_sum_exp},
+    .peak = c_peak,
+    .peak_name = "int16 products in C",
 };

@@ -13,3 +13,4 @@ void avx2_panel_dot(enum fmt f, const struct panel_block *p, const struct acts *
 void avx2_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                   uint32_t n_rows, float *out);
 void avx2_split(const int16_t *q, uint32_t n, int16_t *to);
+uint64_t avx2_peak(uint32_t n_rounds); // peak_avx2.c

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agent/tool_text.h"
 #include "base/clock.h"
@@ -48,15 +47,10 @@ static void put_path(const struct exec_tool *x, struct buf *out)
     buf_z(out, ours != NULL && *ours != '\0' ? ours : "/usr/local/bin:/usr/bin:/bin");
 }
 
-// The marker tells this call's processes from all others on the machine (process.h).
 static bool make_environment(const struct exec_tool *x, const char *path, struct words *env,
                              struct err *e)
 {
-    struct buf marker = {0};
-    buf_printf(&marker, "%s.%d.%u", x->run_id, (int)getpid(), x->n_calls);
-    bool ok = put_variable(env, "SUBMIND_CALL", buf_cstr(&marker), e) &&
-              put_variable(env, "PATH", path, e);
-    buf_free(&marker);
+    bool ok = put_variable(env, "SUBMIND_RUN", x->run_id, e) && put_variable(env, "PATH", path, e);
     for (size_t i = 0; ok && i < sizeof usual_names / sizeof usual_names[0]; i++)
         ok = put_variable(env, usual_names[i], find_variable(x->environment, usual_names[i]), e);
     for (size_t i = 0; ok && i < x->settings->env.n; i++) {
@@ -164,7 +158,6 @@ static bool start(struct exec_tool *x, const struct words *command,
     struct err problem = {0};
     uint32_t timeout_ms = x->settings->timeout_s * 1000;
     if (limits->timeout_ms != 0 && limits->timeout_ms < timeout_ms) timeout_ms = limits->timeout_ms;
-    x->n_calls++;
     put_path(x, &path);
     bool ok = make_environment(x, buf_cstr(&path), &env, e);
     if (ok) {
@@ -174,8 +167,7 @@ static bool start(struct exec_tool *x, const struct words *command,
                                     .dir = x->settings->dir,
                                     .timeout_ms = timeout_ms,
                                     .keep_bytes = x->settings->output_bytes,
-                                    .cancel = limits->cancel,
-                                    .marker = env.p[0]};
+                                    .cancel = limits->cancel};
         if (process_run(&spec, &result, &problem)) {
             describe(&result, limits, timeout_ms, out);
             process_result_free(&result);

@@ -19,7 +19,6 @@ struct exec_tool {
     const char *const *environment;       // ours: NULL-terminated "NAME=value", borrowed
     const char *run_id;                   // borrowed
     struct buf description;
-    uint32_t n_calls;
 };
 
 // Fills *tool with the row of this exec; both live as long as x. allow replaces the settings' rules

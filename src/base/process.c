@@ -1,10 +1,8 @@
-// What keeps it right: the child leads its own group, and that group is killed when the child has
-// ended, whatever the reason; the pipe is never waited for longer than the child, so that a
-// background process that holds it open cannot hang us. Memory is bounded by keep_bytes, not by the
-// output.
+// What keeps it right: a supervisor (supervise.h) ends whatever the child leaves behind; the pipe is
+// never waited for longer than the child, so that a background process that holds it open cannot
+// hang us. Memory is bounded by keep_bytes, not by the output.
 #include "base/process.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,18 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 
 enum {
     SLICE_MS = 100, // how late a cancellation may be seen
     GRACE_MS = 500, // between SIGTERM and SIGKILL
     READ_BYTES = 65536,
-    MAX_ENVIRON = 2 << 20,
 };
 
 // ---- starting -------------------------------------------------------------------------------
@@ -83,31 +78,6 @@ static bool spawn_failed(int error, const char *program, const char *dir, struct
     if (dir != NULL && stat(dir, &st) != 0)
         return err_set(e, ERR_NOT_FOUND, "the working directory %.200s is not there", dir);
     return err_set(e, code, "%.200s: %s", program, strerror(error));
-}
-
-static bool spawn_piped(const struct process_spec *s, const char *program, int write_fd, pid_t *pid,
-                        struct err *e)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attr;
-    if (posix_spawn_file_actions_init(&actions) != 0)
-        return err_set(e, ERR_MEMORY, "no memory to start %.200s", program);
-    if (posix_spawnattr_init(&attr) != 0) {
-        posix_spawn_file_actions_destroy(&actions);
-        return err_set(e, ERR_MEMORY, "no memory to start %.200s", program);
-    }
-    bool ok = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) == 0 &&
-              posix_spawn_file_actions_adddup2(&actions, write_fd, 1) == 0 &&
-              posix_spawn_file_actions_adddup2(&actions, write_fd, 2) == 0 &&
-              posix_spawn_file_actions_addclosefrom_np(&actions, 3) == 0 &&
-              (s->dir == NULL || posix_spawn_file_actions_addchdir_np(&actions, s->dir) == 0) &&
-              set_signals(&attr, POSIX_SPAWN_SETPGROUP) && posix_spawnattr_setpgroup(&attr, 0) == 0;
-    int error =
-        ok ? posix_spawn(pid, program, &actions, &attr, spawn_list(s->argv), spawn_list(s->env))
-           : ENOMEM;
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attr);
-    return error == 0 || spawn_failed(error, program, s->dir, e);
 }
 
 bool process_start_detached(const char *const *argv, const char *const *env, const char *log_path,
@@ -201,65 +171,13 @@ static bool drain(int fd, struct process_result *r, size_t keep_bytes)
     return true;
 }
 
-// ---- what was left behind -------------------------------------------------------------------
-
-static bool has_marker(pid_t pid, const char *marker, struct buf *scratch)
-{
-    char path[64];
-    struct err ignored = {0};
-    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
-    buf_clear(scratch);
-    if (!file_read(scratch, path, MAX_ENVIRON, &ignored)) return false;
-    size_t n = strlen(marker);
-    for (size_t at = 0; at < scratch->n;) {
-        const char *entry = scratch->p + at;
-        size_t len = strnlen(entry, scratch->n - at);
-        if (len == n && memcmp(entry, marker, n) == 0) return true;
-        at += len + 1;
-    }
-    return false;
-}
-
-static uint32_t kill_marked_once(const char *marker)
-{
-    DIR *dir = opendir("/proc");
-    if (dir == NULL) return 0;
-    struct buf scratch = {0};
-    uint32_t n_killed = 0;
-    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
-        char *end;
-        long pid = strtol(d->d_name, &end, 10);
-        if (*end != '\0' || pid <= 1 || pid == getpid()) continue;
-        if (!has_marker((pid_t)pid, marker, &scratch)) continue;
-        if (kill((pid_t)pid, SIGKILL) == 0) n_killed++;
-    }
-    closedir(dir);
-    buf_free(&scratch);
-    return n_killed;
-}
-
-// Twice at least, because a process may fork while we look; bounded, because one may do so for
-// ever.
-static uint32_t kill_marked(const char *marker)
-{
-    uint32_t n = 0;
-    for (int i = 0; i < 20; i++) {
-        uint32_t found = kill_marked_once(marker);
-        if (found == 0) break;
-        n += found;
-        usleep(2000);
-    }
-    return n;
-}
-
 // ---- running --------------------------------------------------------------------------------
 
 struct running {
     const struct process_spec *spec;
     struct process_result *result;
-    pid_t pid;
-    int pidfd, pipe;
-    uint64_t start_ns, kill_ns; // kill_ns: when SIGTERM was sent, 0 = not yet
+    struct supervised child;
+    uint64_t start_ns, term_ns; // term_ns: when SIGTERM was sent, 0 = not yet
 };
 
 // Decides whether the child's time is over; sends SIGTERM first, SIGKILL after the grace.
@@ -268,73 +186,62 @@ static void check_limits(struct running *r)
     const struct process_spec *s = r->spec;
     bool cancelled = s->cancel != NULL && atomic_load(s->cancel) != 0;
     bool late = s->timeout_ms != 0 && clock_ms_since(r->start_ns) >= (double)s->timeout_ms;
-    if (r->kill_ns == 0 && (cancelled || late)) {
+    if (r->term_ns == 0 && (cancelled || late)) {
         r->result->end = cancelled ? PROCESS_CANCELLED : PROCESS_TIMED_OUT;
-        r->kill_ns = clock_ns();
-        kill(-r->pid, SIGTERM);
-    } else if (r->kill_ns != 0 && clock_ms_since(r->kill_ns) >= GRACE_MS) {
-        kill(-r->pid, SIGKILL);
+        r->term_ns = clock_ns();
+        supervise_term(&r->child);
+    } else if (r->term_ns != 0 && clock_ms_since(r->term_ns) >= GRACE_MS) {
+        supervise_kill(&r->child);
     }
 }
 
-static void wait_for_end(struct running *r)
+static int slice_of(const struct running *r)
 {
-    struct pollfd p[2] = {{.fd = r->pidfd, .events = POLLIN}, {.fd = r->pipe, .events = POLLIN}};
-    while ((p[0].revents & POLLIN) == 0) {
-        int slice = SLICE_MS;
-        if (r->spec->timeout_ms != 0 && r->kill_ns == 0) {
-            double left = (double)r->spec->timeout_ms - clock_ms_since(r->start_ns);
-            if (left < slice) slice = left > 1 ? (int)left : 1;
-        }
-        int n = poll(p, 2, slice);
-        if (n < 0) p[0].revents = p[1].revents = 0;
-        if (p[1].revents != 0 && !drain(r->pipe, r->result, r->spec->keep_bytes)) p[1].fd = -1;
+    if (r->spec->timeout_ms == 0 || r->term_ns != 0) return SLICE_MS;
+    double left = (double)r->spec->timeout_ms - clock_ms_since(r->start_ns);
+    return left >= SLICE_MS ? SLICE_MS : left > 1 ? (int)left : 1;
+}
+
+static void wait_for_end(struct running *r, struct supervised_end *end)
+{
+    struct pollfd p[2] = {{.fd = r->child.control, .events = POLLIN},
+                          {.fd = r->child.out, .events = POLLIN}};
+    for (;;) {
+        if (poll(p, 2, slice_of(r)) < 0) p[0].revents = p[1].revents = 0;
+        if (p[1].revents != 0 && !drain(r->child.out, r->result, r->spec->keep_bytes)) p[1].fd = -1;
+        if (p[0].revents != 0 && supervise_ended(&r->child, 0, end)) break;
         check_limits(r);
     }
+    drain(r->child.out, r->result, r->spec->keep_bytes);
 }
 
-static void reap(struct running *r)
+static void take_end(struct running *r, const struct supervised_end *end)
 {
-    int status = 0;
-    kill(-r->pid, SIGKILL); // before the wait, while the group's number cannot be reused
-    while (waitpid(r->pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    drain(r->pipe, r->result, r->spec->keep_bytes);
-    bool signalled = WIFSIGNALED(status);
-    r->result->code = signalled ? WTERMSIG(status) : WEXITSTATUS(status);
-    if (r->kill_ns == 0) r->result->end = signalled ? PROCESS_SIGNALLED : PROCESS_EXITED;
-}
-
-static bool open_pipe(int fds[2], struct err *e)
-{
-    if (pipe2(fds, O_CLOEXEC) != 0) return err_errno(e, ERR_IO, "cannot make a pipe");
-    fcntl(fds[0], F_SETFL, O_NONBLOCK);
-    return true;
+    bool signalled = WIFSIGNALED(end->status);
+    r->result->code = signalled ? WTERMSIG(end->status) : WEXITSTATUS(end->status);
+    r->result->n_strays = end->n_strays;
+    r->result->n_left = end->n_left;
+    if (r->term_ns == 0) r->result->end = signalled ? PROCESS_SIGNALLED : PROCESS_EXITED;
 }
 
 bool process_run(const struct process_spec *s, struct process_result *out, struct err *e)
 {
     struct buf program = {0};
     struct process_result result = {0};
-    struct running r = {.spec = s, .result = &result, .pidfd = -1, .start_ns = clock_ns()};
-    int fds[2] = {-1, -1};
-    bool ok = process_find(&program, s->argv[0], s->path, e) && open_pipe(fds, e) &&
-              spawn_piped(s, buf_cstr(&program), fds[1], &r.pid, e);
-    if (fds[1] >= 0) close(fds[1]);
-    r.pipe = fds[0];
+    struct running r = {.spec = s, .result = &result, .start_ns = clock_ns()};
+    bool ok = process_find(&program, s->argv[0], s->path, e);
+    struct supervise_spec spec = {.program = buf_cstr(&program),
+                                  .argv = s->argv,
+                                  .env = s->env,
+                                  .dir = s->dir,
+                                  .limits = s->limits};
+    ok = ok && supervise_start(&r.child, &spec, e);
     if (ok) {
-        r.pidfd = (int)syscall(SYS_pidfd_open, r.pid, 0);
-        if (r.pidfd < 0) { // before Linux 5.3: nothing to poll; do not leave it running
-            ok = err_errno(e, ERR_IO, "cannot watch the child");
-            reap(&r);
-        } else {
-            wait_for_end(&r);
-            reap(&r);
-            close(r.pidfd);
-        }
-        if (s->marker != NULL) result.n_strays = kill_marked(s->marker);
+        struct supervised_end end;
+        wait_for_end(&r, &end);
+        take_end(&r, &end);
+        supervise_close(&r.child);
     }
-    if (fds[0] >= 0) close(fds[0]);
     buf_free(&program);
     finish_output(&result, s->keep_bytes);
     if (ok && (result.head.failed || result.tail.failed))

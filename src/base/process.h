@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "base/supervise.h"
 
 struct process_spec {
     const char *const *argv; // NULL-terminated
@@ -18,10 +19,7 @@ struct process_spec {
     uint32_t timeout_ms; // 0 = none
     size_t keep_bytes;   // of the output: the first three quarters and the last one
     const atomic_int *cancel; // non-zero ends the child; NULL = never
-    // One of the entries of env, different for each call: whatever process still carries it when
-    // the child has ended was left behind (also out of the group) and is killed. NULL = do not
-    // look.
-    const char *marker;
+    struct child_limits limits;
 };
 
 enum process_end { PROCESS_EXITED, PROCESS_SIGNALLED, PROCESS_TIMED_OUT, PROCESS_CANCELLED };
@@ -33,10 +31,11 @@ struct process_result {
     struct buf tail;        // the last bytes, where the output was longer than what is kept
     uint64_t dropped_bytes; // between head and tail
     uint32_t n_strays;      // processes left behind and killed
+    uint32_t n_left;        // that could not be killed (another user's)
     double ms;
 };
 
-// Runs argv to its end in a process group of its own, standard input empty. Fails when it cannot be
+// Runs argv to its end under a supervisor, standard input empty. Fails when it cannot be
 // started: ERR_NOT_FOUND (no such program), ERR_DENIED, ERR_IO. Output that floods is read and
 // dropped.
 bool process_run(const struct process_spec *s, struct process_result *out, struct err *e);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -15,7 +16,7 @@
 #include "base/clock.h"
 #include "base/process.h"
 
-static const char *const environment[] = {"SUBMIND_CALL=test-process", "PATH=/usr/bin:/bin", NULL};
+static const char *const environment[] = {"PATH=/usr/bin:/bin", NULL};
 
 static struct process_result run_sh(const char *script, uint32_t timeout_ms, size_t keep_bytes)
 {
@@ -25,8 +26,7 @@ static struct process_result run_sh(const char *script, uint32_t timeout_ms, siz
                              .path = "/usr/bin:/bin",
                              .dir = "/tmp",
                              .timeout_ms = timeout_ms,
-                             .keep_bytes = keep_bytes,
-                             .marker = environment[0]};
+                             .keep_bytes = keep_bytes};
     struct process_result r;
     struct err e = {0};
     if (!process_run(&s, &r, &e)) fail_msg("%s", e.msg);
@@ -96,6 +96,79 @@ static void what_leaves_the_group_is_found_and_killed(void **state)
         usleep(10000);
     }
     assert_int_equal(gone, 0);
+    process_result_free(&r);
+}
+
+// Double forks, sessions of their own, scrubbed environments, closed descriptors and ignored
+// signals: whatever the program starts is gone when the call returns.
+static void nothing_escapes(void **state)
+{
+    (void)state;
+    static const char *const scripts[] = {
+        "setsid env -i /bin/sh -c 'trap \"\" TERM HUP; exec sleep 61' >/dev/null 2>&1 "
+        "&\n"
+        "sleep 0.2; exit 0",
+        "(setsid sh -c '(setsid env -i sleep 61 </dev/null >/dev/null 2>&1 &) &' &) ; sleep 0.2",
+        "for i in 1 2 3 4 5; do setsid env -i sh -c 'sleep 61 & sleep 61 & wait' >/dev/null 2>&1 & "
+        "done; sleep 0.2; kill -9 $$",
+    };
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        struct process_result r = run_sh(scripts[i], 5000, 1000);
+        assert_true(r.n_strays >= 1);
+        assert_int_equal(r.n_left, 0);
+        assert_int_equal(system("pgrep -f '^sleep 61' >/dev/null"), 256);
+        process_result_free(&r);
+    }
+    struct process_result r = run_sh("setsid env -i sleep 61 & sleep 61", 300, 1000);
+    assert_int_equal(r.end, PROCESS_TIMED_OUT);
+    assert_int_equal(system("pgrep -f '^sleep 61' >/dev/null"), 256);
+    process_result_free(&r);
+}
+
+// We may be killed at any time; what we started must not survive that.
+static void our_own_death_ends_it(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        run_sh("setsid env -i sleep 62 & exec sleep 62", 60000, 1000);
+        _exit(0);
+    }
+    for (int i = 0; i < 200 && system("pgrep -f '^sleep 62' >/dev/null") != 0; i++) usleep(10000);
+    assert_int_equal(system("pgrep -f '^sleep 62' >/dev/null"), 0);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    int status = 0;
+    for (int i = 0; i < 200 && status != 256; i++) {
+        status = system("pgrep -f '^sleep 62' >/dev/null");
+        usleep(10000);
+    }
+    assert_int_equal(status, 256);
+}
+
+static void limits_hold(void **state)
+{
+    (void)state;
+    const char *argv[] = {"sh", "-c",
+                          "ulimit -n; ulimit -c; ulimit -f; "
+                          "head -c 300000000 /dev/zero | tail -c 200000000 | wc -c; "
+                          "head -c 3000000 /dev/zero > big-file; wc -c < big-file; rm big-file",
+                          NULL};
+    struct process_spec s = {
+        .argv = argv,
+        .env = environment,
+        .path = "/usr/bin:/bin",
+        .dir = "/tmp",
+        .timeout_ms = 20000,
+        .keep_bytes = 4000,
+        .limits = {.memory_bytes = 64 << 20, .file_bytes = 1 << 20, .n_files = 77}};
+    struct process_result r;
+    struct err e = {0};
+    if (!process_run(&s, &r, &e)) fail_msg("%s", e.msg);
+    const char *text = buf_cstr(&r.head);
+    assert_memory_equal(text, "77\n0\n", 5);
+    assert_null(strstr(text, "200000000"));
+    assert_non_null(strstr(text, "1048576"));
     process_result_free(&r);
 }
 
@@ -206,6 +279,9 @@ int main(void)
         cmocka_unit_test(a_hanging_child_is_killed_with_its_group),
         cmocka_unit_test(a_background_child_cannot_hold_the_pipe),
         cmocka_unit_test(what_leaves_the_group_is_found_and_killed),
+        cmocka_unit_test(nothing_escapes),
+        cmocka_unit_test(our_own_death_ends_it),
+        cmocka_unit_test(limits_hold),
         cmocka_unit_test(a_flood_is_bounded_and_its_ends_are_kept),
         cmocka_unit_test(lengths_around_the_limit_add_up),
         cmocka_unit_test(a_crash_names_its_signal),

@@ -131,6 +131,8 @@ static bool words_of_ours(struct bench_server *b, const struct bench_start *how,
     for (size_t i = 0; i < sizeof dropped / sizeof dropped[0]; i++)
         cmdline_set(out, dropped[i], NULL);
     cmdline_set(out, "unix-socket", socket);
+    if (how->settings == NULL || how->settings->cache_dir == NULL)
+        cmdline_set(out, "cache-dir", "off"); // what is measured leaves nothing behind
     buf_printf(&b->url, "unix:%s", socket);
     return !out->failed || err_set(e, ERR_MEMORY, "no memory for the server's flags");
 }

@@ -15,7 +15,7 @@ enum { MAX_KEYS = 1024, MAX_KEY_FILE = 1 << 20, MAX_TEMPLATE = 4 << 20, BAR_WIDT
 
 // What the settings borrow.
 struct serve_files {
-    struct buf keys, chat_template;
+    struct buf keys, chat_template, cache_dir;
     struct str *key_list; // [MAX_KEYS]
 };
 
@@ -115,6 +115,10 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
     if (s->reasoning != NULL && !read_reasoning(s->reasoning, &out->reasoning, e)) return false;
     if (s->api_key_file != NULL && !read_keys(s->api_key_file, f, out, e)) return false;
     if (!options_engine(s, es, e)) return false;
+    if (s->cache_dir == NULL) {
+        options_home(&f->cache_dir, "XDG_CACHE_HOME", ".cache");
+        if (f->cache_dir.n > 0) es->cache_dir = buf_cstr(&f->cache_dir);
+    }
     if (s->chat_template_file == NULL) return true;
     if (!file_read(&f->chat_template, s->chat_template_file, MAX_TEMPLATE, e))
         return err_prefix(e, "--chat-template-file: ");
@@ -145,6 +149,7 @@ int cmd_serve(int argc, char **argv)
     ok = ok && serve_run(&serve, &engine, &e);
     buf_free(&files.keys);
     buf_free(&files.chat_template);
+    buf_free(&files.cache_dir);
     free(files.key_list);
     return ok ? 0 : cmd_fail("serve", &e);
 }

@@ -195,10 +195,25 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
         .kv_bytes = s->kv_memory,
         .kv_type = s->kv_type,
         .step_ms = s->step_ms,
+        .cache_dir = s->cache_dir,
+        .cache_disk_bytes = s->cache_disk,
+        .has_cache_ram = s->given.cache_ram,
+        .cache_ram_bytes = s->cache_ram,
+        .warm = s->warm,
     };
+    if (es.cache_dir != NULL && strcmp(es.cache_dir, "off") == 0) es.cache_dir = NULL;
     if (es.model_path == NULL && !default_model_path(&es.model_path, e)) return false;
     *out = es;
     return true;
+}
+
+void options_home(struct buf *out, const char *xdg, const char *below)
+{
+    const char *dir = options_env(xdg), *home = options_env("HOME");
+    if (dir != NULL && dir[0] == '/')
+        buf_printf(out, "%s/submind", dir);
+    else if (home != NULL && home[0] == '/')
+        buf_printf(out, "%s/%s/submind", home, below);
 }
 
 void options_sampling(const struct settings *s, struct sampling *out)

@@ -56,6 +56,9 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
 // A variable of the environment that belongs to the system (HOME, XDG_*, LISTEN_FDS, ...), no setting of
 // ours; NULL when it is not set or empty.
 const char *options_env(const char *name);
+// The user's folder for submind's files of one kind: $xdg/submind, or ~/below/submind where that is not
+// set ("XDG_CACHE_HOME", ".cache"). Appends nothing where there is no home either.
+void options_home(struct buf *out, const char *xdg, const char *below);
 // The sampling flags that were given.
 void options_sampling(const struct settings *s, struct sampling *out);
 // The engine's flags that were given, as words for another submind's command line ("--ctx", "4096", ...):

@@ -110,6 +110,7 @@ static void start(struct loop *l, struct seq *s)
     l->running[l->n_running++] = s;
     const bool first = s->admitted_ns == 0;
     seq_take_match(s, &l->tree);
+    tier_seek(l->tier, s, stats_speed(&l->stats).prefill_tps);
     s->order = ++l->next_order;
     if (first) s->admitted_ns = clock_ns();
     loop_set_stage(s, STAGE_PREFILL);
@@ -124,6 +125,7 @@ static void start(struct loop *l, struct seq *s)
 
 void loop_preempt(struct loop *l, struct seq *s)
 {
+    tier_forget(l->tier, s);
     seq_give_pages(s, &l->tree);
     remove_at(l->running, &l->n_running, s);
     l->waiting[l->n_waiting++] = s;

@@ -46,6 +46,7 @@ static void count_end(struct loop *l, const struct seq *s, enum finish finish,
 
 void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error)
 {
+    tier_forget(l->tier, s);
     seq_give_pages(s, &l->tree);
     remove_from(l->running, &l->n_running, s);
     remove_from(l->waiting, &l->n_waiting, s);

@@ -12,11 +12,13 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "compute/hostbuf.h"
 #include "engine/cache.h"
 #include "engine/loop.h"
 #include "engine/net.h"
 #include "engine/plan.h"
 #include "engine/score.h"
+#include "engine/tier_disk.h"
 #include "engine/vocab.h"
 
 enum {
@@ -32,6 +34,8 @@ enum {
     SCORE_LOGITS_BYTES = 256 << 20,
     SCORE_CTX = 2048, // the usual window, so that figures can be compared
 };
+
+#define RAM_DEFAULT_MAX ((uint64_t)8 << 30)
 
 struct engine {
     struct engine_info info;
@@ -50,6 +54,7 @@ struct engine {
     struct dbuf *kv;
     struct kv_shape kv_shape;
     struct loop *loop;
+    struct disk *disk;
     struct sampling flags;
     atomic_uint_fast64_t n_seeds; // for jobs without one
     uint64_t seed0;
@@ -221,9 +226,62 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
     if (!plan_pages(&in, &shape.n_pages, e)) return false;
     const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "KV pages"};
     if (!class->alloc(en->backend, &d, &en->kv, e)) return false;
+    en->kv_shape = shape;
     en->info.n_pages = shape.n_pages;
     en->info.kv_bytes = (uint64_t)shape.n_pages * in.page_bytes;
     return true;
+}
+
+// ---- the tiers below the device ----------------------------------------------------------------
+
+static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_read(en->backend, en->kv, page, out, e);
+}
+
+static bool write_page(void *arg, uint32_t page, const void *in, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_write(en->backend, en->kv, page, in, e);
+}
+
+// Where the device's memory is the host's, the two would be one pool.
+static uint64_t ram_bytes(const struct engine *en)
+{
+    if (en->settings.has_cache_ram) return en->settings.cache_ram_bytes;
+    if (en->device.unified) return 0;
+    uint64_t total, available;
+    hostbuf_memory(&total, &available);
+    return available / 4 < RAM_DEFAULT_MAX ? available / 4 : RAM_DEFAULT_MAX;
+}
+
+static struct tier_settings tiers_of(struct engine *en)
+{
+    return (struct tier_settings){
+        .io = {.arg = en, .read = read_page, .write = write_page},
+        .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
+        .ram_bytes = ram_bytes(en),
+        .disk = en->settings.cache_dir != NULL,
+        .warm = en->settings.warm,
+    };
+}
+
+static bool open_disk(struct engine *en, struct err *e)
+{
+    if (en->settings.cache_dir == NULL) return true;
+    const struct disk_settings ds = {
+        .dir = en->settings.cache_dir,
+        .cap_bytes = en->settings.cache_disk_bytes,
+        .gguf = en->gguf,
+        .about = {.config = &en->config,
+                  .n_ctx = en->info.n_ctx,
+                  .shape = en->kv_shape,
+                  .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
+                  .device = &en->device},
+        .loop = en->loop,
+    };
+    return disk_open(&en->disk, &ds, e);
 }
 
 static bool open_loop(struct engine *en, struct err *e)
@@ -243,6 +301,7 @@ static bool open_loop(struct engine *en, struct err *e)
         .prefill_rows = en->prefill_rows,
         .step_ms = en->settings.step_ms,
         .alone_ms = ALONE_MS,
+        .tiers = tiers_of(en),
     };
     return loop_open(&en->loop, &ls, e);
 }
@@ -259,7 +318,7 @@ static bool open_network(struct engine *en, struct err *e)
     if (!plan_and_take(en, &ns, e) ||
         !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e))
         return false;
-    if (en->settings.score_rows == 0 && !open_loop(en, e)) return false;
+    if (en->settings.score_rows == 0 && (!open_loop(en, e) || !open_disk(en, e))) return false;
     en->info.rope_factor = net_rope_factor(en->net);
     log_info("engine",
              "loaded model=\"%s\" type=%s device=\"%s\" ctx=%u parallel=%u kv_tokens=%llu",
@@ -297,6 +356,7 @@ void engine_stop(struct engine *en)
 void engine_close(struct engine *en)
 {
     if (en == NULL) return;
+    disk_close(en->disk);
     loop_close(en->loop);
     net_close(en->net);
     if (en->backend != NULL) {

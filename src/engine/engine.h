@@ -33,6 +33,12 @@ struct engine_settings {
     bool vocab_only;          // tokenizer and template only: no weights, no engine thread
     // Opened to score texts: no engine thread, no jobs; logits of up to so many rows a step. 0 = to serve.
     uint32_t score_rows;
+    const char *cache_dir; // where pages outlive the process; NULL = nowhere
+    uint64_t
+        cache_disk_bytes;     // of all models there; 0 = a quarter of the free ones, at most 64 GiB
+    bool has_cache_ram;       // cache_ram_bytes was given; otherwise as the device asks for it
+    uint64_t cache_ram_bytes; // host memory for pages that the device has no room for
+    bool warm;                // bring pages back from disk before they are asked for
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -238,6 +244,16 @@ struct histogram {
 };                                                        // bounds: engine_hist_bounds
 extern const double engine_hist_bounds[HIST_BUCKETS - 1]; // seconds; the last bucket is +Inf
 
+// The tiers below device memory.
+struct tier_figures {
+    uint64_t ram_pages, ram_bytes, disk_pages, disk_bytes, disk_cap_bytes; // now
+    uint64_t saved, skipped;          // pages; skipped: evicted before they could be saved
+    uint64_t ram_tokens, disk_tokens; // of prompts, brought back
+    uint64_t restores, warmed, bad;   // bad: pages on disk that did not verify
+    double restore_seconds;
+    bool disk_open, disk_writer; // there is a disk tier; this process writes it
+};
+
 struct engine_stats { // counters since start, gauges now; read without the engine thread's help
     uint64_t prompt_tokens, cached_tokens, prefill_tokens, generated_tokens;
     uint64_t requests_done, requests_failed, requests_cancelled, requests_refused, preemptions,
@@ -251,6 +267,7 @@ struct engine_stats { // counters since start, gauges now; read without the engi
     double prefill_tps;                             // measured lately; 0 = not known yet
     double prefill_seconds, generate_seconds;
     struct histogram ttft, queue, e2e;
+    struct tier_figures tiers;
 };
 void engine_stats(const struct engine *en, struct engine_stats *out);
 

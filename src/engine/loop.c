@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { STOPS_MAX = 16, BIAS_MAX = 1024 };
+enum { STOPS_MAX = 16, BIAS_MAX = 1024, DRAIN_MS = 2000 };
 
 // ---- checks of a job, on the submitting thread --------------------------------------------------
 
@@ -175,9 +175,11 @@ static int next_deadline_ms(const struct loop *l)
     for (uint32_t i = 0; i < l->n_waiting; i++)
         if (l->waiting[i]->deadline_ns > 0 && l->waiting[i]->deadline_ns < first)
             first = l->waiting[i]->deadline_ns;
-    if (first == UINT64_MAX) return -1;
+    const int tier_ms = tier_timeout_ms(l->tier);
+    if (first == UINT64_MAX) return tier_ms;
     const uint64_t now = clock_ns();
     const uint64_t ms = first > now ? (first - now) / 1000000 + 1 : 0;
+    if (tier_ms >= 0 && (uint64_t)tier_ms < ms) return tier_ms;
     return ms > 1000000 ? 1000000 : (int)ms;
 }
 
@@ -196,6 +198,7 @@ static void *run(void *arg)
         take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only
+        tier_turn(l->tier, l->tier != NULL && l->n_running > l->tier->n_restores);
         loop_admit(l);
         const bool stepped = loop_step(l);
         loop_report(l);
@@ -205,6 +208,7 @@ static void *run(void *arg)
     err_set(&error, ERR_SHUTDOWN, "the server is stopping");
     end_all(l, &error);
     take_calls(l, true);
+    tier_drain(l->tier, DRAIN_MS);
     return NULL;
 }
 
@@ -238,6 +242,7 @@ static bool alloc_scratch(struct loop *l)
 static void free_all(struct loop *l)
 {
     struct step_scratch *x = &l->scratch;
+    tier_close(l->tier);
     tree_deinit(&l->tree);
     assert(l->pool.n_free == l->pool.n_pages);
     kv_deinit(&l->pool);
@@ -262,6 +267,16 @@ static void free_all(struct loop *l)
     free(l);
 }
 
+static bool open_tiers(struct loop *l, struct err *e)
+{
+    struct tier_settings s = l->cfg.tiers;
+    s.tree = &l->tree;
+    s.bell = l->bell;
+    s.n_parallel = l->cfg.n_parallel;
+    s.n_ctx = l->cfg.n_ctx;
+    return tier_open(&l->tier, &s, e);
+}
+
 bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e)
 {
     assert(s->max_rows >= s->n_parallel && s->n_parallel > 0 && s->prefill_rows > 0);
@@ -280,6 +295,7 @@ bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e)
         if (s->attend_tokens > 0) l->tree.attend_tokens = s->attend_tokens;
         l->tree.quota_pages = s->quota_pages;
     }
+    ok = ok && open_tiers(l, e);
     if (ok && !alloc_scratch(l)) ok = err_set(e, ERR_MEMORY, "no memory for the scheduler");
     if (ok && pthread_create(&l->thread, NULL, run, l) != 0)
         ok = err_set(e, ERR_MEMORY, "cannot start the engine thread");
@@ -307,6 +323,11 @@ void loop_close(struct loop *l)
     if (l == NULL) return;
     loop_stop(l);
     free_all(l);
+}
+
+void loop_attach(struct loop *l, struct store *store)
+{
+    tier_attach(l->tier, store);
 }
 
 // ---- figures ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include "engine/sched.h"
 #include "engine/seq.h"
 #include "engine/stats.h"
+#include "engine/tier.h"
 
 struct loop_settings {
     struct net *net;         // borrowed, as all here
@@ -25,8 +26,9 @@ struct loop_settings {
     uint32_t n_parallel, n_queue;
     uint32_t max_rows, prefill_rows; // of a step; max_rows >= n_parallel
     uint32_t step_ms, alone_ms;
-    double attend_tokens; // as struct tree has it; 0 = a usual value
-    uint32_t quota_pages; // of one cache_salt; 0 = no quota
+    double attend_tokens;       // as struct tree has it; 0 = a usual value
+    uint32_t quota_pages;       // of one cache_salt; 0 = no quota
+    struct tier_settings tiers; // tree, bell and sizes of sequences are filled in by loop_open
 };
 
 // One sequence's part of a step.
@@ -81,6 +83,7 @@ struct loop {
     // Engine thread only.
     struct kv_pool pool;
     struct tree tree;
+    struct tier *tier;               // NULL: nothing below the device
     struct seq **waiting, **running; // [cap_live], [n_parallel]
     uint32_t n_waiting, n_running;
     uint64_t next_order, report_ns, start_ns;
@@ -99,6 +102,8 @@ bool loop_check(const struct loop *l, const struct job *job, struct err *e); // 
 // Runs a function on the engine thread, between two steps, and waits for its end (at most about a
 // second, as a step). ERR_SHUTDOWN when the engine stops.
 bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);
+// Takes the store of the disk tier (cfg.tiers.disk); from any thread, once.
+void loop_attach(struct loop *l, struct store *store);
 void loop_stats(const struct loop *l, struct engine_stats *out);
 size_t loop_slots(const struct loop *l, struct engine_slot *out, size_t max);
 

@@ -89,7 +89,10 @@ static void set_gauges(struct loop *l)
         backlog += l->running[i]->n_tokens - l->running[i]->n_done;
     for (uint32_t i = 0; i < l->n_waiting; i++)
         backlog += l->waiting[i]->n_tokens - l->waiting[i]->n_match * l->cfg.page_tokens;
+    struct tier_figures tiers;
+    tier_figures(l->tier, &tiers);
     pthread_mutex_lock(&l->stats.lock);
+    l->stats.s.tiers = tiers;
     l->stats.backlog = backlog;
     l->stats.s.running = l->n_running;
     l->stats.s.waiting = l->n_waiting;

@@ -150,8 +150,7 @@ struct tree_ref seq_page_ref(const struct seq *s, uint32_t i_page, uint32_t pare
                              .tokens = s->tokens + i_page * s->page_tokens};
 }
 
-// Pages that may come from the tree: the text's last token is always computed.
-static uint32_t sharable_pages(const struct seq *s)
+uint32_t seq_sharable(const struct seq *s)
 {
     return (s->n_tokens - 1) / s->page_tokens;
 }
@@ -163,7 +162,7 @@ static void find_public(struct seq *s, const struct tree *t)
     if (t->n_public + s->n_public == 0 || (s->salt.lo == salt.lo && s->salt.hi == salt.hi)) return;
     struct tree_ref ref = {.parent = KV_NONE, .key = tree_root_key(salt), .salt = salt};
     uint32_t n = 0;
-    for (; n < sharable_pages(s); n++) {
+    for (; n < seq_sharable(s); n++) {
         ref.tokens = s->tokens + n * s->page_tokens;
         ref.key = tree_next_key(ref.key, ref.tokens, s->page_tokens);
         ref.parent = tree_find(t, &ref);
@@ -182,7 +181,7 @@ void seq_match(struct seq *s, const struct tree *t)
         s->match_page = KV_NONE;
     }
     if (s->n_match == 0) find_public(s, t);
-    while (s->n_match < sharable_pages(s)) {
+    while (s->n_match < seq_sharable(s)) {
         const struct tree_ref ref = seq_page_ref(s, s->n_match, s->match_page);
         const uint32_t page = tree_find(t, &ref);
         if (page == KV_NONE) break;
@@ -248,7 +247,7 @@ void seq_join(struct seq *s, struct tree *t)
 {
     const uint32_t before = s->n_done;
     while (s->n_done % s->page_tokens == 0 && s->n_shared == s->n_pages &&
-           s->n_shared < sharable_pages(s)) {
+           s->n_shared < seq_sharable(s)) {
         const uint32_t i = s->n_shared;
         const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
         const uint32_t page = tree_find(t, &ref);
@@ -258,6 +257,16 @@ void seq_join(struct seq *s, struct tree *t)
         skip_to(s, i + 1);
     }
     if (s->n_done > before) diagnose(s, t);
+}
+
+void seq_restored(struct seq *s, struct tree *t, uint32_t page)
+{
+    const uint32_t i = s->n_shared;
+    assert(s->n_pages == i && i < seq_sharable(s));
+    const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+    s->pages[i] = tree_publish(t, &ref, page);
+    skip_to(s, i + 1);
+    diagnose(s, t);
 }
 
 bool seq_grow(struct seq *s, struct tree *t, uint32_t n)
@@ -293,7 +302,7 @@ uint32_t seq_next_page(const struct seq *s, bool running)
 {
     if (running && s->n_done % s->page_tokens != 0) return UINT32_MAX;
     const uint32_t i = running ? s->n_done / s->page_tokens : s->n_match;
-    return i < sharable_pages(s) ? i : UINT32_MAX;
+    return i < seq_sharable(s) ? i : UINT32_MAX;
 }
 
 // Keys are chained, so equal keys mean equal text up to there. A false match would only delay s.

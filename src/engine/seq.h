@@ -45,7 +45,8 @@ struct seq {
 
     // The longest prefix in the tree as of the last look (while it waits).
     uint32_t n_match, match_page, match_generation;
-    uint32_t n_public;          // first pages that it shares with all salts
+    uint32_t n_public;  // first pages that it shares with all salts
+    uint32_t n_restore; // while it waits for pages from a lower tier: how many it will have then
     struct cache_report report; // n_ram, n_disk and restored_ms are the tier's, the rest is seq.c's
 
     // Scheduling.
@@ -75,6 +76,11 @@ void seq_match(struct seq *s, const struct tree *t);
 void seq_take_match(struct seq *s, struct tree *t);
 // Takes pages that came into the tree meanwhile where the sequence would compute them next.
 void seq_join(struct seq *s, struct tree *t);
+// The page that follows its shared ones came back from a lower tier into `page`, which the caller took
+// for it: goes into the tree.
+void seq_restored(struct seq *s, struct tree *t, uint32_t page);
+// Pages that may come from a cache: the text's last token is always computed.
+uint32_t seq_sharable(const struct seq *s);
 // Has pages for n more tokens; false when the pool is exhausted (those taken stay).
 bool seq_grow(struct seq *s, struct tree *t, uint32_t n);
 // n more tokens have keys and values: full pages go into the tree.

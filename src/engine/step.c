@@ -25,7 +25,7 @@ static uint32_t plan(struct loop *l)
             .n_todo = s->n_tokens - s->n_done,
             .n_done = s->n_done,
             .decode = s->n_generated > 0 && s->n_done + 1 == s->n_tokens,
-            .held = s->parked || loop_is_led(l, s),
+            .held = s->parked || tier_holds(s) || loop_is_led(l, s),
             .waited_s = (double)(now - stream_submit_ns(s->stream)) / 1e9,
         };
     }

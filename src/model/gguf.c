@@ -634,6 +634,17 @@ size_t gguf_file_bytes(const struct gguf *g)
     return n;
 }
 
+size_t gguf_n_parts(const struct gguf *g)
+{
+    return g->n_parts;
+}
+
+struct gguf_part gguf_part_at(const struct gguf *g, size_t i)
+{
+    const struct part *part = &g->parts[i];
+    return (struct gguf_part){part->p, part->n, part->map.p != NULL ? part->map.fd : -1};
+}
+
 size_t gguf_n_kv(const struct gguf *g)
 {
     return g->n_kv;

@@ -70,6 +70,14 @@ void gguf_close(struct gguf *g); // NULL is fine
 
 const char *gguf_path(const struct gguf *g);
 size_t gguf_file_bytes(const struct gguf *g); // all parts
+// One file of the model: all its bytes, in the map. fd is -1 where they came from memory.
+struct gguf_part {
+    const unsigned char *p;
+    size_t n;
+    int fd;
+};
+size_t gguf_n_parts(const struct gguf *g);
+struct gguf_part gguf_part_at(const struct gguf *g, size_t i);
 size_t gguf_n_kv(const struct gguf *g);
 const struct gguf_kv *gguf_kv_at(const struct gguf *g, size_t i);
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key); // NULL when absent

@@ -146,8 +146,25 @@ static void put_cache(struct page *p, const struct engine_stats *st, const struc
     declare(p, name, "gauge", "Bytes of cached pages, by tier.");
     labelled(p, name, "tier", "device",
              page_bytes * ((double)st->pages_cached + (double)st->pages_used));
+    labelled(p, name, "tier", "ram", (double)st->tiers.ram_bytes);
+    labelled(p, name, "tier", "disk", (double)st->tiers.disk_bytes);
     gauge(p, "submind:cache_pinned_pages", "Pages of pinned trunks.", st->pages_pinned);
     gauge(p, "submind:cache_salts", "Salts with cached pages.", st->salts);
+}
+
+static void put_tiers(struct page *p, const struct engine_stats *st)
+{
+    const struct tier_figures *t = &st->tiers;
+    gauge(p, "submind:cache_disk_cap_bytes", "What the cache on disk may have.",
+          (double)t->disk_cap_bytes);
+    counter(p, "submind:cache_restores_total", "Times that pages were brought back for a request.",
+            (double)t->restores);
+    counter(p, "submind:cache_restore_seconds_total", "Time spent on that.", t->restore_seconds);
+    counter(p, "submind:cache_saved_pages_total", "Pages written to disk.", (double)t->saved);
+    counter(p, "submind:cache_unsaved_pages_total", "Pages evicted before they could be saved.",
+            (double)t->skipped);
+    counter(p, "submind:cache_verification_failures_total", "Pages on disk that did not verify.",
+            (double)t->bad);
 }
 
 static void put_own(struct page *p, const struct server *sv, const struct engine_stats *st)
@@ -172,6 +189,7 @@ static void put_own(struct page *p, const struct server *sv, const struct engine
     histogram(p, "submind:ttft_seconds", "Submission to first token.", &st->ttft);
     histogram(p, "submind:queue_seconds", "Time in the queue.", &st->queue);
     put_pages(p, st);
+    put_tiers(p, st);
     gauge(p, "submind:uptime_seconds", "Since the server started.",
           clock_ms_since(sv->start_ns) / 1000);
 }

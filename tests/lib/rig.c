@@ -13,12 +13,48 @@
 #include "base/hash.h"
 #include "base/log.h"
 
+static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
+{
+    const struct net *n = ((struct rig *)arg)->net;
+    (void)e;
+    memcpy(out, n->slots + (size_t)page * n->page_tokens, n->page_tokens * sizeof *n->slots);
+    return true;
+}
+
+static bool write_page(void *arg, uint32_t page, const void *in, struct err *e)
+{
+    struct rig *r = arg;
+    struct net *n = r->net;
+    if (atomic_load(&r->n_page_failures) > 0) {
+        atomic_fetch_sub(&r->n_page_failures, 1);
+        return err_set(e, ERR_DEVICE, "fake failure");
+    }
+    memcpy(n->slots + (size_t)page * n->page_tokens, in, n->page_tokens * sizeof *n->slots);
+    return true;
+}
+
+void rig_attach(struct rig *r)
+{
+    struct err e = {0};
+    struct store *store;
+    const struct store_settings s = {
+        .dir = r->settings.cache_dir,
+        .cap_bytes = r->settings.cap_bytes > 0 ? r->settings.cap_bytes : 1 << 26,
+        .shape = {.family = {3, 4},
+                  .n_ids = r->net->page_tokens,
+                  .data_bytes = r->net->page_tokens * sizeof *r->net->slots}};
+    if (!store_open(&store, &s, &e)) fail_msg("%s", e.msg);
+    loop_attach(r->loop, store);
+}
+
 void rig_open(struct rig *r, const struct rig_settings *s)
 {
     log_set_level(LOG_ERROR);
     const uint32_t n_pages = s->n_pages > 0 ? s->n_pages : 512;
     const uint32_t page_tokens = s->page_tokens > 0 ? s->page_tokens : 4;
     r->net = fake_net_open(n_pages, page_tokens);
+    r->settings = *s;
+    atomic_init(&r->n_page_failures, 0);
     const struct loop_settings ls = {
         .net = r->net,
         .tok = s->tok,
@@ -32,9 +68,15 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .prefill_rows = s->prefill_rows > 0 ? s->prefill_rows : 64,
         .step_ms = 100,
         .alone_ms = 1000,
+        .tiers = {.io = {.arg = r, .read = read_page, .write = write_page},
+                  .page_bytes = page_tokens * sizeof(uint64_t),
+                  .ram_bytes = s->ram_bytes,
+                  .disk = s->cache_dir != NULL,
+                  .warm = s->warm},
     };
     struct err e = {0};
     if (!loop_open(&r->loop, &ls, &e)) fail_msg("%s", e.msg);
+    if (s->cache_dir != NULL && !s->late) rig_attach(r);
 }
 
 void rig_close(struct rig *r)

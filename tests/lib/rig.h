@@ -12,14 +12,22 @@
 struct rig_settings {
     uint32_t n_pages, page_tokens, n_ctx, n_parallel, n_queue, prefill_rows; // 0 = a usual value
     const struct tokenizer *tok;
+    const char *cache_dir; // a disk tier in it
+    uint64_t cap_bytes;    // of the disk tier
+    uint64_t ram_bytes;    // a tier in host memory
+    bool late;             // the disk tier comes with rig_attach, not with rig_open
+    bool warm;
 };
 
 struct rig {
     struct net *net;
     struct loop *loop;
+    struct rig_settings settings;
+    atomic_uint n_page_failures; // this many next pages cannot be written to the device
 };
 
 void rig_open(struct rig *r, const struct rig_settings *s);
+void rig_attach(struct rig *r);
 void rig_close(struct rig *r); // also checks that no page leaked and no batch was wrong
 
 // Submits; fails the test on an error.

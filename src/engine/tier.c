@@ -1,0 +1,394 @@
+// Slots, the table of what is in host memory, and the threads that read and write. Four threads: reads
+// of one sequence's pages overlap and are verified on several cores; writes go one at a time, behind
+// all reads.
+//
+// Invariants: a slot is in exactly one of free, the table (kept, arrived, being written), a queue, or a
+// thread's hands; only the engine thread touches free and table; a thread touches only the slot that
+// it took from a queue.
+#include "engine/tier.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/size.h"
+
+enum { STAGING_MIN = 6, STAGING_MAX = 64, TICK_S = 5 };
+#define STAGING_BYTES ((uint64_t)64 << 20)
+
+// ---- the table ----------------------------------------------------------------------------------
+
+struct hash128 tier_chain(const struct tier *t, struct hash128 parent, struct hash128 salt,
+                          const int32_t *tokens)
+{
+    const struct hash128 text = hash128(tokens, t->page_tokens * sizeof *tokens, 0);
+    const struct hash128 all[3] = {parent, salt, text};
+    return hash128(all, sizeof all, 0);
+}
+
+static bool same(struct hash128 a, struct hash128 b)
+{
+    return a.lo == b.lo && a.hi == b.hi;
+}
+
+static uint32_t *bucket_of(const struct tier *t, struct hash128 chain)
+{
+    return &t->buckets[chain.lo & (t->n_buckets - 1)];
+}
+
+uint32_t tier_find(const struct tier *t, struct hash128 chain)
+{
+    for (uint32_t i = *bucket_of(t, chain); i != SLOT_NONE; i = t->slots[i].next)
+        if (same(t->slots[i].chain, chain)) return i;
+    return SLOT_NONE;
+}
+
+void tier_slot_list(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    uint32_t *bucket = bucket_of(t, s->chain);
+    assert(!s->in_table);
+    s->next = *bucket;
+    s->in_table = s->recent = true;
+    *bucket = slot;
+}
+
+static void unlist(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    if (!s->in_table) return;
+    uint32_t *link = bucket_of(t, s->chain);
+    while (*link != slot) link = &t->slots[*link].next;
+    *link = s->next;
+    s->in_table = false;
+}
+
+// ---- slots --------------------------------------------------------------------------------------
+
+void tier_slot_give(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    unlist(t, slot);
+    if (s->state == SLOT_KEPT) t->n_kept--;
+    s->state = SLOT_FREE;
+    t->free[t->n_free++] = slot;
+}
+
+void tier_slot_keep(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    const uint32_t twin = s->in_table ? SLOT_NONE : tier_find(t, s->chain);
+    if (!tier_keeps(t) || twin != SLOT_NONE) {
+        tier_slot_give(t, slot);
+        return;
+    }
+    if (!s->in_table) tier_slot_list(t, slot);
+    if (s->state != SLOT_KEPT) t->n_kept++;
+    s->state = SLOT_KEPT;
+    s->recent = true;
+}
+
+// Second chance: a kept page that was used since the hand last passed is passed once more.
+static uint32_t give_up_one(struct tier *t)
+{
+    if (t->n_kept == 0) return SLOT_NONE;
+    for (;;) {
+        const uint32_t slot = t->hand;
+        struct tier_slot *s = &t->slots[slot];
+        t->hand = (t->hand + 1) % t->n_slots;
+        if (s->state != SLOT_KEPT) continue;
+        if (!s->recent) return slot;
+        s->recent = false;
+    }
+}
+
+uint32_t tier_slot_take(struct tier *t)
+{
+    if (t->n_free == 0) {
+        const uint32_t slot = give_up_one(t);
+        if (slot == SLOT_NONE) return SLOT_NONE;
+        tier_slot_give(t, slot);
+    }
+    return t->free[--t->n_free];
+}
+
+// ---- queues -------------------------------------------------------------------------------------
+
+static bool ring_init(struct slot_ring *r, uint32_t cap)
+{
+    *r = (struct slot_ring){.at = calloc(cap, sizeof *r->at), .cap = cap};
+    return r->at != NULL;
+}
+
+static void ring_put(struct slot_ring *r, uint32_t slot)
+{
+    assert(r->n < r->cap); // a slot is in one ring at most
+    r->at[(r->first + r->n++) % r->cap] = slot;
+}
+
+static uint32_t ring_take(struct slot_ring *r)
+{
+    const uint32_t slot = r->at[r->first];
+    r->first = (r->first + 1) % r->cap;
+    r->n--;
+    return slot;
+}
+
+void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
+{
+    struct tier_slot *s = &t->slots[slot];
+    if (s->state == SLOT_KEPT) t->n_kept--;
+    if (work != SLOT_READ) t->n_writing++;
+    s->state = work;
+    pthread_mutex_lock(&t->lock);
+    ring_put(work == SLOT_READ ? &t->reads : &t->writes, slot);
+    pthread_cond_signal(&t->work);
+    pthread_mutex_unlock(&t->lock);
+}
+
+// ---- the threads --------------------------------------------------------------------------------
+
+static void work_on(struct tier *t, struct store *store, uint32_t slot, struct err *e)
+{
+    struct tier_slot *s = &t->slots[slot];
+    if (s->state == SLOT_READ)
+        s->result = store_get(store, s->chain, s->parent, s->ids, s->record);
+    else if (s->state == SLOT_WRITE)
+        s->result = store_put(store, s->record, e) ? STORE_OK : STORE_BAD;
+    else
+        store_drop(store, s->chain);
+}
+
+// Waits for work, the tick or the end; under the lock.
+static void wait_for_work(struct tier *t)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += TICK_S;
+    pthread_cond_timedwait(&t->work, &t->lock, &until);
+}
+
+// One read, one write or one tick, whichever is due first; under the lock, but let go meanwhile.
+static bool do_one(struct tier *t)
+{
+    const bool read = t->reads.n > 0, free = !read && !t->writing;
+    const bool write = free && t->writes.n > 0;
+    const bool tick =
+        free && !write && t->open != NULL && clock_ms_since(t->tick_ns) > TICK_S * 1000;
+    struct err e = {0};
+    if (!read && !write && !tick) return false;
+    const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
+    struct store *store = t->open;
+    if (!read) t->writing = true;
+    pthread_mutex_unlock(&t->lock);
+    if (tick)
+        store_tick(store);
+    else
+        work_on(t, store, slot, &e);
+    pthread_mutex_lock(&t->lock);
+    if (!read) t->writing = false;
+    if (tick) t->tick_ns = clock_ns();
+    if (e.code != ERR_NONE) t->write_error = e;
+    if (!tick) {
+        ring_put(&t->done, slot);
+        doorbell_ring(t->cfg.bell);
+    }
+    return true;
+}
+
+static void *work(void *arg)
+{
+    struct tier *t = arg;
+    pthread_mutex_lock(&t->lock);
+    for (;;) {
+        if (do_one(t)) continue;
+        if (t->stopping) break; // what another thread does now, it ends
+        wait_for_work(t);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+// ---- open and close -----------------------------------------------------------------------------
+
+static bool size_slots(struct tier *t, const struct tier_settings *s)
+{
+    const struct store_shape shape = {.n_ids = t->page_tokens, .data_bytes = s->page_bytes};
+    t->record_stride = store_record_bytes(&shape);
+    uint64_t staging = STAGING_BYTES / t->record_stride, kept = s->ram_bytes / t->record_stride;
+    if (staging < STAGING_MIN) staging = STAGING_MIN;
+    if (staging > STAGING_MAX) staging = STAGING_MAX;
+    if (kept > UINT32_MAX / 4) kept = UINT32_MAX / 4;
+    t->n_staging = (uint32_t)staging;
+    t->n_slots = (uint32_t)(staging + kept);
+    for (t->n_buckets = 16; t->n_buckets < t->n_slots;) t->n_buckets *= 2;
+    return size_mul(&t->records_bytes, t->n_slots, t->record_stride);
+}
+
+static bool alloc_slots(struct tier *t)
+{
+    t->slots = calloc(t->n_slots, sizeof *t->slots);
+    t->ids = calloc((size_t)t->n_slots * t->page_tokens, sizeof *t->ids);
+    t->free = calloc(t->n_slots, sizeof *t->free);
+    t->buckets = malloc(t->n_buckets * sizeof *t->buckets);
+    void *p = mmap(NULL, t->records_bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); // untouched: costs nothing
+    t->records = p == MAP_FAILED ? NULL : p;
+    if (t->slots == NULL || t->ids == NULL || t->free == NULL || t->buckets == NULL ||
+        t->records == NULL)
+        return false;
+    for (uint32_t i = 0; i < t->n_buckets; i++) t->buckets[i] = SLOT_NONE;
+    for (uint32_t i = t->n_slots; i-- > 0;) {
+        t->slots[i].ids = t->ids + (size_t)i * t->page_tokens;
+        t->slots[i].record = t->records + i * t->record_stride;
+        t->free[t->n_free++] = i; // the lowest on top: few are touched where few are needed
+    }
+    return ring_init(&t->reads, t->n_slots) && ring_init(&t->writes, t->n_slots) &&
+           ring_init(&t->done, t->n_slots);
+}
+
+static bool alloc_rest(struct tier *t)
+{
+    const size_t ctx_pages = (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
+    t->marks = calloc(t->n_pages, sizeof *t->marks);
+    t->ring = calloc(t->n_pages, sizeof *t->ring);
+    t->restores = calloc(t->cfg.n_parallel, sizeof *t->restores);
+    bool ok = t->marks != NULL && t->ring != NULL && t->restores != NULL;
+    for (uint32_t i = 0; ok && i < t->cfg.n_parallel; i++) {
+        t->restores[i].chains = calloc(ctx_pages, sizeof(struct hash128));
+        ok = t->restores[i].chains != NULL;
+    }
+    return ok;
+}
+
+bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
+{
+    *out = NULL;
+    if (s->page_bytes == 0 || (s->ram_bytes == 0 && !s->disk)) return true;
+    struct tier *t = calloc(1, sizeof *t);
+    if (t == NULL) return err_set(e, ERR_MEMORY, "no memory for the cache's tiers");
+    t->cfg = *s;
+    t->page_tokens = s->tree->pool->page_tokens;
+    t->n_pages = s->tree->pool->n_pages;
+    t->turn_ns = t->tick_ns = clock_ns();
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->work, NULL);
+    bool ok = size_slots(t, s) && alloc_slots(t) && alloc_rest(t);
+    if (!ok) err_set(e, ERR_MEMORY, "no memory for a cache of %zu bytes", t->records_bytes);
+    while (ok && s->disk && t->n_threads < TIER_THREADS) {
+        ok = pthread_create(&t->threads[t->n_threads], NULL, work, t) == 0;
+        if (ok) t->n_threads++;
+    }
+    if (!ok) {
+        err_set(e, ERR_MEMORY, "cannot start the cache's threads");
+        tier_close(t);
+        return false;
+    }
+    tier_watch(t);
+    *out = t;
+    return true;
+}
+
+void tier_close(struct tier *t)
+{
+    if (t == NULL) return;
+    pthread_mutex_lock(&t->lock);
+    t->stopping = true;
+    pthread_cond_broadcast(&t->work);
+    pthread_mutex_unlock(&t->lock);
+    for (uint32_t i = 0; i < t->n_threads; i++) pthread_join(t->threads[i], NULL);
+    store_close(t->store != NULL ? t->store : t->attached);
+    if (t->restores != NULL)
+        for (uint32_t i = 0; i < t->cfg.n_parallel; i++) free(t->restores[i].chains);
+    if (t->records != NULL) munmap(t->records, t->records_bytes);
+    free(t->restores);
+    free(t->ring);
+    free(t->marks);
+    free(t->reads.at);
+    free(t->writes.at);
+    free(t->done.at);
+    free(t->buckets);
+    free(t->free);
+    free(t->ids);
+    free(t->slots);
+    pthread_cond_destroy(&t->work);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+void tier_attach(struct tier *t, struct store *store)
+{
+    pthread_mutex_lock(&t->lock);
+    assert(t->attached == NULL && t->open == NULL);
+    t->attached = t->open = store;
+    pthread_mutex_unlock(&t->lock);
+    doorbell_ring(t->cfg.bell);
+}
+
+// ---- a turn -------------------------------------------------------------------------------------
+
+static void take_store(struct tier *t)
+{
+    if (t->store != NULL || !t->cfg.disk) return;
+    pthread_mutex_lock(&t->lock);
+    t->store = t->attached;
+    pthread_mutex_unlock(&t->lock);
+    if (t->store != NULL) tier_queue_all(t); // what was computed before
+}
+
+static void take_done(struct tier *t)
+{
+    for (;;) {
+        pthread_mutex_lock(&t->lock);
+        const uint32_t slot = t->done.n > 0 ? ring_take(&t->done) : SLOT_NONE;
+        pthread_mutex_unlock(&t->lock);
+        if (slot == SLOT_NONE) return;
+        if (t->slots[slot].state == SLOT_READ)
+            tier_arrived(t, slot);
+        else
+            tier_saved(t, slot);
+    }
+}
+
+void tier_turn(struct tier *t, bool busy)
+{
+    if (t == NULL) return;
+    take_store(t);
+    take_done(t);
+    tier_deliver(t, busy);
+    tier_save(t, busy);
+}
+
+void tier_drain(struct tier *t, uint32_t ms)
+{
+    if (t == NULL) return;
+    const uint64_t start = clock_ns();
+    while ((t->ring_n > 0 || t->n_writing > 0) && clock_ms_since(start) < ms) {
+        take_done(t);
+        tier_save(t, false);
+        if (t->n_writing > 0) clock_sleep_ms(1);
+    }
+}
+
+void tier_figures(struct tier *t, struct tier_figures *out)
+{
+    *out = (struct tier_figures){0};
+    if (t == NULL) return;
+    *out = t->figures;
+    out->ram_pages = t->n_kept;
+    out->ram_bytes = t->n_kept * (uint64_t)t->record_stride;
+    if (t->store == NULL) return;
+    struct store_figures f;
+    store_figures(t->store, &f);
+    out->disk_pages = f.n_records;
+    out->disk_bytes = f.bytes;
+    out->disk_cap_bytes = f.cap_bytes;
+    out->bad = f.n_bad;
+    out->disk_open = true;
+    out->disk_writer = f.writer;
+}

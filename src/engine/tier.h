@@ -1,0 +1,176 @@
+// The tiers below device memory: pages that the tree holds, or held, as bytes in host memory and in a
+// store on disk (base/store.h). Pages go down soon after they are computed and come back when a
+// sequence's text goes on where the tree ends.
+//
+// tier.c: slots, host memory, threads that read and write. tier_save.c: on the way down.
+// tier_restore.c: on the way up.
+//
+// Threads: the engine thread calls everything but what says otherwise. Slots pass to the reading and
+// writing threads through queues under the lock and come back the same way; no lock is held over I/O.
+//
+// Never a wrong answer: a page is known by a 128-bit hash chained over its path's salts and tokens
+// (never by the tree's 64-bit keys); on disk it lies in the folder of the fingerprint (fingerprint.h),
+// which its record names too; a record's tokens are compared and its checksum verified, and what fails
+// is recomputed.
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/store.h"
+#include "engine/seq.h"
+#include "engine/stats.h"
+#include "engine/stream.h"
+#include "engine/tree.h"
+
+enum { SLOT_NONE = UINT32_MAX, TIER_THREADS = 4 };
+
+// How a page's bytes are read from the device and written to it.
+struct page_io {
+    void *arg;
+    bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
+    bool (*write)(void *arg, uint32_t page, const void *in, struct err *e);
+};
+
+struct tier_settings {
+    struct page_io io;
+    struct tree *tree;     // borrowed
+    struct doorbell *bell; // borrowed: rung when a read or a write is done
+    uint32_t n_parallel, n_ctx;
+    size_t page_bytes;  // 0 = there are no tiers
+    uint64_t ram_bytes; // of the tier in host memory; 0 = none
+    bool disk;          // a store will come (tier_attach)
+    bool warm;          // bring hot pages back before they are asked for
+};
+
+// READ, WRITE, DROP: with the threads. KEPT: in host memory, may be given up. ARRIVED: as KEPT, but a
+// sequence waits for it.
+enum slot_state { SLOT_FREE, SLOT_READ, SLOT_WRITE, SLOT_DROP, SLOT_KEPT, SLOT_ARRIVED };
+
+struct tier_slot {
+    enum slot_state state;
+    enum store_result result;
+    bool in_table, recent;
+    uint32_t next;                // in its bucket
+    uint32_t ticket, i_page;      // READ and ARRIVED: for whom
+    struct hash128 chain, parent; // what it holds: the key in the store
+    int32_t *ids;                 // [page_tokens] READ: what the record must hold
+    unsigned char *record;        // as the store has it
+};
+
+// What is known of a page of the tree.
+struct tier_mark {
+    struct hash128 chain;
+    uint32_t generation; // of the tree's node
+    bool known, queued;  // queued: in the ring of those to be saved
+};
+
+// A ring of slot numbers.
+struct slot_ring {
+    uint32_t *at; // [cap]
+    uint32_t first, n, cap;
+};
+
+// A sequence, or the warm-up, that pages come back for.
+struct tier_restore {
+    struct seq *seq; // NULL: free
+    uint32_t ticket;
+    uint32_t first, asked;      // pages that it begins with; pages before asked were asked for
+    uint32_t n_flight;          // reads under way
+    uint32_t n_ram, n_disk;     // pages that came
+    uint64_t start_ns, last_ns; // last: when a page came
+    double tps;                 // what computing instead would do; 0 = not known
+    struct hash128 *chains;     // [pages of n_ctx]
+};
+
+struct tier {
+    struct tier_settings cfg;
+    uint32_t page_tokens, n_pages;
+    struct tier_slot *slots; // [n_slots]
+    uint32_t n_slots, n_staging;
+    unsigned char *records; // [n_slots][record_stride]
+    int32_t *ids;           // [n_slots][page_tokens]
+    size_t record_stride, records_bytes;
+
+    // Engine thread only.
+    uint32_t *free; // [n_free]
+    uint32_t n_free, hand;
+    uint32_t *buckets; // [n_buckets]
+    uint32_t n_buckets, n_kept, n_writing;
+    struct tier_mark *marks; // [n_pages]
+    uint32_t *ring;          // [n_pages] pages to be saved
+    uint32_t ring_first, ring_n;
+    struct tier_restore *restores; // [n_parallel]
+    uint32_t next_ticket, n_restores;
+    struct store *store; // NULL until there is one
+    int64_t credit_ns;   // time that saving may take
+    uint64_t turn_ns;
+    double read_bps; // measured; 0 = not known yet
+    bool write_warned;
+    struct tier_figures figures;
+
+    pthread_t threads[TIER_THREADS];
+    uint32_t n_threads;
+    pthread_mutex_t lock; // guards these
+    pthread_cond_t work;
+    struct slot_ring reads, writes, done;
+    struct store *attached; // handed over, the engine thread has not seen it yet
+    struct store *open;     // the threads' copy of store
+    uint64_t tick_ns;
+    struct err write_error; // the latest
+    bool writing, stopping;
+};
+
+// NULL in *out where the settings ask for no tier.
+bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e);
+void tier_close(struct tier *t); // writes what is queued, closes the store; NULL is fine
+// Takes the store; from any thread, at most once.
+void tier_attach(struct tier *t, struct store *store);
+
+// Once a turn of the loop, between steps. busy: a step follows.
+void tier_turn(struct tier *t, bool busy);
+// How long the engine may sleep: ms, -1 = until the doorbell rings.
+int tier_timeout_ms(const struct tier *t);
+// The last turns: saves what is not saved yet, for at most ms.
+void tier_drain(struct tier *t, uint32_t ms);
+void tier_figures(struct tier *t, struct tier_figures *out);
+
+// tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
+// and loading is estimated to be quicker than computing, s waits for it (tier_holds).
+void tier_seek(struct tier *t, struct seq *s, double prefill_tps);
+static inline bool tier_holds(const struct seq *s)
+{
+    return s->n_shared < s->n_restore;
+}
+// s ends or gives its pages back.
+void tier_forget(struct tier *t, struct seq *s);
+
+// ---- between the tier's files -------------------------------------------------------------------
+
+static inline bool tier_keeps(const struct tier *t)
+{
+    return t->n_slots > t->n_staging;
+}
+// The hash of a path that goes on with a page; the root's is {0}.
+struct hash128 tier_chain(const struct tier *t, struct hash128 parent, struct hash128 salt,
+                          const int32_t *tokens);
+uint32_t tier_find(const struct tier *t,
+                   struct hash128 chain); // slot with valid bytes, or SLOT_NONE
+// A slot, by giving up a kept page if need be; SLOT_NONE when all are under way.
+uint32_t tier_slot_take(struct tier *t);
+void tier_slot_give(struct tier *t, uint32_t slot); // free
+// Its bytes are valid: found from now on; freed at once where nothing is kept in host memory.
+void tier_slot_keep(struct tier *t, uint32_t slot);
+void tier_slot_list(struct tier *t, uint32_t slot);
+void tier_submit(struct tier *t, uint32_t slot, enum slot_state work); // READ, WRITE or DROP
+// tier_save.c
+void tier_watch(struct tier *t); // sets the tree's hooks
+void tier_queue_all(struct tier *t);
+void tier_save(struct tier *t, bool busy);
+void tier_saved(struct tier *t, uint32_t slot); // a write is done
+// tier_restore.c
+void tier_arrived(struct tier *t, uint32_t slot); // a read is done
+void tier_deliver(struct tier *t, bool busy);

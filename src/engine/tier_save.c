@@ -1,0 +1,168 @@
+// On the way down: pages that the tree takes in are noted, and copied and written when there is time.
+// Copies may take 2 % of the engine thread's time while it works, and all of it while it has nothing to
+// do. What is evicted before its turn is copied at once if a slot is free.
+//
+// Invariant: a page is in the ring at most once; what is in the ring is looked at again when its turn
+// comes, for it may have left the tree.
+#include <assert.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/tier.h"
+
+enum { SHARE = 50, CREDIT_MS = 50, IDLE_MS = 50 }; // one part in SHARE of the time
+
+static bool is_known(const struct tier *t, uint32_t page)
+{
+    const struct tree_node *n = &t->cfg.tree->nodes[page];
+    return n->in_tree && t->marks[page].known && t->marks[page].generation == n->generation;
+}
+
+static void queue_page(struct tier *t, uint32_t page)
+{
+    if (t->marks[page].queued) return;
+    t->marks[page].queued = true;
+    t->ring[(t->ring_first + t->ring_n++) % t->n_pages] = page;
+}
+
+// The tree took a page in: its parent was taken in before.
+static void on_stored(void *arg, uint32_t page)
+{
+    struct tier *t = arg;
+    const struct tree_node *n = &t->cfg.tree->nodes[page];
+    struct hash128 parent = {0};
+    if (n->parent != KV_NONE) {
+        assert(is_known(t, n->parent));
+        parent = t->marks[n->parent].chain;
+    }
+    struct tier_mark *m = &t->marks[page];
+    m->chain = tier_chain(t, parent, n->salt, tree_tokens(t->cfg.tree, page));
+    m->generation = n->generation;
+    m->known = true;
+    queue_page(t, page);
+}
+
+static bool wants_disk(const struct tier *t, struct hash128 chain)
+{
+    return t->store != NULL && store_writable(t->store) && !store_has(t->store, chain, false);
+}
+
+// Copies a page's bytes into a slot, with all that its record says.
+static bool copy_down(struct tier *t, uint32_t page, uint32_t slot)
+{
+    const struct tree_node *n = &t->cfg.tree->nodes[page];
+    struct tier_slot *s = &t->slots[slot];
+    struct store_header *h = (struct store_header *)(void *)s->record;
+    struct err e = {0};
+    s->chain = t->marks[page].chain;
+    s->parent = n->parent == KV_NONE ? (struct hash128){0} : t->marks[n->parent].chain;
+    *h = (struct store_header){
+        .key = s->chain, .parent = s->parent, .salt = n->salt, .depth = n->depth};
+    memcpy(store_ids(s->record), tree_tokens(t->cfg.tree, page), t->page_tokens * sizeof(int32_t));
+    if (t->cfg.io.read(t->cfg.io.arg, page, store_data(s->record, t->page_tokens), &e)) return true;
+    log_debug("cache", "a page cannot be read from the device: %s", e.msg);
+    return false;
+}
+
+// False when no slot is free now.
+static bool save_page(struct tier *t, uint32_t page)
+{
+    const struct hash128 chain = t->marks[page].chain;
+    const bool disk = wants_disk(t, chain);
+    uint32_t slot = tier_find(t, chain);
+    if (slot != SLOT_NONE) {
+        if (disk && t->slots[slot].state == SLOT_KEPT) tier_submit(t, slot, SLOT_WRITE);
+        return true;
+    }
+    if (!disk && !tier_keeps(t)) return true;
+    if (disk && t->n_writing >= t->n_staging - 2) return false; // two stay for reads
+    slot = tier_slot_take(t);
+    if (slot == SLOT_NONE) return false;
+    if (!copy_down(t, page, slot)) {
+        tier_slot_give(t, slot);
+        return true;
+    }
+    if (disk) {
+        tier_slot_list(t, slot);
+        tier_submit(t, slot, SLOT_WRITE);
+    } else {
+        tier_slot_keep(t, slot);
+    }
+    return true;
+}
+
+static void forget_below(struct tier *t, struct hash128 chain)
+{
+    uint32_t slot = tier_find(t, chain);
+    if (slot != SLOT_NONE && t->slots[slot].state == SLOT_KEPT) tier_slot_give(t, slot);
+    if (t->store == NULL || !store_has(t->store, chain, false)) return;
+    slot = tier_slot_take(t);
+    if (slot == SLOT_NONE) return;
+    t->slots[slot].chain = chain;
+    tier_submit(t, slot, SLOT_DROP);
+}
+
+// Its last moment: it goes down now or not at all.
+static void on_removed(void *arg, uint32_t page, enum evict_reason reason)
+{
+    struct tier *t = arg;
+    if (!is_known(t, page)) return;
+    if (reason == EVICT_DROPPED)
+        forget_below(t, t->marks[page].chain);
+    else if (t->marks[page].queued && !save_page(t, page))
+        t->figures.skipped++;
+    t->marks[page].known = false;
+}
+
+void tier_watch(struct tier *t)
+{
+    t->cfg.tree->watch[0] =
+        (struct tree_watch){.arg = t, .stored = on_stored, .removed = on_removed};
+}
+
+void tier_queue_all(struct tier *t)
+{
+    for (uint32_t page = 0; page < t->n_pages; page++)
+        if (is_known(t, page)) queue_page(t, page);
+}
+
+void tier_save(struct tier *t, bool busy)
+{
+    const uint64_t start = clock_ns();
+    t->credit_ns += (int64_t)(start - t->turn_ns) / SHARE;
+    t->turn_ns = start;
+    if (t->credit_ns > CREDIT_MS * 1000000ll) t->credit_ns = CREDIT_MS * 1000000ll;
+    const int64_t limit = busy ? t->credit_ns : IDLE_MS * 1000000ll;
+    if (t->cfg.disk && t->store == NULL && !tier_keeps(t)) return; // until the store is there
+    uint64_t now = start;
+    while (t->ring_n > 0 && (int64_t)(now - start) < limit) {
+        const uint32_t page = t->ring[t->ring_first];
+        if (is_known(t, page) && !save_page(t, page)) break;
+        t->marks[page].queued = false;
+        t->ring_first = (t->ring_first + 1) % t->n_pages;
+        t->ring_n--;
+        now = clock_ns();
+    }
+    if (busy) t->credit_ns -= (int64_t)(now - start);
+}
+
+void tier_saved(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    t->n_writing--;
+    if (s->state == SLOT_DROP) {
+        tier_slot_give(t, slot);
+    } else if (s->result == STORE_OK) {
+        t->figures.saved++;
+        t->write_warned = false;
+        tier_slot_keep(t, slot);
+    } else {
+        pthread_mutex_lock(&t->lock);
+        const struct err e = t->write_error;
+        pthread_mutex_unlock(&t->lock);
+        if (!t->write_warned) log_warn("cache", "pages are not saved for now: %s", e.msg);
+        t->write_warned = true;
+        tier_slot_give(t, slot);
+    }
+}

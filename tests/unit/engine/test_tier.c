@@ -1,0 +1,445 @@
+// The tiers below the device, over the fake network: a page that came back wrong, in the wrong place or
+// too early would change an answer, and every answer must equal what the network gives when nothing
+// else runs.
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/store_files.h"
+#include "lib/rig.h"
+
+enum { PAGE = 4, LEN = 401, TRUNK = 400 }; // 100 pages and a token
+
+static char dir[64];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/submind-tier-XXXXXX");
+    return mkdtemp(dir) == NULL;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    return system(command);
+}
+
+static struct engine_stats stats_of(const struct rig *r)
+{
+    struct engine_stats st;
+    loop_stats(r->loop, &st);
+    return st;
+}
+
+// Until so many pages are on disk.
+static void wait_saved(const struct rig *r, uint64_t n)
+{
+    const uint64_t start = clock_ns();
+    while (stats_of(r).tiers.disk_pages < n) {
+        if (clock_ms_since(start) > 20000) fail_msg("fewer than %llu pages saved", (long long)n);
+        clock_sleep_ms(1);
+    }
+}
+
+// Fails the test where the answer is not the network's; gives out what was said about the cache.
+static struct outcome expect(struct rig *r, const struct job *job)
+{
+    struct outcome o = rig_run(r, job);
+    assert_int_equal(o.error.code, ERR_NONE);
+    assert_int_equal(o.n, job->max_tokens);
+    assert_true(outcome_is_alone(&o, job->ids, job->n_ids));
+    const struct outcome bare = {.status = o.status};
+    outcome_free(&o);
+    return bare;
+}
+
+static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256};
+
+static void what_was_computed_comes_back_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 1);
+    const struct job job = greedy_job(ids, LEN, 12);
+    rig_open(&r, &on_disk);
+    struct outcome o = expect(&r, &job);
+    assert_int_equal(o.status.n_cached, 0);
+    rig_close(&r); // what is not saved yet is saved now
+    rig_open(&r, &on_disk);
+    o = expect(&r, &job);
+    assert_int_equal(o.status.n_cached, TRUNK);
+    assert_int_equal(o.status.cache.n_disk, TRUNK);
+    assert_int_equal(o.status.cache.n_ram, 0);
+    assert_true(o.status.cache.restored_ms > 0);
+    assert_int_equal(stats_of(&r).prefill_tokens, 1);
+    assert_int_equal(stats_of(&r).tiers.disk_tokens, TRUNK);
+    o = expect(&r, &job); // now from the device
+    assert_int_equal(o.status.n_cached, TRUNK);
+    assert_int_equal(o.status.cache.n_disk, 0);
+    rig_close(&r);
+}
+
+static int compute_and_die(void)
+{
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 2);
+    const struct job job = greedy_job(ids, LEN, 1);
+    rig_open(&r, &on_disk);
+    struct outcome o = rig_run(&r, &job);
+    if (!outcome_is_alone(&o, ids, LEN)) return 1;
+    wait_saved(&r, 100);
+    return 0; // and nothing is closed
+}
+
+static void what_was_saved_before_a_crash_comes_back(void **state)
+{
+    (void)state;
+    int status;
+    const pid_t pid = fork();
+    if (pid == 0) _exit(compute_and_die());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 2);
+    const struct job job = greedy_job(ids, LEN, 5);
+    rig_open(&r, &on_disk);
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
+    rig_close(&r);
+}
+
+// The tree's pages from before the fingerprint was known.
+static void pages_wait_for_a_late_store(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 3);
+    const struct job job = greedy_job(ids, LEN, 1);
+    struct rig_settings s = on_disk;
+    s.late = true;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    assert_false(stats_of(&r).tiers.disk_open);
+    rig_attach(&r);
+    wait_saved(&r, 100);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
+    rig_close(&r);
+}
+
+static void salts_keep_apart_on_disk_too(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 4);
+    struct job job = greedy_job(ids, LEN, 1);
+    job.cache_salt = STR("a");
+    rig_open(&r, &on_disk);
+    expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    job.cache_salt = STR("b");
+    assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    job.cache_salt = STR("a");
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
+    rig_close(&r);
+}
+
+// Eight that come together after a restart: one loads, the others join.
+static void a_trunk_is_loaded_once(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    struct rig r;
+    int32_t ids[N][LEN + 20];
+    struct stream *streams[N];
+    struct job jobs[N];
+    for (int i = 0; i < N; i++) {
+        fill_tokens(ids[i], TRUNK, 5);
+        fill_tokens(ids[i] + TRUNK, 21, (uint64_t)100 + (uint64_t)i);
+        jobs[i] = greedy_job(ids[i], LEN + 20, 6);
+    }
+    rig_open(&r, &on_disk);
+    expect(&r, &jobs[0]);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    for (int i = 0; i < N; i++) streams[i] = rig_submit(&r, &jobs[i]);
+    for (int i = 0; i < N; i++) {
+        struct outcome o = outcome_wait(streams[i]);
+        assert_true(outcome_is_alone(&o, ids[i], LEN + 20));
+        assert_true(o.status.n_cached >= TRUNK);
+        outcome_free(&o);
+    }
+    assert_true(stats_of(&r).tiers.disk_tokens <= TRUNK + 20);
+    assert_true(stats_of(&r).prefill_tokens <= N * 21);
+    rig_close(&r);
+}
+
+static void flip_bits(uint64_t seed)
+{
+    struct buf path = {0};
+    store_family_path(&path, dir, (struct hash128){3, 4});
+    buf_z(&path, "/seg-00000001");
+    FILE *f = fopen(buf_cstr(&path), "r+b");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    const uint64_t n = (uint64_t)ftell(f);
+    for (uint64_t k = 0; k < 5; k++) {
+        const uint64_t h = hash64(&k, sizeof k, seed);
+        fseek(f, (long)(h % n), SEEK_SET);
+        const int c = fgetc(f);
+        fseek(f, (long)(h % n), SEEK_SET);
+        fputc(c ^ 1 << (h >> 40) % 8, f);
+    }
+    fclose(f);
+    buf_free(&path);
+}
+
+// Five bits anywhere: what verifies is used, the rest computed again, saved again, and in the end all is
+// well: each start meets one damage at least.
+static void damaged_pages_are_computed_again(void **state)
+{
+    (void)state;
+    uint64_t bad = 0, restored = 0;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 6);
+    const struct job job = greedy_job(ids, LEN, 4);
+    rig_open(&r, &on_disk);
+    expect(&r, &job);
+    rig_close(&r);
+    for (uint64_t round = 0; round < 30; round++) {
+        flip_bits(round);
+        uint32_t n_disk = 0;
+        for (int start = 0; start < 6 && n_disk < TRUNK;
+             start++) { // a damage is met when it is read
+            rig_open(&r, &on_disk);
+            n_disk = expect(&r, &job).status.cache.n_disk;
+            restored += n_disk;
+            bad += stats_of(&r).tiers.bad;
+            rig_close(&r);
+        }
+        assert_int_equal(n_disk, TRUNK);
+    }
+    assert_true(bad >= 10 && restored > 0);
+}
+
+// More text than the device holds: what it gives up is in host memory.
+static void host_memory_takes_what_the_device_gives_up(void **state)
+{
+    (void)state;
+    enum { N = 6, N_PAGES = 60, EACH = 161 }; // 40 pages each
+    struct rig r;
+    int32_t ids[N][EACH];
+    rig_open(&r, &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20});
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < N; i++) {
+            fill_tokens(ids[i], EACH, (uint64_t)50 + (uint64_t)i);
+            const struct job job = greedy_job(ids[i], EACH, 3);
+            const struct outcome o = expect(&r, &job);
+            if (round == 0) continue;
+            assert_int_equal(o.status.n_cached, EACH - 1);
+            assert_true(o.status.cache.n_ram > 0);
+            assert_int_equal(o.status.cache.n_disk, 0);
+        }
+    assert_int_equal(stats_of(&r).prefill_tokens, N * EACH + 2 * N);
+    assert_true(stats_of(&r).tiers.ram_pages >= N * 40);
+    rig_close(&r);
+}
+
+static void set_rate(struct loop *l, void *arg)
+{
+    l->tier->read_bps = *(const double *)arg;
+}
+
+// Loading that is slower than computing is left alone.
+static void a_slow_disk_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN], other[64];
+    double bps = 1;
+    struct err e = {0};
+    fill_tokens(ids, LEN, 7);
+    fill_tokens(other, 64, 8);
+    const struct job job = greedy_job(ids, LEN, 1), first = greedy_job(other, 64, 1);
+    rig_open(&r, &on_disk);
+    expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    expect(&r, &first); // now a speed is known
+    assert_true(loop_call(r.loop, set_rate, &bps, &e));
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, 0);
+    rig_close(&r);
+}
+
+static void a_device_that_takes_no_page_gets_it_computed(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 9);
+    const struct job job = greedy_job(ids, LEN, 3);
+    rig_open(&r, &on_disk);
+    expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    atomic_store(&r.n_page_failures, 1);
+    assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    rig_close(&r);
+}
+
+static void forget_texts(struct loop *l, void *arg)
+{
+    (void)arg;
+    while (l->tree.first_root != KV_NONE) tree_drop(&l->tree, l->tree.first_root);
+}
+
+// What an operator drops is gone from all tiers.
+static void dropped_pages_do_not_come_back(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    struct err e = {0};
+    fill_tokens(ids, LEN, 10);
+    const struct job job = greedy_job(ids, LEN, 1);
+    struct rig_settings s = on_disk;
+    s.ram_bytes = 1 << 20;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    wait_saved(&r, 100);
+    assert_true(loop_call(r.loop, forget_texts, NULL, &e));
+    rig_close(&r);
+    rig_open(&r, &s);
+    assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    rig_close(&r);
+}
+
+struct traffic {
+    uint64_t random;
+    uint32_t n_texts;
+};
+
+static uint64_t draw(struct traffic *t, uint64_t n)
+{
+    t->random = t->random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return (t->random >> 33) % n;
+}
+
+// A prompt from a small grammar: one of three trunks, cut anywhere, with a tail of its own.
+static uint32_t make_prompt(struct traffic *t, int32_t *ids)
+{
+    const uint64_t trunk = draw(t, 3), length = 20 + draw(t, 120), tail = 1 + draw(t, 30);
+    fill_tokens(ids, length, 1000 + trunk);
+    fill_tokens(ids + length, tail, 2000 + draw(t, 10));
+    return (uint32_t)(length + tail);
+}
+
+enum { AT_ONCE = 6, PROMPT_MAX = 200 };
+
+static void run_some(struct rig *r, struct traffic *t)
+{
+    static int32_t ids[AT_ONCE][PROMPT_MAX];
+    uint32_t n[AT_ONCE], n_new[AT_ONCE];
+    struct stream *streams[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) {
+        n[i] = make_prompt(t, ids[i]);
+        n_new[i] = 1 + (uint32_t)draw(t, 12);
+        const struct job job = greedy_job(ids[i], n[i], n_new[i]);
+        streams[i] = rig_submit(r, &job);
+    }
+    if (draw(t, 4) == 0) atomic_store(&r->n_page_failures, 1);
+    for (int i = 0; i < AT_ONCE; i++) {
+        if (draw(t, 8) == 0) stream_cancel(streams[i]);
+        struct outcome o = outcome_wait(streams[i]);
+        assert_true(o.error.code == ERR_NONE || o.error.code == ERR_CANCELLED);
+        assert_true(o.error.code != ERR_NONE || o.n == n_new[i]);
+        assert_true(outcome_is_alone(&o, ids[i], n[i]));
+        outcome_free(&o);
+    }
+}
+
+// All tiers small, so that everything is evicted from everywhere, with cancels, restarts and damage.
+static void random_traffic_over_all_tiers_is_answered_right(void **state)
+{
+    (void)state;
+    struct traffic t = {.random = 99};
+    uint64_t ram = 0, disk = 0;
+    for (int round = 0; round < 12; round++) {
+        struct rig r;
+        const struct rig_settings s = {.n_pages = 70 + (uint32_t)draw(&t, 100),
+                                       .n_parallel = 4,
+                                       .cache_dir = dir,
+                                       .cap_bytes = 60000,
+                                       .ram_bytes = draw(&t, 3) * 10000};
+        rig_open(&r, &s);
+        for (int i = 0; i < 25; i++) run_some(&r, &t);
+        ram += stats_of(&r).tiers.ram_tokens;
+        disk += stats_of(&r).tiers.disk_tokens;
+        rig_close(&r);
+    }
+    assert_true(ram > 0 && disk > 0);
+}
+
+static void the_token_loop_allocates_nothing_with_tiers(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct traffic t = {.random = 7};
+    rig_open(&r, &(struct rig_settings){.n_pages = 80, .cache_dir = dir, .ram_bytes = 8000});
+    run_some(&r, &t);
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 77);
+    const struct job job = greedy_job(ids, 40, 150);
+    struct stream *s = rig_submit(&r, &job);
+    wait_stage(s, STAGE_GENERATE);
+    atomic_store(&r.net->n_allocating, 0);
+    atomic_store(&r.net->watch, true);
+    struct outcome o = outcome_wait(s);
+    atomic_store(&r.net->watch, false);
+    assert_true(outcome_is_alone(&o, ids, 40));
+    outcome_free(&o);
+    assert_int_equal(atomic_load(&r.net->n_allocating), 0);
+    rig_close(&r);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+    const struct CMUnitTest tests[] = {
+        TEST(what_was_computed_comes_back_after_a_restart),
+        TEST(what_was_saved_before_a_crash_comes_back),
+        TEST(pages_wait_for_a_late_store),
+        TEST(salts_keep_apart_on_disk_too),
+        TEST(a_trunk_is_loaded_once),
+        TEST(damaged_pages_are_computed_again),
+        TEST(host_memory_takes_what_the_device_gives_up),
+        TEST(a_slow_disk_is_not_waited_for),
+        TEST(a_device_that_takes_no_page_gets_it_computed),
+        TEST(dropped_pages_do_not_come_back),
+        TEST(random_traffic_over_all_tiers_is_answered_right),
+        TEST(the_token_loop_allocates_nothing_with_tiers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -126,7 +126,10 @@ static void start(struct loop *l, struct seq *s)
 void loop_preempt(struct loop *l, struct seq *s)
 {
     tier_forget(l->tier, s);
+    const bool paused = s->hint.paused;
+    s->hint.paused = true; // it comes back as soon as there is room
     seq_give_pages(s, &l->tree);
+    s->hint.paused = paused;
     remove_at(l->running, &l->n_running, s);
     l->waiting[l->n_waiting++] = s;
     loop_set_stage(s, STAGE_QUEUED);

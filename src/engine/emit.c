@@ -47,6 +47,7 @@ static void count_end(struct loop *l, const struct seq *s, enum finish finish,
 void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error)
 {
     tier_forget(l->tier, s);
+    if (finish == FINISH_ERROR) s->hint.paused = true; // who was cut off tries again
     seq_give_pages(s, &l->tree);
     remove_from(l->running, &l->n_running, s);
     remove_from(l->waiting, &l->n_waiting, s);
@@ -147,6 +148,7 @@ static void put_token(struct loop *l, struct seq *s, int32_t id, float logit,
         }
     }
     seq_append(s, id);
+    if (id == l->cfg.call_end_token) s->hint.paused = true;
     loop_set_stage(s, STAGE_GENERATE);
     loop_progress(l, s, 0, 0);
     stream_put(s->stream, &event);

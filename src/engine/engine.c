@@ -284,6 +284,14 @@ static bool open_disk(struct engine *en, struct err *e)
     return disk_open(&en->disk, &ds, e);
 }
 
+// Tokens before a position at which attending to them (4 flops a head and value) costs as much as
+// the weights (2 flops each).
+static double attend_tokens(const struct model_config *c)
+{
+    const double each = 4.0 * c->n_layers * c->n_heads * c->head_dim;
+    return each > 0 ? 2.0 * (double)c->n_params / each : 0;
+}
+
 static bool open_loop(struct engine *en, struct err *e)
 {
     const struct loop_settings ls = {
@@ -302,6 +310,10 @@ static bool open_loop(struct engine *en, struct err *e)
         .step_ms = en->settings.step_ms,
         .alone_ms = ALONE_MS,
         .tiers = tiers_of(en),
+        .call_end_token = en->has_chat && en->chat.tools == TOOLS_HERMES
+                              ? tokenizer_special(en->tok, STR("</tool_call>"))
+                              : -1,
+        .attend_tokens = attend_tokens(&en->config),
     };
     return loop_open(&en->loop, &ls, e);
 }

@@ -1,10 +1,14 @@
 // Which cached page goes when one is needed. Only leaves go, and of those the one that is worth least
-// per byte (all pages have the same bytes): the time that recomputing it would take, times how often
-// it was used, where a use loses half its weight in half_life_s.
+// per byte (all pages have the same bytes): the time that recomputing it would take, times how likely
+// it is to be used again, which is guessed from
+//   - how many turns used it, each counting half after use_half_life_s. A step of a tool loop is no turn:
+//     counting those kept the pages of long finished loops instead of trunks, and lost to plain LRU;
+//   - how long ago it was last used: half as likely after half_life_s;
+//   - whether its last user ended with a call of a tool: then it comes back with the result.
 //
-// Decay is the same for all pages, so their order does not change as time passes: a use at second t
-// counts 2^(t / half_life) instead, and nothing ever needs to be decayed. heat is the logarithm of the
-// sum of those, so a rank stays the same until the next use and leaves can stand in a heap by it.
+// All pages age alike, so their order does not change as time passes: rank is the logarithm of that
+// product with the last use counted from the beginning instead of to now, it stays the same until the
+// next use, and leaves can stand in a heap by it.
 //
 // Quotas: where a salt has more than its share and is not alone, its own pages go first.
 //
@@ -15,14 +19,33 @@
 
 #include "engine/tree.h"
 
-enum { NO_USE = 8 }; // half-lives that a page which nobody needs any more looks older
+enum {
+    NO_USE = 8, // half-lives that a page which nobody needs any more looks older
+    PAUSED = 6, // half-lives that a page looks younger which comes back after a tool's result
+};
+
+// Turns that used a page, as of its last use.
+static double uses_of(const struct tree *t, const struct tree_node *n)
+{
+    return n->uses * exp2((n->taken_s - n->counted_s) / t->use_half_life_s);
+}
 
 double tree_rank(const struct tree *t, uint32_t page)
 {
     const struct tree_node *n = &t->nodes[page];
     const double before = (double)n->depth * t->pool->page_tokens;
     const double cost = log2(1 + before / t->attend_tokens);
-    return n->heat + cost + (n->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
+    const double use = log2(1 + uses_of(t, n)) + n->counted_s / t->half_life_s;
+    const double wish = (n->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
+    return cost + use + wish + (n->paused ? PAUSED : 0);
+}
+
+void tree_count_use(struct tree *t, uint32_t page)
+{
+    struct tree_node *n = &t->nodes[page];
+    if (n->paused) return; // the same turn goes on
+    n->uses = 1 + n->uses * exp2((n->taken_s - t->now_s) / t->use_half_life_s);
+    n->taken_s = t->now_s;
 }
 
 void tree_space_init(struct tree *t)
@@ -47,19 +70,13 @@ uint32_t tree_space(struct tree *t, struct hash128 salt)
     return unused;
 }
 
-// log2(2^a + 2^b)
-static double add_logs(double a, double b)
-{
-    const double high = a > b ? a : b, low = a > b ? b : a;
-    return high + log2(1 + exp2(low - high));
-}
-
 void tree_use(struct tree *t, uint32_t page, const struct tree_hint *hint)
 {
     struct tree_node *n = &t->nodes[page];
     const bool over = hint->has_ttl && hint->ttl_s == 0;
-    const double use = t->now_s / t->half_life_s - (over ? NO_USE : 0);
-    n->heat = isinf(n->heat) ? use : add_logs(n->heat, use);
+    const double counts_s = t->now_s - (over ? NO_USE * t->half_life_s : 0);
+    if (counts_s > n->counted_s) n->counted_s = counts_s;
+    n->paused = hint->paused;
     n->used = ++t->clock;
     n->used_s = t->now_s;
     if (hint->priority > n->priority) n->priority = hint->priority;

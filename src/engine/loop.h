@@ -26,9 +26,10 @@ struct loop_settings {
     uint32_t n_parallel, n_queue;
     uint32_t max_rows, prefill_rows; // of a step; max_rows >= n_parallel
     uint32_t step_ms, alone_ms;
+    struct tier_settings tiers; // tree, bell and sizes of sequences are filled in by loop_open
+    int32_t call_end_token;     // what closes a tool call in an answer; -1 = none
     double attend_tokens;       // as struct tree has it; 0 = a usual value
     uint32_t quota_pages;       // of one cache_salt; 0 = no quota
-    struct tier_settings tiers; // tree, bell and sizes of sequences are filled in by loop_open
 };
 
 // One sequence's part of a step.

@@ -13,7 +13,8 @@
 #include <string.h>
 
 enum {
-    HALF_LIFE_S = 900,     // tuned on bench/traces, see bench/SPEED.md
+    HALF_LIFE_S = 150, // both tuned on bench/traces, see bench/SPEED.md
+    USE_HALF_LIFE_S = 3600,
     ATTEND_TOKENS = 16384, // of a usual 8B model; the engine sets the model's own
     SIBLINGS_MAX = 4096,   // looked at for the nearest one
 };
@@ -44,6 +45,7 @@ bool tree_init(struct tree *t, struct kv_pool *pool, struct err *e)
     struct tree n = {.n_buckets = 16,
                      .first_root = KV_NONE,
                      .half_life_s = HALF_LIFE_S,
+                     .use_half_life_s = USE_HALF_LIFE_S,
                      .attend_tokens = ATTEND_TOKENS,
                      .rank = tree_rank};
     while (n.n_buckets < pool->n_pages && n.n_buckets < 1u << 30) n.n_buckets *= 2;
@@ -185,7 +187,7 @@ uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
     *n = (struct tree_node){.key = r->key,
                             .used = ++t->clock,
                             .used_s = t->now_s,
-                            .heat = -(double)INFINITY,
+                            .counted_s = -(double)INFINITY,
                             .salt = r->salt,
                             .parent = r->parent,
                             .next = *bucket,
@@ -225,6 +227,7 @@ static void disown(struct tree *t, uint32_t page)
 void tree_pin(struct tree *t, uint32_t page)
 {
     own(t, page);
+    tree_count_use(t, page);
     t->nodes[page].hits++;
     t->nodes[page].used = ++t->clock;
     t->nodes[page].used_s = t->now_s;

@@ -22,8 +22,10 @@ struct tree_node {
     uint64_t key;          // chained over the path's tokens and the salts
     uint64_t used;         // the tree's clock when a sequence last took or left it
     struct hash128 salt;   // of this page; a public trunk's pages carry another than those after it
-    double heat;           // log2 of the decayed number of uses, as of time 0 (see evict.c)
     double used_s;         // now_s when it was last used
+    double counted_s;      // the same without uses that do not count (cache_ttl 0)
+    double uses;           // turns that took it from the tree, decayed until ...
+    double taken_s;        // ... the last of them
     double keep_until_s;   // goes last before then (cache_ttl)
     uint32_t parent;       // page or KV_NONE for the first page of a text
     uint32_t next;         // in the bucket, KV_NONE ends
@@ -37,6 +39,7 @@ struct tree_node {
     uint16_t n_holds;           // trunks that it is part of
     uint8_t priority;           // the highest cache_priority of its users
     bool in_tree, queued, kept; // queued: may be evicted; kept: ... but is in its time to live
+    bool paused;                // its last user is
     bool public;                // any salt finds it
 };
 
@@ -60,6 +63,7 @@ struct tree_hint {
     uint8_t priority; // 0 to 100, CACHE_PRIORITY_DEFAULT in the middle
     bool has_ttl;
     uint32_t ttl_s; // 0: needed by nobody any more
+    bool paused;    // it ended with a call of a tool: it comes back soon
 };
 
 // Told of what comes and goes, on the engine thread. `removed` runs before the page can be written to
@@ -90,8 +94,9 @@ struct tree {
     struct tree_hold holds[TREE_HOLDS_MAX];
     struct tree_watch watch[TREE_WATCHES];
     // Set by the owner.
-    double now_s;       // seconds since it began
-    double half_life_s; // in which a use loses half its weight
+    double now_s;           // seconds since it began
+    double half_life_s;     // in which a page becomes half as likely to be used again
+    double use_half_life_s; // in which a turn that used it counts half
     double
         attend_tokens; // tokens before a page at which attending to them costs as much as the rest
     uint32_t quota_pages; // beyond it a salt's pages go first; 0 = none
@@ -162,8 +167,10 @@ double tree_rank(const struct tree *t, uint32_t page);
 void tree_space_init(struct tree *t);
 // The space for a salt's next page.
 uint32_t tree_space(struct tree *t, struct hash128 salt);
-// A use at now_s, with what its request says.
+// The end of a use at now_s, with what its request says.
 void tree_use(struct tree *t, uint32_t page, const struct tree_hint *hint);
+// A sequence takes it from the tree.
+void tree_count_use(struct tree *t, uint32_t page);
 // Into the queue of leaves and out of it, whichever the page's state asks for.
 void tree_queue(struct tree *t, uint32_t page);
 // tree.c, for evict.c: the page leaves the tree; it is idle and has no children.

@@ -73,6 +73,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,
                   .warm = s->warm},
+        .call_end_token = -1,
     };
     struct err e = {0};
     if (!loop_open(&r->loop, &ls, &e)) fail_msg("%s", e.msg);

@@ -83,8 +83,8 @@ static void goes(struct fixture *f, struct hash128 salt, int32_t token)
     assert_false(holds(f, salt, token));
 }
 
-// Uses at 0, 0, 0 are worth 3/2^k after k half-lives; one use at second s is worth 2^-(k - s/100).
-// 3 = 2^1.58, so three old uses win against one that is up to 158 s younger.
+// Who computed a page counts 1, and 1 more for each turn that took it: after three uses 3 = 2^1.58, so
+// it wins against a page of one use that is up to 158 s younger at a half-life of 100 s.
 static void uses_count_and_fade(void **state)
 {
     struct fixture *f = *state;
@@ -96,6 +96,40 @@ static void uses_count_and_fade(void **state)
     goes(f, salt_a, 1);
     goes(f, salt_a, 3);
     assert_false(tree_evict(&f->t));
+}
+
+// Two takings, of which the first is an hour older and counts half: 1 + 1.5 = 2^1.32.
+static void old_turns_count_less(void **state)
+{
+    struct fixture *f = *state;
+    f->t.use_half_life_s = 3600;
+    use(f, salt_a, 1, 1, 0, &usual);
+    use(f, salt_a, 1, 1, 0, &usual);
+    use(f, salt_a, 1, 1, 3600, &usual);
+    use(f, salt_a, 2, 1, 3600 + 127, &usual);
+    use(f, salt_a, 3, 1, 3600 + 137, &usual);
+    goes(f, salt_a, 2);
+    goes(f, salt_a, 1);
+    goes(f, salt_a, 3);
+}
+
+// A loop of tool calls is one turn, however many steps it has; while it waits, its pages look six
+// half-lives younger.
+static void steps_of_a_tool_loop_are_one_turn(void **state)
+{
+    struct fixture *f = *state;
+    const struct tree_hint call = {.priority = CACHE_PRIORITY_DEFAULT, .paused = true};
+    for (int i = 0; i < 20; i++) use(f, salt_a, 1, 1, 0, &call);
+    use(f, salt_a, 2, 1, 590, &usual);
+    use(f, salt_a, 3, 1, 610, &usual);
+    goes(f, salt_a, 2);
+    goes(f, salt_a, 1);
+    for (int i = 0; i < 20; i++) use(f, salt_a, 4, 1, 700, &call);
+    use(f, salt_a, 4, 1, 700, &usual); // it ended: a single turn from long ago
+    use(f, salt_a, 5, 1, 710, &usual);
+    goes(f, salt_a, 3);
+    goes(f, salt_a, 4);
+    goes(f, salt_a, 5);
 }
 
 // A page behind 16 tokens costs twice as much as the first: worth one half-life.
@@ -247,6 +281,8 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(uses_count_and_fade),
+        CASE(old_turns_count_less),
+        CASE(steps_of_a_tool_loop_are_one_turn),
         CASE(what_costs_more_stays_longer),
         CASE(a_priority_of_ten_more_is_a_half_life),
         CASE(a_time_to_live_goes_before_all_worth_until_it_ends),

@@ -203,6 +203,49 @@ static void random_texts_agree_with_a_list(void **state)
     kv_deinit(&pool);
 }
 
+// A binary trie of a million pages: page i of text k depends on k's first i + 1 bits, so what two texts
+// share follows from their numbers.
+enum { BITS = 19, MILLION = (1 << (BITS + 1)) - 2 };
+
+static void make_text(uint32_t k, int32_t *ids)
+{
+    for (uint32_t i = 0; i < BITS; i++)
+        for (uint32_t j = 0; j < PAGE; j++)
+            ids[i * PAGE + j] = (int32_t)((k >> (BITS - 1 - i)) * 31 + i * 7 + j);
+}
+
+static void a_million_pages_are_told_apart(void **state)
+{
+    (void)state;
+    struct kv_pool pool;
+    struct tree t;
+    int32_t ids[BITS * PAGE];
+    uint32_t path[BITS];
+    struct err e = {0};
+    assert_true(kv_init(&pool, MILLION + BITS, PAGE, &e));
+    assert_true(tree_init(&t, &pool, &e));
+    for (uint32_t k = 0; k < 1u << BITS; k++) {
+        make_text(k, ids);
+        assert_int_equal(publish(&t, salt_a, ids, BITS * PAGE, path), BITS);
+        unpin(&t, path, BITS);
+    }
+    assert_int_equal(t.n_nodes, MILLION);
+    srand(3);
+    for (int step = 0; step < 20000; step++) {
+        const uint32_t k = (uint32_t)rand() & ((1u << BITS) - 1), i = (uint32_t)rand() % BITS;
+        make_text(k, ids);
+        assert_int_equal(match(&t, salt_a, ids, BITS * PAGE), BITS);
+        assert_int_equal(match(&t, salt_b, ids, BITS * PAGE), 0);
+        ids[i * PAGE + (uint32_t)rand() % PAGE] = -1; // a token that no page has
+        assert_int_equal(match(&t, salt_a, ids, BITS * PAGE), i);
+    }
+    for (int i = 0; i < 1000; i++) assert_true(tree_evict(&t));
+    assert_int_equal(t.n_nodes, MILLION - 1000);
+    tree_deinit(&t);
+    assert_int_equal(pool.n_free, MILLION + BITS);
+    kv_deinit(&pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_page_that_left_is_known_by_its_generation),
         cmocka_unit_test(a_colliding_key_is_no_hit),
         cmocka_unit_test(random_texts_agree_with_a_list),
+        cmocka_unit_test(a_million_pages_are_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

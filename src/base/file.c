@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -68,5 +69,51 @@ bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *
         return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
     bool ok = read_fd(out, fd, path, max_bytes, e);
     close(fd);
+    return ok;
+}
+
+// Makes the folders in front of the last slash.
+bool file_make_parents(const char *path, struct err *e)
+{
+    char part[4096];
+    const size_t n = strlen(path);
+    if (n >= sizeof part) return err_set(e, ERR_INPUT, "the path is too long: %.100s", path);
+    for (size_t i = 1; i < n; i++) {
+        if (path[i] != '/') continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0755) != 0 && errno != EEXIST)
+            return err_errno(e, errno == EACCES ? ERR_DENIED : ERR_IO, "cannot make the folder %s",
+                             part);
+    }
+    return true;
+}
+
+static bool write_all(int fd, struct str text)
+{
+    while (text.n > 0) {
+        ssize_t n = write(fd, text.p, text.n);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        text = str_sub(text, (size_t)n, text.n);
+    }
+    return true;
+}
+
+bool file_replace(const char *path, struct str text, unsigned mode, struct err *e)
+{
+    struct buf temporary = {0};
+    if (!file_make_parents(path, e)) return false;
+    buf_printf(&temporary, "%s.new-%ld", path, (long)getpid());
+    const char *name = buf_cstr(&temporary);
+    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    bool ok = fd >= 0 && write_all(fd, text) && fsync(fd) == 0;
+    if (fd >= 0 && close(fd) != 0) ok = false;
+    ok = ok && rename(name, path) == 0;
+    if (!ok) {
+        err_errno(e, errno == EACCES ? ERR_DENIED : ERR_IO, "cannot write %s", path);
+        unlink(name);
+    }
+    buf_free(&temporary);
     return ok;
 }

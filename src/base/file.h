@@ -18,3 +18,7 @@ bool file_map(struct file_map *out, const char *path, struct err *e);
 void file_unmap(struct file_map *m);
 // Appends all of path ("-" is standard input) to out; ERR_TOO_LARGE above max_bytes.
 bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *e);
+// Makes the folders that stand in front of the last slash of path.
+bool file_make_parents(const char *path, struct err *e);
+// Writes a file so that it is there whole or as it was before; makes its folder.
+bool file_replace(const char *path, struct str text, unsigned mode, struct err *e);

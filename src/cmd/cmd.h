@@ -9,6 +9,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_cache(int argc, char **argv);
+int cmd_pull(int argc, char **argv);
 int cmd_service(int argc, char **argv);
 int cmd_llama_server(int argc, char **argv);
 

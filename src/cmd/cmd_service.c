@@ -32,8 +32,8 @@ static void set_defaults(struct cmdline *flags)
 
 static bool write_units(struct service *sv, struct str unit, struct str socket, struct err *e)
 {
-    return service_file_write(buf_cstr(&sv->files.socket), socket, 0644, e) &&
-           service_file_write(buf_cstr(&sv->files.unit), unit, 0644, e) &&
+    return file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
+           file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
            systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
            systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.socket_name), e) &&
            systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.service_name), e);

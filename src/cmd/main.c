@@ -12,6 +12,7 @@ static const struct {
     {"serve", cmd_serve, "serve a model over the OpenAI API"},
     {"llama-server", cmd_llama_server, "serve with llama-server's own flags"},
     {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
+    {"pull", cmd_pull, "fetch a model: from the hub, an address, or Ollama's store"},
     {"service", cmd_service, "run the server under systemd; adopt, switch and roll back setups"},
     {"bench", cmd_bench, "measure a server on the workload that matters"},
     {"cache", cmd_cache, "what is cached, why a prompt missed, pin and warm prefixes"},

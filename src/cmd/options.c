@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cmd/default_model.h"
+#include "cmd/model_path.h"
 
 enum setting_type { SETTING_STR, SETTING_U32, SETTING_F32, SETTING_SIZE, SETTING_FLAG };
 
@@ -203,6 +204,7 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
     };
     if (es.cache_dir != NULL && strcmp(es.cache_dir, "off") == 0) es.cache_dir = NULL;
     if (es.model_path == NULL && !default_model_path(&es.model_path, e)) return false;
+    if (s->model != NULL && !model_path(s->model, &es.model_path, e)) return false;
     *out = es;
     return true;
 }

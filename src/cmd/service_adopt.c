@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "cmd/service.h"
 #include "host/adopt.h"
 
@@ -30,7 +31,7 @@ static bool put_key(struct service *sv, struct adopt *a, struct err *e)
     struct buf path = {0};
     if (a->plan.api_key.n == 0) return true;
     buf_printf(&path, "%s/api-keys", buf_cstr(&sv->files.state_dir));
-    bool ok = sv->s.dry_run || service_file_write(buf_cstr(&path), a->plan.api_key, 0600, e);
+    bool ok = sv->s.dry_run || file_replace(buf_cstr(&path), a->plan.api_key, 0600, e);
     cmdline_set(&a->plan.words, "api-key-file", buf_cstr(&path));
     buf_free(&path);
     return ok;
@@ -54,8 +55,8 @@ static bool take_over(struct service *sv, const char *old, const struct cmdline 
     struct err ignored = {0};
     struct buf tail = {0};
     const char *ours = buf_cstr(&sv->files.service_name);
-    bool ok = service_file_write(buf_cstr(&sv->files.socket), socket, 0644, e) &&
-              service_file_write(buf_cstr(&sv->files.unit), unit, 0644, e) &&
+    bool ok = file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
+              file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
               systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
               systemd_do(&sv->manager, "stop", old, e) && service_apply(sv, unit, flags, e) &&
               systemd_do(&sv->manager, "disable", old, e) &&
@@ -79,8 +80,8 @@ static bool take_over(struct service *sv, const char *old, const struct cmdline 
 static bool write_beside(struct service *sv, const char *old, struct str unit, struct str socket,
                          struct err *e)
 {
-    if (!service_file_write(buf_cstr(&sv->files.socket), socket, 0644, e) ||
-        !service_file_write(buf_cstr(&sv->files.unit), unit, 0644, e) ||
+    if (!file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) ||
+        !file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) ||
         !systemd_do(&sv->manager, "daemon-reload", NULL, e))
         return false;
     printf("\nwritten, not started: %s\nto take over: submind service adopt %s --now\n",

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/rundir.h"
+#include "cmd/model_path.h"
 #include "cmd/service.h"
 
 enum { MAX_WORDS = 256, START_WAIT_S = 600, LOG_LINES = 15 };
@@ -65,7 +66,8 @@ bool service_load(struct service *sv, struct cmdline *flags, struct str *image, 
 static bool make_absolute(struct cmdline *flags, const char *name, struct err *e)
 {
     const char *given = cmdline_flag(flags, name);
-    if (given == NULL || strchr(given, ':') != NULL) return true; // hf:..., a name, not a file
+    if (given == NULL) return true;
+    if (strcmp(name, "model") == 0 && !model_path(given, &given, e)) return false;
     char *path = realpath(given, NULL);
     if (path == NULL) return err_errno(e, ERR_NOT_FOUND, "--%s %.300s", name, given);
     cmdline_set(flags, name, path);
@@ -126,7 +128,7 @@ bool service_apply(struct service *sv, struct str unit, const struct cmdline *fl
 {
     const char *service = buf_cstr(&sv->files.service_name), *url, *key;
     return service_url(sv, flags, &url, &key, e) &&
-           service_file_write(buf_cstr(&sv->files.unit), unit, 0644, e) &&
+           file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
            systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
            systemd_do(&sv->manager, "start", buf_cstr(&sv->files.socket_name), e) &&
            systemd_do(&sv->manager, "restart", service, e) &&

@@ -126,21 +126,14 @@ static bool set_device(struct llama_plan *p, const struct row *r, const char *fl
     return true;
 }
 
-static bool set_kv_type(struct llama_plan *p, const struct row *r, const char *flag,
-                        const char *value)
+// Not every device keeps keys and values in eight bits; a server that starts is worth more than memory.
+static bool set_kv_type(struct llama_plan *p, const char *flag, const char *value)
 {
-    const bool ours =
-        strcmp(value, "f16") == 0 || strcmp(value, "f32") == 0 || strcmp(value, "q8_0") == 0;
-    const char *other = cmdline_flag(&p->words, r->target);
-    if (!ours) {
-        note(p, NOTE_LOST, flag, "keys and values are kept as f16, f32 or q8_0; f16 is used");
-    } else if (other != NULL && strcmp(other, value) != 0) {
-        // the type that loses least serves both
-        if (strcmp(value, "q8_0") != 0) cmdline_set(&p->words, r->target, value);
-        note(p, NOTE_DIFFERENT, flag, "keys and values have one type here; the wider one is used");
-    } else {
-        cmdline_set(&p->words, r->target, value);
-    }
+    if (strcmp(value, "f16") == 0)
+        note(p, NOTE_KEPT, flag, "keys and values are f16");
+    else
+        note(p, NOTE_LOST, flag,
+             "keys and values are f16; where the device has it: submind serve --kv-type q8_0");
     return true;
 }
 
@@ -208,7 +201,7 @@ static bool apply(struct llama_plan *p, const struct row *r, const char *flag, c
     case THREADS: return set_number_above_zero(p, r, flag, value);
     case LAYERS: return set_layers(p, r, flag, value);
     case DEVICE: return set_device(p, r, flag, value, e);
-    case KV_TYPE: return set_kv_type(p, r, flag, value);
+    case KV_TYPE: return set_kv_type(p, flag, value);
     case API_KEY: return set_key(p, value, a, e);
     case BUDGET: return set_budget(p, r, flag, value);
     case HF_REPO: set_repository(p, r, flag, value); return true;

@@ -61,54 +61,6 @@ void service_files_close(struct service_files *f)
     buf_free(&f->socket_name);
 }
 
-// ---- writing ------------------------------------------------------------------------------------
-
-// Makes the folders in front of the last slash.
-static bool make_parents(const char *path, struct err *e)
-{
-    char part[4096];
-    const size_t n = strlen(path);
-    if (n >= sizeof part) return err_set(e, ERR_INPUT, "the path is too long: %.100s", path);
-    for (size_t i = 1; i < n; i++) {
-        if (path[i] != '/') continue;
-        memcpy(part, path, i);
-        part[i] = '\0';
-        if (mkdir(part, 0755) != 0 && errno != EEXIST)
-            return err_errno(e, errno == EACCES ? ERR_DENIED : ERR_IO, "cannot make the folder %s",
-                             part);
-    }
-    return true;
-}
-
-static bool write_all(int fd, struct str text)
-{
-    while (text.n > 0) {
-        ssize_t n = write(fd, text.p, text.n);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        text = str_sub(text, (size_t)n, text.n);
-    }
-    return true;
-}
-
-bool service_file_write(const char *path, struct str text, unsigned mode, struct err *e)
-{
-    struct buf temporary = {0};
-    if (!make_parents(path, e)) return false;
-    buf_printf(&temporary, "%s.new-%ld", path, (long)getpid());
-    const char *name = buf_cstr(&temporary);
-    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
-    bool ok = fd >= 0 && write_all(fd, text) && fsync(fd) == 0;
-    if (fd >= 0 && close(fd) != 0) ok = false;
-    ok = ok && rename(name, path) == 0;
-    if (!ok) {
-        err_errno(e, errno == EACCES ? ERR_DENIED : ERR_IO, "cannot write %s", path);
-        unlink(name);
-    }
-    buf_free(&temporary);
-    return ok;
-}
-
 // ---- what was before ----------------------------------------------------------------------------
 
 void service_kept_path(struct service_files *f, uint32_t number, struct buf *out)
@@ -151,7 +103,7 @@ bool service_keep(struct service_files *f, uint32_t *number, struct err *e)
     }
     const uint32_t next = service_kept_newest(f) + 1;
     service_kept_path(f, next, &path);
-    const bool ok = service_file_write(buf_cstr(&path), buf_view(&text), 0644, e);
+    const bool ok = file_replace(buf_cstr(&path), buf_view(&text), 0644, e);
     if (ok) *number = next;
     buf_free(&text);
     buf_free(&path);
@@ -163,6 +115,17 @@ size_t service_clean(struct service_files *f, uint32_t through)
     return each_kept(f, NULL, through);
 }
 
+static bool write_all(int fd, struct str text)
+{
+    while (text.n > 0) {
+        ssize_t n = write(fd, text.p, text.n);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        text = str_sub(text, (size_t)n, text.n);
+    }
+    return true;
+}
+
 // ---- records ------------------------------------------------------------------------------------
 
 bool service_record(struct service_files *f, struct str json, struct err *e)
@@ -171,7 +134,7 @@ bool service_record(struct service_files *f, struct str json, struct err *e)
     buf_printf(&path, "%s/records.jsonl", buf_cstr(&f->state_dir));
     buf_str(&line, json);
     buf_c(&line, '\n');
-    bool ok = make_parents(buf_cstr(&path), e);
+    bool ok = file_make_parents(buf_cstr(&path), e);
     int fd = ok ? open(buf_cstr(&path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
     if (ok && (fd < 0 || !write_all(fd, buf_view(&line))))
         ok = err_errno(e, ERR_IO, "cannot write %s", buf_cstr(&path));

@@ -20,8 +20,6 @@ bool service_files_open(struct service_files *out, bool system, const char *name
                         const char *config_home, const char *state_home, struct err *e);
 void service_files_close(struct service_files *f);
 
-// Writes a file so that it is there whole or not at all; makes its folder.
-bool service_file_write(const char *path, struct str text, unsigned mode, struct err *e);
 // Keeps the present unit as NUMBER.service in the state folder; *number is 0 when there is none.
 bool service_keep(struct service_files *f, uint32_t *number, struct err *e);
 // The path of a kept unit, and the newest number (0: none).

@@ -227,6 +227,7 @@ static bool argument_matches(const char *pattern, const char *text)
 bool allow_rule_matches(const struct allow_rule *r, const struct words *command)
 {
     const struct words *w = &r->patterns;
+    if (w->n == 0) return false;
     bool open_end = w->n > 1 && strcmp(w->p[w->n - 1], "**") == 0;
     size_t n_fixed = open_end ? w->n - 1 : w->n;
     if (command->n < n_fixed || (!open_end && command->n != n_fixed)) return false;
@@ -242,18 +243,71 @@ size_t allow_find(const struct allow_list *l, const struct words *command)
     return SIZE_MAX;
 }
 
+// What a shell acts on, and what begins a word or an option.
+static bool is_special(const char *start, const char *p)
+{
+    if (*p == '-') return p > start && (p[-1] == ' ' || p[-1] == '\t');
+    return strchr("|&;<>()`$\n\r\t \\\"'*?[]{}~#!=", *p) != NULL;
+}
+
+static size_t count_special(const char *text)
+{
+    size_t n = 0;
+    for (const char *p = text; *p != '\0'; p++) n += is_special(text, p);
+    return n;
+}
+
+// The same of a pattern's own characters: stars stand for nothing of it.
+static size_t count_own(const char *pattern)
+{
+    size_t n = 0;
+    for (const char *p = pattern; *p != '\0'; p++) {
+        if (*p == '*' || *p == '?') continue;
+        if (*p == '\\' && p[1] != '\0') p++;
+        n += is_special(pattern, p);
+    }
+    return n;
+}
+
+size_t allow_find_shell(const struct allow_list *l, struct str line)
+{
+    struct buf text = {0};
+    buf_str(&text, str_trim(line));
+    const char *z = buf_cstr(&text);
+    size_t found = SIZE_MAX;
+    for (size_t i = 0; i < l->n && found == SIZE_MAX && strlen(z) == text.n; i++) {
+        const char *pattern = l->rules[i].shell;
+        if (pattern == NULL || !allow_glob(pattern, z)) continue;
+        if (strpbrk(pattern, "*?") != NULL && has_dot_dot(z)) continue;
+        if (count_special(z) == count_own(pattern)) found = i;
+    }
+    buf_free(&text);
+    return found;
+}
+
+void allow_rule_print(const struct allow_rule *r, struct buf *out)
+{
+    if (r->shell != NULL)
+        buf_z(out, r->shell);
+    else
+        words_print(&r->patterns, out);
+}
+
+static bool is_for(const struct allow_rule *r, const char *program)
+{
+    return r->patterns.n > 0 && allow_glob(r->patterns.p[0], program);
+}
+
 bool allow_refuse(const struct allow_list *l, const struct words *command, struct err *e)
 {
     struct buf text = {0}, rules = {0};
     words_print(command, &text);
     size_t n_same = 0;
-    for (size_t i = 0; i < l->n; i++)
-        n_same += allow_glob(l->rules[i].patterns.p[0], command->p[0]);
+    for (size_t i = 0; i < l->n; i++) n_same += is_for(&l->rules[i], command->p[0]);
     for (size_t i = 0; i < l->n && rules.n < 240; i++) {
-        const struct words *w = &l->rules[i].patterns;
-        if (n_same > 0 && !allow_glob(w->p[0], command->p[0])) continue;
+        if (n_same > 0 && !is_for(&l->rules[i], command->p[0])) continue;
         if (rules.n > 0) buf_z(&rules, "; ");
-        words_print(w, &rules);
+        allow_rule_print(&l->rules[i], &rules);
     }
     if (l->n == 0) buf_z(&rules, "nothing");
     err_set(e, ERR_DENIED, "not allowed: %.120s (allowed %s%.280s)", buf_cstr(&text),
@@ -265,7 +319,12 @@ bool allow_refuse(const struct allow_list *l, const struct words *command, struc
 
 void allow_free(struct allow_list *l)
 {
-    for (size_t i = 0; i < l->n; i++) words_free(&l->rules[i].patterns);
+    for (size_t i = 0; i < l->n; i++) {
+        words_free(&l->rules[i].patterns);
+        words_free(&l->rules[i].secrets);
+        words_free(&l->rules[i].write);
+        free(l->rules[i].shell);
+    }
     free(l->rules);
     *l = (struct allow_list){0};
 }

@@ -22,7 +22,7 @@ struct words {
     size_t n;
 };
 
-enum { WORDS_MAX = 256 }; // of one command
+enum { WORDS_MAX = 1024 }; // of one command
 
 void words_free(struct words *w);
 bool words_put(struct words *w, struct str word, struct err *e);
@@ -33,7 +33,15 @@ bool words_split(struct words *out, struct str line, struct err *e);
 void words_print(const struct words *w, struct buf *out);
 
 struct allow_rule {
-    struct words patterns;
+    struct words patterns; // run: one a word
+    // shell: a glob over a whole command line that goes to /bin/sh -c; then patterns is empty. What
+    // a star stands for holds nothing that a shell would act on, no blank and no option. NULL for
+    // run.
+    char *shell;
+    // What the command gets beside: secrets as variables of their name, and more of the machine
+    // than the sandbox gives.
+    struct words secrets, write;
+    bool network, no_sandbox;
     int line; // in submind.yaml
 };
 
@@ -46,6 +54,9 @@ bool allow_glob(const char *pattern, const char *text);
 bool allow_rule_matches(const struct allow_rule *r, const struct words *command);
 // The first rule that matches; SIZE_MAX when none does.
 size_t allow_find(const struct allow_list *l, const struct words *command);
+// The same among the shell rules, for a command line.
+size_t allow_find_shell(const struct allow_list *l, struct str line);
+void allow_rule_print(const struct allow_rule *r, struct buf *out);
 // Fills e with ERR_DENIED: what was refused and which rules there are for this program.
 bool allow_refuse(const struct allow_list *l, const struct words *command, struct err *e);
 void allow_free(struct allow_list *l);

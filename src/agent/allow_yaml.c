@@ -49,27 +49,89 @@ static bool check_patterns(const struct yaml_reading *r, const struct yaml_field
     return true;
 }
 
+static bool read_run(const struct yaml_reading *r, const struct yaml_field *f, const yaml_node_t *n,
+                     struct allow_rule *rule, struct err *e)
+{
+    return read_patterns(r, f, n, &rule->patterns, e) && check_patterns(r, f, rule, e);
+}
+
+static bool read_shell(const struct yaml_reading *r, const struct yaml_field *f,
+                       const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    if (!yaml_is_text(n)) return yaml_wrong(r, f, n, "a list whose \"shell\" is a text", e);
+    return yaml_read_text(yaml_scalar(n), &rule->shell, e);
+}
+
+static bool read_secrets(const struct yaml_reading *r, const struct yaml_field *f,
+                         const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    struct yaml_field names = {f->group, f->name, .kind = FIELD_NAMES};
+    return yaml_read_list(r, &names, n, &rule->secrets, e);
+}
+
+static bool read_write(const struct yaml_reading *r, const struct yaml_field *f,
+                       const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    struct yaml_field paths = {f->group, f->name, .kind = FIELD_PATHS};
+    return yaml_read_list(r, &paths, n, &rule->write, e);
+}
+
+static bool read_network(const struct yaml_reading *r, const struct yaml_field *f,
+                         const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    return yaml_read_flag(r, f, n, &rule->network, e);
+}
+
+static bool read_sandbox(const struct yaml_reading *r, const struct yaml_field *f,
+                         const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    bool on = true;
+    bool ok = yaml_read_flag(r, f, n, &on, e);
+    rule->no_sandbox = !on;
+    return ok;
+}
+
+static const struct {
+    const char *name;
+    bool (*read)(const struct yaml_reading *r, const struct yaml_field *f, const yaml_node_t *n,
+                 struct allow_rule *rule, struct err *e);
+} rule_keys[] = {
+    {"run", read_run},     {"shell", read_shell},     {"secrets", read_secrets},
+    {"write", read_write}, {"network", read_network}, {"sandbox", read_sandbox},
+};
+
+static bool read_key(const struct yaml_reading *r, const struct yaml_field *f,
+                     const yaml_node_t *key, const yaml_node_t *value, struct allow_rule *rule,
+                     struct err *e)
+{
+    for (size_t i = 0; i < sizeof rule_keys / sizeof rule_keys[0]; i++)
+        if (str_eq(yaml_scalar(key), str_from(rule_keys[i].name)))
+            return rule_keys[i].read(r, f, value, rule, e);
+    return yaml_wrong(r, f, key,
+                      "rules with the keys run or shell, secrets, write, network, sandbox", e);
+}
+
+static bool read_mapping(const struct yaml_reading *r, const struct yaml_field *f,
+                         const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    const yaml_node_pair_t *p = n->data.mapping.pairs.start;
+    for (; p < n->data.mapping.pairs.top; p++)
+        if (!read_key(r, f, yaml_at(r, p->key), yaml_at(r, p->value), rule, e)) return false;
+    if ((rule->patterns.n > 0) != (rule->shell != NULL)) return true;
+    return complain(r, f, yaml_line(n), "a rule has either \"run\" or \"shell\"", e);
+}
+
 static bool read_rule(const struct yaml_reading *r, const struct yaml_field *f,
                       const yaml_node_t *n, struct allow_list *list, struct err *e)
 {
-    const yaml_node_t *run = n; // the short form: the list or text itself
-    if (n->type == YAML_MAPPING_NODE) {
-        const yaml_node_pair_t *p = n->data.mapping.pairs.start;
-        const yaml_node_t *key = p < n->data.mapping.pairs.top ? yaml_at(r, p->key) : n;
-        if (!str_eq(yaml_scalar(key), STR("run")) || p + 1 != n->data.mapping.pairs.top) {
-            if (p + 1 < n->data.mapping.pairs.top && str_eq(yaml_scalar(key), STR("run")))
-                key = yaml_at(r, p[1].key);
-            return yaml_wrong(r, f, key, "rules with the one key \"run\"", e);
-        }
-        run = yaml_at(r, p->value);
-    }
     if (list->n == MAX_RULES) return complain(r, f, yaml_line(n), "more than 1000 rules", e);
     struct allow_rule *p = realloc(list->rules, (list->n + 1) * sizeof *p);
     if (p == NULL) return err_set(e, ERR_MEMORY, "no memory for the settings");
     list->rules = p;
     p[list->n] = (struct allow_rule){.line = yaml_line(n)};
     struct allow_rule *rule = &p[list->n++];
-    return read_patterns(r, f, run, &rule->patterns, e) && check_patterns(r, f, rule, e);
+    if (n->type == YAML_MAPPING_NODE) return read_mapping(r, f, n, rule, e);
+    return read_run(r, f, n, rule, e); // the short form: the list or text itself
 }
 
 bool allow_yaml_read(const struct yaml_reading *r, const struct yaml_field *f, const yaml_node_t *n,

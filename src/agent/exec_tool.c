@@ -7,58 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/tool_env.h"
 #include "agent/tool_text.h"
-#include "base/clock.h"
 #include "base/process.h"
 
 enum { DESCRIPTION_RULES_BYTES = 2000 };
-
-// ---- environment ----------------------------------------------------------------------------
-
-static const char *const usual_names[] = {
-    "HOME",     "USER", "LOGNAME", "LANG", "TZ", "LC_ALL", "XDG_RUNTIME_DIR",
-    "LC_CTYPE", "TERM", "TMPDIR",  "SHELL"};
-
-static const char *find_variable(const char *const *environment, const char *name)
-{
-    size_t n = strlen(name);
-    for (; environment != NULL && *environment != NULL; environment++)
-        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
-            return *environment + n + 1;
-    return NULL;
-}
-
-static bool put_variable(struct words *env, const char *name, const char *value, struct err *e)
-{
-    struct buf entry = {0};
-    if (value == NULL) return true;
-    buf_printf(&entry, "%s=%s", name, value);
-    bool ok = entry.failed ? err_set(e, ERR_MEMORY, "no memory for the environment")
-                           : words_put(env, buf_view(&entry), e);
-    buf_free(&entry);
-    return ok;
-}
-
-static void put_path(const struct exec_tool *x, struct buf *out)
-{
-    const struct words *extra = &x->settings->path;
-    const char *ours = find_variable(x->environment, "PATH");
-    for (size_t i = 0; i < extra->n; i++) buf_printf(out, "%s:", extra->p[i]);
-    buf_z(out, ours != NULL && *ours != '\0' ? ours : "/usr/local/bin:/usr/bin:/bin");
-}
-
-static bool make_environment(const struct exec_tool *x, const char *path, struct words *env,
-                             struct err *e)
-{
-    bool ok = put_variable(env, "SUBMIND_RUN", x->run_id, e) && put_variable(env, "PATH", path, e);
-    for (size_t i = 0; ok && i < sizeof usual_names / sizeof usual_names[0]; i++)
-        ok = put_variable(env, usual_names[i], find_variable(x->environment, usual_names[i]), e);
-    for (size_t i = 0; ok && i < x->settings->env.n; i++) {
-        const char *name = x->settings->env.p[i];
-        ok = put_variable(env, name, find_variable(x->environment, name), e);
-    }
-    return ok;
-}
 
 // ---- arguments ------------------------------------------------------------------------------
 
@@ -82,15 +35,44 @@ static bool words_from_array(struct words *out, json_t *list, struct err *e)
     return ok;
 }
 
-static bool read_command(struct words *out, json_t *args, struct err *e)
+// What is going to run, by which rule.
+struct command {
+    struct words argv;
+    const struct allow_rule *rule;
+};
+
+static bool take_shell(struct command *c, const struct allow_list *rules, struct str line,
+                       struct err *e)
 {
+    size_t i = allow_find_shell(rules, line);
+    if (i == SIZE_MAX) return false;
+    words_free(&c->argv);
+    c->rule = &rules->rules[i];
+    return words_put(&c->argv, STR("/bin/sh"), e) && words_put(&c->argv, STR("-c"), e) &&
+           words_put(&c->argv, str_trim(line), e);
+}
+
+// Splits and finds the rule. False: e says why nothing may run; argv may hold what was asked for.
+static bool read_command(struct command *c, const struct allow_list *rules, json_t *args,
+                         struct err *e)
+{
+    struct err problem = {0};
     json_t *command = json_object_get(args, "command");
-    if (json_is_string(command))
-        return words_split(
-            out, (struct str){json_string_value(command), json_string_length(command)}, e);
-    if (json_is_array(command)) return words_from_array(out, command, e);
-    return err_set(e, ERR_INPUT,
-                   "exec needs \"command\": the command line as a string, or an array of words");
+    struct str line = {json_string_value(command), json_string_length(command)};
+    if (!json_is_string(command) && !json_is_array(command))
+        return err_set(
+            e, ERR_INPUT,
+            "exec needs \"command\": the command line as a string, or an array of words");
+    bool ok = json_is_string(command) ? words_split(&c->argv, line, &problem)
+                                      : words_from_array(&c->argv, command, &problem);
+    size_t i = ok ? allow_find(rules, &c->argv) : SIZE_MAX;
+    if (i != SIZE_MAX) {
+        c->rule = &rules->rules[i];
+        return true;
+    }
+    if (json_is_string(command) && take_shell(c, rules, line, e)) return true;
+    if (ok) return allow_refuse(rules, &c->argv, e);
+    return err_set(e, problem.code, "%s", problem.msg);
 }
 
 // ---- results --------------------------------------------------------------------------------
@@ -139,92 +121,115 @@ static void describe(const struct process_result *p, const struct tool_limits *l
     tool_text_trim_end(&out->text);
 }
 
-static void complain(const struct err *problem, struct tool_result *out)
-{
-    out->failed = true;
-    out->refused = problem->code == ERR_DENIED || problem->code == ERR_INPUT;
-    out->could_not_run = true;
-    buf_printf(&out->text, "Error: %s", problem->msg);
-}
-
 // ---- the tool -------------------------------------------------------------------------------
 
-static bool start(struct exec_tool *x, const struct words *command,
-                  const struct tool_limits *limits, struct tool_result *out, struct err *e)
+static bool make_environment(const struct exec_tool *x, const struct allow_rule *rule,
+                             const char *path, struct words *env, struct err *e)
 {
-    struct words env = {0};
-    struct buf path = {0};
+    const struct words *names = &rule->secrets;
+    bool ok = tool_env_make(x->s.environment, &x->s.settings->env, path, env, e) &&
+              tool_env_put(env, "SUBMIND_RUN", x->s.run_id, e);
+    if (ok && x->s.sandbox->mode != SANDBOX_OFF && !rule->no_sandbox)
+        ok = tool_env_put(env, "TMPDIR", "/tmp", e);
+    for (size_t i = 0; ok && i < names->n; i++) {
+        struct buf value = {0};
+        const struct buf *secret = secrets_find(x->s.secrets, str_from(names->p[i]), e);
+        if (secret != NULL) buf_str(&value, buf_view(secret));
+        ok = secret != NULL && tool_env_put(env, names->p[i], buf_cstr(&value), e);
+        if (value.p != NULL) explicit_bzero(value.p, value.n);
+        buf_free(&value);
+    }
+    return ok;
+}
+
+// The sandbox stands in front; what it runs is the program as the rules know it.
+static bool make_argv(const struct exec_tool *x, const struct command *c, const char *path,
+                      struct words *argv, struct err *e)
+{
+    struct buf program = {0};
+    struct sandbox_ask ask = {.settings = x->s.sandbox,
+                              .write = &c->rule->write,
+                              .hide = x->s.hide,
+                              .environment = x->s.environment,
+                              .dir = x->s.settings->dir != NULL ? x->s.settings->dir : "/",
+                              .network = c->rule->network,
+                              .off = c->rule->no_sandbox};
+    bool ok = process_find(&program, c->argv.p[0], path, e) && sandbox_prefix(&ask, argv, e) &&
+              words_put(argv, argv->n > 0 ? buf_view(&program) : str_from(c->argv.p[0]), e);
+    for (size_t i = 1; ok && i < c->argv.n; i++) ok = words_put(argv, str_from(c->argv.p[i]), e);
+    buf_free(&program);
+    return ok;
+}
+
+static void run_process(const struct exec_tool *x, const struct words *argv,
+                        const struct words *env, const char *path, const struct tool_limits *limits,
+                        struct tool_result *out)
+{
     struct process_result result;
     struct err problem = {0};
-    uint32_t timeout_ms = x->settings->timeout_s * 1000;
+    const struct redactor *redactor = &x->s.secrets->redactor;
+    uint32_t timeout_ms = x->s.settings->timeout_s * 1000;
     if (limits->timeout_ms != 0 && limits->timeout_ms < timeout_ms) timeout_ms = limits->timeout_ms;
-    put_path(x, &path);
-    bool ok = make_environment(x, buf_cstr(&path), &env, e);
-    if (ok) {
-        struct process_spec spec = {.argv = (const char *const *)command->p,
-                                    .env = (const char *const *)env.p,
-                                    .path = buf_cstr(&path),
-                                    .dir = x->settings->dir,
-                                    .timeout_ms = timeout_ms,
-                                    .keep_bytes = x->settings->output_bytes,
-                                    .cancel = limits->cancel};
-        if (process_run(&spec, &result, &problem)) {
-            describe(&result, limits, timeout_ms, out);
-            process_result_free(&result);
-        } else {
-            complain(&problem, out);
-            out->refused = false; // the rules let it pass; the system did not
-        }
+    struct process_spec spec = {.argv = (const char *const *)argv->p,
+                                .env = (const char *const *)env->p,
+                                .path = path,
+                                .dir = x->s.settings->dir,
+                                .timeout_ms = timeout_ms,
+                                .keep_bytes = x->s.settings->output_bytes,
+                                .cancel = limits->cancel,
+                                .limits = {.memory_bytes = x->s.sandbox->memory_bytes,
+                                           .file_bytes = x->s.sandbox->file_bytes,
+                                           .n_files = x->s.sandbox->n_files}};
+    if (!process_run(&spec, &result, &problem)) {
+        tool_fail(out, "%s", problem.msg); // the rules let it pass; the system did not
+        return;
     }
-    words_free(&env);
-    buf_free(&path);
-    return ok;
+    redact_cut(redactor, &result.head, false, result.dropped_bytes > 0);
+    redact_cut(redactor, &result.tail, result.dropped_bytes > 0, false);
+    describe(&result, limits, timeout_ms, out);
+    process_result_free(&result);
 }
 
 static bool exec_run(void *arg, json_t *args, const struct tool_limits *limits,
                      struct tool_result *out, struct err *e)
 {
     struct exec_tool *x = arg;
-    struct tool_result r = {0};
-    struct words command = {0};
+    struct command c = {0};
+    struct words env = {0}, argv = {0};
+    struct buf path = {0};
     struct err problem = {0};
-    bool ok = true;
-    if (!read_command(&command, args, &problem)) {
-        complain(&problem, &r);
-    } else {
-        words_print(&command, &r.detail);
-        if (allow_find(x->allow, &command) == SIZE_MAX) {
-            allow_refuse(x->allow, &command, &problem);
-            complain(&problem, &r);
-        } else {
-            ok = start(x, &command, limits, &r, e);
-        }
-    }
-    words_free(&command);
-    if (ok && (r.text.failed || r.detail.failed))
-        ok = err_set(e, ERR_MEMORY, "no memory for a tool's result");
-    if (ok)
-        *out = r;
-    else
-        tool_result_free(&r);
-    return ok;
+    tool_env_path(x->s.environment, &x->s.settings->path, &path);
+    bool may = read_command(&c, x->s.allow, args, &problem);
+    if (c.argv.n > 0) words_print(&c.argv, &out->detail);
+    bool ready = may && make_argv(x, &c, buf_cstr(&path), &argv, &problem) &&
+                 make_environment(x, c.rule, buf_cstr(&path), &env, &problem);
+    if (ready)
+        run_process(x, &argv, &env, buf_cstr(&path), limits, out);
+    else if (problem.code == ERR_DENIED || problem.code == ERR_INPUT)
+        tool_refuse(out, "%s", problem.msg);
+    else if (problem.code != ERR_MEMORY)
+        tool_fail(out, "%s", problem.msg);
+    for (size_t i = 0; i < env.n; i++) explicit_bzero(env.p[i], strlen(env.p[i]));
+    words_free(&c.argv);
+    words_free(&argv);
+    words_free(&env);
+    buf_free(&path);
+    return problem.code != ERR_MEMORY || err_set(e, problem.code, "%s", problem.msg);
 }
 
-bool exec_tool_open(struct exec_tool *x, const struct exec_settings *s,
-                    const struct allow_list *allow, const char *const *environment,
-                    const char *run_id, struct tool *tool, struct err *e)
+bool exec_tool_open(struct exec_tool *x, const struct exec_setup *s, struct tool *tool,
+                    struct err *e)
 {
-    struct exec_tool new = {.settings = s,
-                            .allow = allow != NULL ? allow : &s->allow,
-                            .environment = environment,
-                            .run_id = run_id};
+    const struct allow_list *shown = &s->settings->allow;
+    struct exec_tool new = {.s = *s};
+    if (new.s.allow == NULL) new.s.allow = shown;
     buf_z(
         &new.description,
         "Run one command on this machine and return its exit code and output. No shell: no pipes, "
         "no redirection. Allowed: ");
-    for (size_t i = 0; i < s->allow.n && new.description.n < DESCRIPTION_RULES_BYTES; i++) {
+    for (size_t i = 0; i < shown->n && new.description.n < DESCRIPTION_RULES_BYTES; i++) {
         if (i > 0) buf_z(&new.description, "; ");
-        words_print(&s->allow.rules[i].patterns, &new.description);
+        allow_rule_print(&shown->rules[i], &new.description);
     }
     buf_c(&new.description, '.');
     const char *description = buf_cstr(&new.description);

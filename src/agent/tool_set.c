@@ -21,7 +21,8 @@ struct entry {
 struct tool_set {
     struct tool_set_spec spec;
     struct exec_tool exec;
-    struct redactor redactor;
+    struct secrets secrets;
+    struct words hide; // files of secrets: no command may read them
     struct entry *entries;
     size_t n;
 };
@@ -55,9 +56,14 @@ static bool wants_exec(const struct tool_set_spec *s)
 static bool open_exec(struct tool_set *t, struct err *e)
 {
     struct tool tool;
-    return exec_tool_open(&t->exec, &t->spec.config->exec, t->spec.allow, t->spec.environment,
-                          t->spec.run_id, &tool, e) &&
-           put_tool(t, &tool, e);
+    struct exec_setup setup = {.settings = &t->spec.config->exec,
+                               .allow = t->spec.allow,
+                               .sandbox = &t->spec.config->sandbox,
+                               .secrets = &t->secrets,
+                               .hide = &t->hide,
+                               .environment = t->spec.environment,
+                               .run_id = t->spec.run_id};
+    return exec_tool_open(&t->exec, &setup, &tool, e) && put_tool(t, &tool, e);
 }
 
 static const struct {
@@ -68,11 +74,23 @@ static const struct {
     {"exec", wants_exec, open_exec},
 };
 
+static bool put_hidden(struct tool_set *t, struct err *e)
+{
+    const char *key = t->spec.config->key_file;
+    bool ok = key == NULL || words_put(&t->hide, str_from(key), e);
+    for (size_t i = 0; ok && i < t->secrets.n; i++)
+        if (t->secrets.list[i].path != NULL)
+            ok = words_put(&t->hide, str_from(t->secrets.list[i].path), e);
+    return ok;
+}
+
 bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e)
 {
     struct tool_set *t = calloc(1, sizeof *t);
     bool ok = t != NULL || err_set(e, ERR_MEMORY, "no memory for the tools");
     if (ok) t->spec = *spec;
+    ok = ok && secrets_open(&t->secrets, &spec->config->secrets, spec->environment, e) &&
+         put_hidden(t, e);
     for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++)
         if (built_in[i].is_wanted(spec)) ok = built_in[i].open(t, e);
     if (ok)
@@ -88,7 +106,8 @@ void tool_set_close(struct tool_set *t)
     for (size_t i = 0; i < t->n; i++) json_decref(t->entries[i].schema);
     free(t->entries);
     exec_tool_close(&t->exec);
-    redactor_free(&t->redactor);
+    secrets_close(&t->secrets);
+    words_free(&t->hide);
     free(t);
 }
 
@@ -99,7 +118,7 @@ size_t tool_set_count(const struct tool_set *t)
 
 const struct redactor *tool_set_redactor(const struct tool_set *t)
 {
-    return t != NULL ? &t->redactor : NULL;
+    return t != NULL ? &t->secrets.redactor : NULL;
 }
 
 void tool_set_json(const struct tool_set *t, struct buf *out)

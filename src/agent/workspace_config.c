@@ -13,6 +13,12 @@ enum { MAX_YAML_BYTES = 1 << 20 };
 static const struct field_choice thinking_modes[] = {{"on", 1},   {"off", 0},   {"auto", -1},
                                                      {"true", 1}, {"false", 0}, {NULL, 0}};
 
+static const struct field_choice sandbox_modes[] = {{"on", SANDBOX_ON},     {"auto", SANDBOX_AUTO},
+                                                    {"off", SANDBOX_OFF},   {"true", SANDBOX_ON},
+                                                    {"false", SANDBOX_OFF}, {NULL, 0}};
+static const struct field_choice yes_no[] = {{"yes", 1},  {"no", 0},    {"on", 1}, {"off", 0},
+                                             {"true", 1}, {"false", 0}, {NULL, 0}};
+
 #define AT(member) .offset = offsetof(struct workspace_config, member)
 static const struct yaml_field fields[] = {
     {"server", "url", FIELD_TEXT, AT(server_url)},
@@ -33,6 +39,18 @@ static const struct yaml_field fields[] = {
     {"exec", "env", FIELD_NAMES, AT(exec.env)},
     {"exec", "timeout", FIELD_COUNT, AT(exec.timeout_s), 1, 86400},
     {"exec", "output_bytes", FIELD_COUNT, AT(exec.output_bytes), 256, 16 << 20},
+    {"", "secrets", FIELD_OWN, AT(secrets), .read = secret_list_read},
+    {"", "sandbox", FIELD_CHOICE, AT(sandbox.mode), .choices = sandbox_modes,
+     .wanted = "on, auto or off"},
+    {"sandbox", "mode", FIELD_CHOICE, AT(sandbox.mode), .choices = sandbox_modes,
+     .wanted = "on, auto or off"},
+    {"sandbox", "network", FIELD_CHOICE, AT(sandbox.network), .choices = yes_no,
+     .wanted = "yes or no"},
+    {"sandbox", "write", FIELD_PATHS, AT(sandbox.write)},
+    {"sandbox", "hide", FIELD_PATHS, AT(sandbox.hide)},
+    {"sandbox", "memory", FIELD_SIZE, AT(sandbox.memory_bytes)},
+    {"sandbox", "file_size", FIELD_SIZE, AT(sandbox.file_bytes)},
+    {"sandbox", "open_files", FIELD_COUNT, AT(sandbox.n_files), 16, 1 << 20},
     {"exec", "allow", FIELD_OWN, AT(exec.allow), .read = allow_yaml_read},
 };
 #undef AT
@@ -77,5 +95,7 @@ void workspace_config_close(struct workspace_config *c)
     free(c->key_file);
     free(c->model_file);
     exec_settings_free(&c->exec);
+    sandbox_settings_free(&c->sandbox);
+    secret_list_free(&c->secrets);
     *c = (struct workspace_config){0};
 }

@@ -21,11 +21,30 @@
 //     output_bytes: 16000         of one command's output that the model sees
 //     allow:                      see allow.h; without rules there is no exec
 //       - run: [systemctl, is-active, "*"]
+//       - run: [mailctl, "**"]
+//         secrets: [MAIL]         as a variable of that name
+//         network: yes            what the sandbox does not give otherwise
+//         write: [state]
+//         sandbox: off
+//       - shell: "df -h / | tail -n *"
+//   secrets:
+//     MAIL: keys/mail             a file, or credential:NAME (systemd)
+//   sandbox: on                   auto: without one where none can be made; off; or with settings:
+//   sandbox:
+//     mode: on
+//     network: no
+//     write: [state]              paths; everything else is read-only
+//     hide: [keys]                paths that cannot be read either
+//     memory: 2G                  of one process
+//     file_size: 1G               of one file
+//     open_files: 1024
 //
 // Relative paths start at the workspace.
 #pragma once
 
 #include "agent/exec_tool.h"
+#include "agent/sandbox.h"
+#include "agent/secrets.h"
 
 struct workspace_config { // text is owned, NULL when not set; zero means the default
     char *server_url, *server_model, *key_file, *model_file;
@@ -35,6 +54,8 @@ struct workspace_config { // text is owned, NULL when not set; zero means the de
     int thinking; // -1 auto, 0 off, 1 on
     uint32_t file_bytes, total_bytes;
     struct exec_settings exec;
+    struct sandbox_settings sandbox;
+    struct secret_list secrets;
 };
 
 // Reads dir/submind.yaml; without one everything is at its default. dir is absolute. Errors are

@@ -41,6 +41,13 @@ bool yaml_wrong(const struct yaml_reading *r, const struct yaml_field *f, const 
     return false;
 }
 
+static bool has_field(const struct yaml_reading *r, const char *name) // at the top
+{
+    for (size_t i = 0; i < r->n_fields; i++)
+        if (r->fields[i].group[0] == '\0' && strcmp(r->fields[i].name, name) == 0) return true;
+    return false;
+}
+
 static bool unknown(const struct yaml_reading *r, const char *group, const yaml_node_t *key,
                     struct err *e)
 {
@@ -50,7 +57,9 @@ static bool unknown(const struct yaml_reading *r, const char *group, const yaml_
         const struct yaml_field *f = &r->fields[i];
         bool top = group[0] == '\0';
         if (!top && strcmp(f->group, group) != 0) continue;
-        if (top && f->group[0] != '\0' && strcmp(f->group, last_group) == 0) continue;
+        if (top && f->group[0] != '\0' &&
+            (strcmp(f->group, last_group) == 0 || has_field(r, f->group)))
+            continue;
         last_group = f->group;
         buf_printf(&names, "%s%s", names.n > 0 ? ", " : "",
                    top && f->group[0] != '\0' ? f->group : f->name);
@@ -266,6 +275,9 @@ static bool read_pair(struct yaml_reading *r, const char *group, const yaml_node
                       const yaml_node_t *value, struct err *e)
 {
     struct str name = yaml_scalar(key);
+    // "sandbox: off" is a setting, "sandbox:" with settings below it a group.
+    if (group[0] == '\0' && value->type == YAML_MAPPING_NODE && is_group(r, name))
+        return read_group(r, name.p, value, e);
     for (size_t i = 0; i < r->n_fields; i++)
         if (strcmp(r->fields[i].group, group) == 0 && str_eq(str_from(r->fields[i].name), name))
             return read_field(r, i, value, e);

@@ -15,6 +15,8 @@ static const char *const environment[] = {"PATH=/usr/bin:/bin", "HOME=/tmp", "AP
 
 struct fixture {
     struct exec_settings settings;
+    struct sandbox_settings sandbox;
+    struct secrets secrets;
     struct exec_tool exec;
     struct tool tool;
     struct allow_rule rules[8];
@@ -31,7 +33,13 @@ static void open_fixture(struct fixture *f)
         assert_true(words_split(&f->rules[i].patterns, str_from(rules[i]), &e));
     f->settings.allow = (struct allow_list){.rules = f->rules, .n = 7};
     assert_true(words_put(&f->settings.env, STR("GREETING"), &e));
-    assert_true(exec_tool_open(&f->exec, &f->settings, NULL, environment, "run-1", &f->tool, &e));
+    f->sandbox.mode = SANDBOX_OFF;
+    struct exec_setup setup = {.settings = &f->settings,
+                               .sandbox = &f->sandbox,
+                               .secrets = &f->secrets,
+                               .environment = environment,
+                               .run_id = "run-1"};
+    assert_true(exec_tool_open(&f->exec, &setup, &f->tool, &e));
 }
 
 static void close_fixture(struct fixture *f)

@@ -3,8 +3,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -48,7 +50,7 @@ static struct tool_result call(struct fixture *f, const char *name, const char *
     return r;
 }
 
-#define ECHO "exec: {allow: [\"echo **\", \"printf *\"]}\n"
+#define ECHO "sandbox: off\nexec: {allow: [\"echo **\", \"printf *\"]}\n"
 
 static void calls_that_make_no_sense_are_refused_and_say_why(void **state)
 {
@@ -164,6 +166,186 @@ static void output_is_data(void **state)
     close_fixture(&f);
 }
 
+static char folder[] = "/tmp/submind-tools-XXXXXX";
+
+static void write_file(const char *name, const char *text, mode_t mode)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    chmod(path, mode);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (mkdtemp(folder) == NULL) return 1;
+    write_file("mail", "s3cr3t-Mail/Pass+word\n", 0600);
+    return 0;
+}
+
+static int drop_folder(void **state)
+{
+    (void)state;
+    char line[200];
+    snprintf(line, sizeof line, "rm -rf %s", folder);
+    return system(line);
+}
+
+// A planted secret: the command that is named for it has it, no other one does, and nothing of it
+// comes back, however it is printed.
+static void a_secret_reaches_only_its_command(void **state)
+{
+    (void)state;
+    static const char *const prints[] = {
+        "sh -c 'printf %s \"$MAIL\"'",
+        "sh -c 'printf %s \"$MAIL\" | base64'",
+        "sh -c 'printf %s \"x$MAIL\" | base64 -w 0'",
+        "sh -c 'printf %s \"xy$MAIL\" | base64 -w 10'",
+        "sh -c 'printf %s \"$MAIL\" | od -An -v -tx1 | tr -d \" \\n\"'",
+        "sh -c 'printf %s \"$MAIL\" >&2; exit 3'",
+        // in pieces, with time between them
+        "sh -c 'printf %.5s \"$MAIL\"; sleep 0.1; printf %s \"${MAIL#?????}\"'",
+        // cut by the limit in the middle of it, and at its end
+        "sh -c 'head -c 745 /dev/zero | tr \"\\0\" x; printf %s \"$MAIL\"; head -c 900 /dev/zero | "
+        "tr \"\\0\" y'",
+        "sh -c 'head -c 900 /dev/zero | tr \"\\0\" x; printf %s \"$MAIL\"; head -c 240 /dev/zero | "
+        "tr \"\\0\" y'",
+    };
+    char yaml[1000];
+    snprintf(yaml, sizeof yaml,
+             "sandbox: off\nsecrets: {MAIL: %s/mail}\nexec:\n  output_bytes: 1000\n  allow:\n"
+             "    - {run: [sh, \"-c\", \"**\"], secrets: [MAIL]}\n    - run: [printenv, MAIL]\n",
+             folder);
+    struct fixture f;
+    open_fixture(&f, yaml, NULL, NULL);
+    for (size_t i = 0; i < sizeof prints / sizeof prints[0]; i++) {
+        json_t *args = json_pack("{s:s}", "command", prints[i]);
+        char *text = json_dumps(args, 0);
+        struct tool_result r = call(&f, "exec", text);
+        if (strstr(r.text.p, "[secret MAIL]") == NULL) fail_msg("%s: %s", prints[i], r.text.p);
+        static const char *const parts[] = {"s3cr", "Mail",   "Pass",
+                                            "word", "czNjcj", "733363723374"};
+        for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++)
+            if (strstr(r.text.p, parts[k]) != NULL) fail_msg("%s: %s", prints[i], r.text.p);
+        tool_result_free(&r);
+        json_decref(args);
+        free(text);
+    }
+    struct tool_result r = call(&f, "exec", "{\"command\":\"printenv MAIL\"}");
+    assert_string_equal(r.text.p, "exit code: 1");
+    tool_result_free(&r);
+    // A model that writes a secret into its own arguments does not put it into the record either.
+    r = call(&f, "exec", "{\"command\":\"rm s3cr3t-Mail/Pass+word\"}");
+    assert_null(strstr(r.text.p, "s3cr3t"));
+    assert_null(strstr(buf_cstr(&r.detail), "s3cr3t"));
+    tool_result_free(&r);
+    close_fixture(&f);
+}
+
+static void a_secret_that_is_not_there_stops_only_its_command(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f,
+                 "sandbox: off\nsecrets: {A: /no/such/file, B: credential:mail}\nexec:\n  allow:\n"
+                 "    - {run: [echo, a], secrets: [A]}\n    - {run: [echo, b], secrets: [B]}\n"
+                 "    - {run: [echo, c], secrets: [C]}\n    - run: [echo, d]\n",
+                 NULL, NULL);
+    static const char *const cases[][2] = {
+        {"{\"command\":\"echo a\"}", "the secret A cannot be read: "},
+        {"{\"command\":\"echo b\"}", "needs $CREDENTIALS_DIRECTORY"},
+        {"{\"command\":\"echo c\"}", "there is no secret \"C\""},
+        {"{\"command\":\"echo d\"}", "exit code: 0\nd"},
+    };
+    for (size_t i = 0; i < 4; i++) {
+        struct tool_result r = call(&f, "exec", cases[i][0]);
+        if (strstr(r.text.p, cases[i][1]) == NULL) fail_msg("%s", r.text.p);
+        tool_result_free(&r);
+    }
+    close_fixture(&f);
+}
+
+// Only what the rule itself has may reach the shell.
+static void a_shell_rule_lets_its_own_line_through(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args, *text;
+    } cases[] = {
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n 1\"}", "exit code: 0\nb"},
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n 2\"}", "exit code: 0\na\nb"},
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n 2;id\"}", "Error: there is no shell here"},
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n $(id)\"}",
+         "Error: there is no shell here"},
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n 1 x\"}", "Error: there is no shell here"},
+        {"{\"command\":\"printf 'a\\\\nb\\\\n' | tail -n '1'\"}", "Error: there is no shell here"},
+        {"{\"command\":\"ls | sh\"}", "Error: there is no shell here"},
+    };
+    struct fixture f;
+    open_fixture(&f,
+                 "sandbox: off\nexec:\n  allow:\n"
+                 "    - shell: \"printf 'a\\\\\\\\nb\\\\\\\\n' | tail -n *\"\n",
+                 NULL, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct tool_result r = call(&f, "exec", cases[i].args);
+        if (strncmp(r.text.p, cases[i].text, strlen(cases[i].text)) != 0)
+            fail_msg("%s: %s", cases[i].args, r.text.p);
+        tool_result_free(&r);
+    }
+    close_fixture(&f);
+}
+
+// What a command sees and may write; where no sandbox can be made, that it is refused and says so.
+static void the_sandbox_holds(void **state)
+{
+    (void)state;
+    char yaml[2000], path[200];
+    struct err why = {0};
+    snprintf(path, sizeof path, "%s/free", folder);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/given", folder);
+    mkdir(path, 0700);
+    write_file("seen", "visible", 0600);
+    snprintf(yaml, sizeof yaml,
+             "secrets: {MAIL: %s/mail}\nsandbox: {write: [%s/free]}\nexec:\n  dir: %s\n  allow:\n"
+             "    - {run: [sh, \"-ec\", \"**\"], write: [%s/given]}\n"
+             "    - {run: [sh, \"-c\", \"**\"], network: yes, sandbox: on}\n"
+             "    - {run: [sh, \"-uc\", \"**\"], sandbox: off}\n",
+             folder, folder, folder, folder);
+    static const struct {
+        const char *args, *text;
+    } cases[] = {
+        {"{\"command\":\"sh -ec 'cat seen; echo x > free/a; echo y > given/b; cat free/a "
+         "given/b'\"}",
+         "exit code: 0\nvisiblex\ny"},
+        {"{\"command\":\"sh -c 'echo y > given/b'\"}", "Read-only"},
+        {"{\"command\":\"sh -ec 'echo x > seen'\"}", "Read-only"},
+        {"{\"command\":\"sh -c 'echo x > /etc/submind-test'\"}", "Read-only"},
+        {"{\"command\":\"sh -c 'ls -A /tmp | wc -l; echo a > /tmp/a; cat /tmp/a'\"}",
+         "exit code: 0\n1\na"},
+        {"{\"command\":\"sh -c 'wc -c < mail'\"}", "denied"}, // a secret's file
+        {"{\"command\":\"sh -c 'ls /proc | grep -c \\\"^[0-9]\\\"'\"}", "exit code: 0\n"},
+        {"{\"command\":\"sh -ec 'grep -c : /proc/net/dev'\"}", "exit code: 0\n1"}, // only lo
+        {"{\"command\":\"sh -ec 'grep CapEff /proc/self/status'\"}", "0000000000000000"},
+        {"{\"command\":\"sh -uc 'wc -c < mail'\"}", "exit code: 0\n22"}, // a rule may say so
+    };
+    struct fixture f;
+    open_fixture(&f, yaml, NULL, NULL);
+    bool works = sandbox_works(environment, &why);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct tool_result r = call(&f, "exec", cases[i].args);
+        bool boxed = strstr(cases[i].args, "-uc") == NULL;
+        const char *wanted = works || !boxed ? cases[i].text : "set \"sandbox: off\"";
+        if (strstr(r.text.p, wanted) == NULL) fail_msg("%s: %s", cases[i].args, r.text.p);
+        tool_result_free(&r);
+    }
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +353,10 @@ int main(void)
         cmocka_unit_test(a_definition_narrows_calls_not_the_list),
         cmocka_unit_test(the_list_is_the_same_bytes_each_time),
         cmocka_unit_test(output_is_data),
+        cmocka_unit_test(a_secret_reaches_only_its_command),
+        cmocka_unit_test(a_secret_that_is_not_there_stops_only_its_command),
+        cmocka_unit_test(a_shell_rule_lets_its_own_line_through),
+        cmocka_unit_test(the_sandbox_holds),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

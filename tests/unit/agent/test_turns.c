@@ -53,7 +53,8 @@ static struct outcome run(const struct fake_response *list, size_t n, uint32_t t
     struct outcome o = {0};
     struct fake_openai *f = fake_openai_open(list, n);
     struct allow_rule rules[2] = {0};
-    struct workspace_config config = {.exec = {.timeout_s = 10, .output_bytes = 1000}};
+    struct workspace_config config = {.exec = {.timeout_s = 10, .output_bytes = 1000},
+                                      .sandbox = {.mode = SANDBOX_OFF}};
     struct tool_set_spec spec = {.config = &config, .environment = environment, .run_id = "id"};
     struct tool_set *tools = NULL;
     struct http_client *c = NULL;

@@ -76,6 +76,17 @@ static void set_layout(struct dbuf *d, const struct buf_desc *desc, size_t unit_
     d->page_bytes = d->layer_bytes * d->kv.n_layers;
 }
 
+bool hostbuf_take(struct dbuf *d, size_t n, const char *name, struct err *e)
+{
+    assert(!d->data && n > 0);
+    d->data = n == SIZE_MAX ? NULL : map_memory(n);
+    if (!d->data)
+        return err_set(e, ERR_MEMORY, "no memory for %s: %.1f MB wanted", name ? name : "a buffer",
+                       (double)n / 1e6);
+    d->n_bytes = n;
+    return true;
+}
+
 bool hostbuf_alloc(const struct buf_desc *desc, size_t unit_bytes, struct dbuf **out, struct err *e)
 {
     const bool from_source = desc->kind == BUF_WEIGHT || desc->kind == BUF_VECTOR;
@@ -86,13 +97,10 @@ bool hostbuf_alloc(const struct buf_desc *desc, size_t unit_bytes, struct dbuf *
     if (!d) return err_set(e, ERR_MEMORY, "no memory for a buffer's record");
     set_layout(d, desc, unit_bytes);
     const size_t n = hostbuf_size(desc, unit_bytes);
-    if (n) d->data = n == SIZE_MAX ? NULL : map_memory(n);
-    if (n && !d->data) {
+    if (n && !hostbuf_take(d, n, desc->name, e)) {
         free(d);
-        return err_set(e, ERR_MEMORY, "no memory for %s: %.1f MB wanted",
-                       desc->name ? desc->name : "a buffer", (double)n / 1e6);
+        return false;
     }
-    d->n_bytes = n;
     if (desc->kind == BUF_WEIGHT) d->weights = desc->source.map;
     if (desc->kind == BUF_VECTOR)
         decode_row(FMT_F32, desc->source.map, hostbuf_row(d, 0), d->n_cols);

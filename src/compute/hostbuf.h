@@ -12,9 +12,9 @@ struct dbuf {
     enum fmt fmt;
     uint32_t n_rows, n_cols;
     size_t row_bytes;
-    unsigned char *data;          // n_rows * row_bytes, or all pages
+    unsigned char *data;          // n_rows * row_bytes, or all pages, or NULL
     const unsigned char *weights; // BUF_WEIGHT: borrowed from the map
-    size_t n_bytes;               // taken from the system; 0 for a weight
+    size_t n_bytes;               // of data, taken from the system
     struct kv_shape kv;
     size_t page_bytes, layer_bytes, unit_bytes; // BUF_KV strides
 };
@@ -22,6 +22,8 @@ struct dbuf {
 // unit_bytes matters for BUF_KV only: bytes of one unit of d->kv.
 size_t hostbuf_size(const struct buf_desc *d, size_t unit_bytes);
 bool hostbuf_alloc(const struct buf_desc *d, size_t unit_bytes, struct dbuf **out, struct err *e);
+// n bytes for a buffer that has none: the backend's own form of a weight.
+bool hostbuf_take(struct dbuf *d, size_t n, const char *name, struct err *e);
 void hostbuf_free(struct backend *b, struct dbuf *d);
 bool hostbuf_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
                   struct err *e);

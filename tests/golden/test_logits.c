@@ -282,7 +282,7 @@ static void on_full(void *arg, const json_t *line)
 static bool has_device(const char *name)
 {
     for (const struct backend_class *const *b = backend_list(); *b != NULL; b++)
-        if (strcmp((*b)->name, name) == 0) return true;
+        if (strncmp((*b)->name, name, strcspn(name, ":")) == 0) return true;
     return false;
 }
 
@@ -314,9 +314,13 @@ int main(void)
         {"Q8_0", "logits.jsonl", "ref", KV_F32, 1e-3, false, 360, 12},
         {"BF16", "logits.jsonl", "ref", KV_F32, 1e-3, false, 260, 12},
         {"Q4_K_M", "logits-q4_k_m.jsonl", "ref", KV_F32, 1e-3, false, 260, 12},
-        {"Q8_0", "logits.jsonl", "cpu", KV_F16, 0.17, true, 3000, 64},
-        {"BF16", "logits.jsonl", "cpu", KV_F16, 0.19, true, 900, 64},
-        {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu", KV_F16, 0.25, true, 900, 64},
+        {"Q8_0", "logits.jsonl", "cpu:avx512", KV_F16, 0.73, true, 3000, 64},
+        {"BF16", "logits.jsonl", "cpu:avx512", KV_F16, 0.19, true, 900, 64},
+        {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu:avx512", KV_F16, 0.92, true, 900, 64},
+        {"Q8_0", "logits.jsonl", "cpu:avx2", KV_F16, 0.17, true, 3000, 64},
+        {"BF16", "logits.jsonl", "cpu:avx2", KV_F16, 0.19, true, 900, 64},
+        {"Q4_K_M", "logits-q4_k_m.jsonl", "cpu:avx2", KV_F16, 0.25, true, 900, 64},
+        {"Q8_0", "logits.jsonl", "cpu:portable", KV_F16, 0.17, true, 300, 8},
         {"Q8_0", "logits.jsonl", "cuda", KV_F16, 0.17, true, 20000, 64},
         {"BF16", "logits.jsonl", "cuda", KV_F16, 0.19, true, 20000, 64},
         {"Q4_K_M", "logits-q4_k_m.jsonl", "cuda", KV_F16, 0.25, true, 20000, 64},

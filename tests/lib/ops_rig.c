@@ -32,6 +32,17 @@ void ops_open(struct ops_rig *r, const char *device, uint32_t n_threads, uint32_
     if (!backend_open(&r->b, &s, &e)) die(device, e.msg);
 }
 
+bool ops_can(const char *device)
+{
+    struct err e = {0};
+    struct backend *b = NULL;
+    const struct backend_settings s = {
+        .device = device, .n_threads = 1, .max_rows = 1, .max_out = 1};
+    if (!backend_open(&b, &s, &e)) return false;
+    b->class->close(b);
+    return true;
+}
+
 void ops_close(struct ops_rig *r)
 {
     r->b->class->close(r->b);

@@ -11,6 +11,8 @@ struct ops_rig {
 
 void ops_open(struct ops_rig *r, const char *device, uint32_t n_threads, uint32_t max_rows);
 void ops_close(struct ops_rig *r);
+// Whether this machine has the device: instruction sets are tested where they exist.
+bool ops_can(const char *device);
 // bytes are borrowed as long as the buffer lives.
 struct dbuf *ops_weight(struct ops_rig *r, enum fmt f, const void *bytes, uint32_t rows,
                         uint32_t cols);

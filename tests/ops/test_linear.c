@@ -1,6 +1,7 @@
 // LINEAR in every format on the host's backends:
-//  - the CPU (its instruction set and the portable kernels) against the reference, within a bound that
-//    follows from its rounding: activations to absmax / 2047 a block, float weights to absmax / 4095.
+//  - each of the CPU's instruction sets against the reference, within a bound that follows from its
+//    rounding: activations to absmax / 2047 a block of 256, float weights to absmax / 4095; or, where
+//    weights are packed for 8-bit products, activations to absmax / 127 a block of 32.
 //    Rounding errors are independent and uniform (deviation step / sqrt 12), so an output's error has
 //    deviation step / sqrt 12 * |w|; six of them, and 1e-5 of the sum of magnitudes for float sums.
 //  - every row equal bit for bit whatever the batch, its offset in it, and the thread count.
@@ -39,27 +40,28 @@ static void run_rows(struct ops_rig *r, struct dbuf *w, struct dbuf *bias, const
     ops_free(r, to);
 }
 
-static double block_max(const float *x, uint32_t k, uint32_t i)
+// The largest of the `size` columns around column j.
+static double block_max(const float *x, uint32_t k, uint32_t j, uint32_t size)
 {
     double m = 0;
-    const uint32_t end = (i + 1) * 256 < k ? (i + 1) * 256 : k;
-    for (uint32_t j = i * 256; j < end; j++) m = fmax(m, fabs((double)x[j]));
+    const uint32_t first = j / size * size, end = first + size < k ? first + size : k;
+    for (uint32_t i = first; i < end; i++) m = fmax(m, fabs((double)x[i]));
     return m;
 }
 
 // What the CPU's rounding may change in x . w, see above.
-static double rounding_bound(enum fmt f, const float *x, const float *w, uint32_t k)
+static double rounding_bound(enum fmt f, bool packed, const float *x, const float *w, uint32_t k)
 {
-    double variance = 0, magnitude = 0;
-    for (uint32_t b = 0; b * 256 < k; b++) {
-        const double step_x = block_max(x, k, b) / 2047;
-        const double step_w = fmt_info[f].block == 1 ? block_max(w, k, b) / 4095 : 0;
-        for (uint32_t j = b * 256; j < (b + 1) * 256 && j < k; j++) {
-            const double xw = (double)x[j] * (double)w[j];
-            variance += step_x * step_x * (double)w[j] * (double)w[j] / 12;
-            variance += step_w * step_w * (double)x[j] * (double)x[j] / 12;
-            magnitude += fabs(xw);
+    double variance = 0, magnitude = 0, step_x = 0, step_w = 0;
+    for (uint32_t j = 0; j < k; j++) {
+        const double xw = (double)x[j] * (double)w[j];
+        if (j % 32 == 0) {
+            step_x = packed ? block_max(x, k, j, 32) / 127 : block_max(x, k, j, 256) / 2047;
+            step_w = fmt_info[f].block == 1 ? block_max(w, k, j, 256) / 4095 : 0;
         }
+        variance += step_x * step_x * (double)w[j] * (double)w[j] / 12;
+        variance += step_w * step_w * (double)x[j] * (double)x[j] / 12;
+        magnitude += fabs(xw);
     }
     return 6 * sqrt(variance) + 1e-5 * magnitude;
 }
@@ -109,13 +111,13 @@ static void check_reference(const struct problem *p)
     free(w);
 }
 
-static void check_close(const struct problem *p, const float *got)
+static void check_close(const struct problem *p, bool packed, const float *got)
 {
     float *w = test_alloc(p->k * sizeof *w);
     for (uint32_t c = 0; c < p->n; c++) {
         decode_row(p->f, p->w + c * fmt_row_bytes(p->f, p->k), w, p->k);
         for (uint32_t r = 0; r < MAX_ROWS; r++) {
-            const double bound = rounding_bound(p->f, p->x + r * p->k, w, p->k);
+            const double bound = rounding_bound(p->f, packed, p->x + r * p->k, w, p->k);
             const double error = fabs((double)(got[r * p->n + c] - p->expected[r * p->n + c]));
             if (!(error <= bound + 1e-6))
                 fail_msg("%s %u x %u: row %u, column %u is off by %g, bound %g",
@@ -154,11 +156,23 @@ static void solve(const char *device, uint32_t n_threads, const struct problem *
     ops_close(&r);
 }
 
+// Whether device keeps such weights in a form of its own.
+static bool is_packed(const char *device, const struct problem *p)
+{
+    struct ops_rig r;
+    const struct buf_desc d = {.kind = BUF_WEIGHT, .fmt = p->f, .n_rows = p->n, .n_cols = p->k};
+    ops_open(&r, device, 1, 1);
+    const bool packed = r.b->class->size(r.b, &d) > 0;
+    ops_close(&r);
+    return packed;
+}
+
 static void check_device(const char *device, const struct problem *p)
 {
+    if (!ops_can(device)) return;
     float *all = test_alloc(MAX_ROWS * p->n * sizeof *all);
     solve(device, 1, p, all);
-    check_close(p, all);
+    check_close(p, is_packed(device, p), all);
     for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
         struct ops_rig r;
         ops_open(&r, device, n_threads, MAX_ROWS);
@@ -174,7 +188,8 @@ static void check_shape(enum fmt f, struct shape s)
     problem_open(&p, f, s);
     solve("ref", 2, &p, p.expected);
     check_reference(&p);
-    check_device("cpu", &p);
+    check_device("cpu:avx512", &p);
+    check_device("cpu:avx2", &p);
     check_device("cpu:portable", &p);
     problem_close(&p);
 }

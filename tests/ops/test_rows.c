@@ -15,7 +15,8 @@
 
 enum { ROWS = 23, COLS = 1027 };
 
-static const char *const devices[] = {"ref", "cpu", "cpu:portable"};
+static const char *const devices[] = {"ref", "cpu:avx512", "cpu:avx2", "cpu:portable"};
+enum { N_DEVICES = sizeof devices / sizeof *devices };
 
 static void near(double got, double expected, double bound)
 {
@@ -53,7 +54,8 @@ static void rms_norm(void **state)
     random_seed(1);
     random_floats(x, ROWS * COLS, 3);
     random_floats(w, COLS, 1);
-    for (int d = 0; d < 3; d++) {
+    for (size_t d = 0; d < N_DEVICES; d++) {
+        if (!ops_can(devices[d])) continue;
         norm_on(devices[d], 2, ROWS, x, w, out);
         for (uint32_t i = 0; i < ROWS; i++) {
             double sum = 0;
@@ -80,7 +82,8 @@ static void swiglu_and_add(void **state)
     g[0] = 200;
     g[1] = -200;
     g[2] = 0;
-    for (int d = 0; d < 3; d++) {
+    for (size_t d = 0; d < N_DEVICES; d++) {
+        if (!ops_can(devices[d])) continue;
         struct ops_rig r;
         ops_open(&r, devices[d], 2, ROWS);
         struct dbuf *gate = ops_act(&r, BUF_ACT, g, ROWS, COLS);
@@ -112,7 +115,8 @@ static void embed_and_gather(void **state)
     for (enum fmt f = 0; f < FMT_COUNT; f++) {
         random_seed(f + 5u);
         void *w = random_weight(f, VOCAB, WIDE);
-        for (int d = 0; d < 3; d++) {
+        for (size_t d = 0; d < N_DEVICES; d++) {
+            if (!ops_can(devices[d])) continue;
             struct ops_rig r;
             ops_open(&r, devices[d], 2, N);
             struct dbuf *table = ops_weight(&r, f, w, VOCAB, WIDE);
@@ -184,7 +188,8 @@ static void topk(void **state)
                                           {2, 78, 0, 9, false}};
     logits[6] = 8;
     logits[7] = -8;
-    for (int d = 0; d < 3; d++) {
+    for (size_t d = 0; d < N_DEVICES; d++) {
+        if (!ops_can(devices[d])) continue;
         struct ops_rig r;
         static float after[OUT * VOCAB];
         struct topk_row rows[OUT];

@@ -1,17 +1,18 @@
 // Attention and the element-wise kernels with AVX2, and the table of all AVX2 kernels. Scores and
 // weighted values are vpmaddwd over int16, exact until the float operations of kernels.h, which are
 // the same for one q vector or many.
-#include "compute/cpu/linear_avx2.h"
+#include "compute/cpu/attend_avx2.h"
 
 #if defined(__AVX2__) // nothing on machines of another kind
 
 #include <math.h>
 
+#include "compute/cpu/linear_avx2.h"
 #include "compute/cpu/tile_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-static float quantize_head(const float *x, uint32_t n, int16_t *q)
+float avx2_quantize_head(const float *x, uint32_t n, int16_t *q)
 {
     return avx2_quantize_vector(x, n, q, HEAD_MAX);
 }
@@ -132,7 +133,7 @@ INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint3
     }
 }
 
-static void attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
+void avx2_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
 {
     for (uint32_t p = 0; p < n_pages; p++) score_page(t, &units[p], t->scores + p * PAGE_TOKENS);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
@@ -144,7 +145,7 @@ static void attend(struct attend_tile *t, const struct kv_unit *units, uint32_t 
 
 // ---- the rest -------------------------------------------------------------------------------
 
-static void rms_norm(const float *x, const float *w, float *out, uint32_t n, float eps)
+void avx2_rms_norm(const float *x, const float *w, float *out, uint32_t n, float eps)
 {
     __m256 sum = _mm256_setzero_ps();
     uint32_t i = 0;
@@ -169,7 +170,7 @@ INLINE __m256 swiglu8(__m256 g, __m256 u)
     return _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), u);
 }
 
-static void swiglu(const float *gate, const float *up, float *out, uint32_t n)
+void avx2_swiglu(const float *gate, const float *up, float *out, uint32_t n)
 {
     uint32_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -183,7 +184,7 @@ static void swiglu(const float *gate, const float *up, float *out, uint32_t n)
 }
 
 // f32 sums over 4096 logits at most, collected in f64: relative error below 2^-18 in the worst case.
-static double sum_exp(const float *x, uint32_t n, float max)
+double avx2_sum_exp(const float *x, uint32_t n, float max)
 {
     const __m256 max8 = _mm256_set1_ps(max), log2e = _mm256_set1_ps(1.44269504f);
     double total = 0;
@@ -201,7 +202,7 @@ static double sum_exp(const float *x, uint32_t n, float max)
     return total;
 }
 
-static uint32_t find_above(const float *x, uint32_t from, uint32_t n, float bound)
+uint32_t avx2_find_above(const float *x, uint32_t from, uint32_t n, float bound)
 {
     const __m256 b = _mm256_set1_ps(bound);
     uint32_t i = from;
@@ -222,11 +223,11 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .split = avx2_split,
-    .quantize_head = quantize_head,
-    .attend = attend,
-    .rms_norm = rms_norm,
-    .swiglu = swiglu,
-    .scan = {find_above, sum_exp},
+    .quantize_head = avx2_quantize_head,
+    .attend = avx2_attend,
+    .rms_norm = avx2_rms_norm,
+    .swiglu = avx2_swiglu,
+    .scan = {avx2_find_above, avx2_sum_exp},
     .peak = avx2_peak,
     .peak_name = "vpmaddwd, int16 products into int32",
 };

@@ -36,6 +36,7 @@ uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos
 }
 
 // ---- row-wise ops: each worker does rows [first, end) ------------------------------------------
+// Whole groups of ACT_GROUP rows, as LINEAR quantises them: so no barrier stands between the two.
 
 static void do_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end)
 {
@@ -188,11 +189,11 @@ static uint32_t op_rows(const struct op *op, const struct batch *b)
 static void do_op(struct cpu_worker *w, const struct op *op)
 {
     const uint32_t n = op_rows(op, w->cpu->batch);
-    const bool alone = op->kind == OP_GATHER || op->kind == OP_ATTENTION;
+    const bool alone = op->kind == OP_GATHER || op->kind == OP_ATTENTION || op->kind == OP_TOPK;
     uint32_t first, end;
     if (n == 0) return;
     if (w->partition && (alone || w->partition != n)) cpu_sync(w);
-    threads_share(n, 1, w->i, w->n, &first, &end);
+    threads_share(n, op->kind == OP_TOPK ? 1 : ACT_GROUP, w->i, w->n, &first, &end);
     w->partition = n;
     switch (op->kind) {
     case OP_EMBED: do_embed(w, &op->embed, first, end); break;
@@ -254,11 +255,16 @@ static bool fit_weight(struct cpu *c, uint32_t n_cols)
     const uint32_t n_blocks = (n_cols + BLOCK_K - 1) / BLOCK_K;
     if (n_blocks <= c->max_blocks) return true;
     const size_t n = (size_t)c->n_rows * n_blocks;
+    const size_t n_group_blocks = (n / ACT_GROUP + n_blocks) * PACK_SUBS;
     bool ok =
         grow((void **)&c->acts.q, n * BLOCK_K * sizeof(int16_t)) &&
         grow((void **)&c->acts.sums, n * BLOCK_K / 16 * sizeof(int16_t)) &&
         grow((void **)&c->acts.scales, n * sizeof(float)) &&
-        grow((void **)&c->acts.split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof(int16_t));
+        grow((void **)&c->acts.split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof(int16_t)) &&
+        grow((void **)&c->groups.high, n_group_blocks * sizeof *c->groups.high) &&
+        grow((void **)&c->groups.low, n_group_blocks * sizeof *c->groups.low) &&
+        grow((void **)&c->groups.low_at, n_group_blocks * sizeof *c->groups.low_at) &&
+        grow((void **)&c->groups.n_low, (c->n_rows / ACT_GROUP + 1) * sizeof *c->groups.n_low);
     for (uint32_t i = 0; i < c->n_threads && ok; i++)
         ok = grow((void **)&c->scratch[i]->panel, n_blocks * sizeof(struct panel_block));
     if (ok) c->max_blocks = n_blocks;
@@ -285,7 +291,8 @@ static bool fit_kv(struct cpu *c, const struct kv_shape *s, struct err *e)
 
 static size_t cpu_size(const struct backend *b, const struct buf_desc *d)
 {
-    (void)b;
+    if (d->kind == BUF_WEIGHT)
+        return cpu_pack_bytes((const struct cpu *)b, d->fmt, d->n_rows, d->n_cols);
     return hostbuf_size(d, cpu_kv_unit_bytes(&d->kv));
 }
 
@@ -302,19 +309,14 @@ static bool cpu_alloc(struct backend *b, const struct buf_desc *d, struct dbuf *
         return err_set(e, ERR_MEMORY, "%s: no memory to work on rows of %u weights", d->name,
                        d->n_cols);
     if (d->kind == BUF_KV && !fit_kv(c, &d->kv, e)) return false;
-    return hostbuf_alloc(d, cpu_kv_unit_bytes(&d->kv), out, e);
+    if (!hostbuf_alloc(d, cpu_kv_unit_bytes(&d->kv), out, e)) return false;
+    if (d->kind != BUF_WEIGHT || cpu_pack(c, *out, d->name, e)) return true;
+    hostbuf_free(b, *out);
+    *out = NULL;
+    return false;
 }
 
 // ---- open, close, info ------------------------------------------------------------------------
-
-static const struct cpu_kernels *choose_kernels(void)
-{
-#if defined(__x86_64__)
-    // F16C came before AVX2 in every line of processors; clang 14 cannot ask for it.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &cpu_kernels_avx2;
-#endif
-    return &cpu_kernels_c;
-}
 
 static void cpu_close(struct backend *b)
 {
@@ -331,6 +333,10 @@ static void cpu_close(struct backend *b)
     free(c->acts.sums);
     free(c->acts.scales);
     free(c->acts.split);
+    free(c->groups.high);
+    free(c->groups.low);
+    free(c->groups.low_at);
+    free(c->groups.n_low);
     free(c->rope);
     free(c);
 }
@@ -353,7 +359,7 @@ static bool cpu_open(struct backend **out, const struct backend_settings *s, str
     c->base.class = &backend_cpu;
     c->settings = *s;
     c->n_rows = s->max_rows > s->max_out ? s->max_rows : s->max_out;
-    c->k = s->device && strcmp(s->device, "cpu:portable") == 0 ? &cpu_kernels_c : choose_kernels();
+    if (!cpu_isa_choose(&c->k, s->device, e)) goto fail;
     if (!threads_open(&c->threads, s->n_threads, e)) goto fail;
     c->n_threads = threads_count(c->threads);
     if (!open_scratch(c)) {

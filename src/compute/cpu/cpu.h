@@ -6,13 +6,13 @@
 #include <stdatomic.h>
 
 #include "base/threads.h"
-#include "compute/cpu/kernels.h"
+#include "compute/cpu/repack.h"
 #include "compute/hostbuf.h"
 
 // One worker's memory. Only that worker touches it.
 struct cpu_scratch {
-    struct panel_block *panel; // [max_blocks]
-    float acc[TOKEN_BLOCK][PANEL_ROWS];
+    struct panel_block *panel;          // [max_blocks]
+    float acc[TOKEN_BLOCK][PANEL_ROWS]; // also what a pass over packed panels gives
     struct attend_tile tile;
 };
 
@@ -25,7 +25,8 @@ struct cpu {
     uint32_t n_rows;     // rows that the buffers below hold: the larger of max_rows and max_out
     uint32_t max_blocks; // blocks of the longest weight row so far
     struct acts acts;    // memory for the input of the LINEAR in progress
-    float *rope;         // [n_rows][2][head_dim / 2]: cosines, sines
+    struct act_groups groups; // the same for packed weights
+    float *rope;              // [n_rows][2][head_dim / 2]: cosines, sines
     uint32_t max_rot;
     struct cpu_scratch *scratch[THREADS_MAX];
     // The step in progress.
@@ -43,6 +44,7 @@ struct cpu_worker {
     uint32_t phase;                // barriers passed
     uint32_t partition;            // rows that unsynced row-wise ops were shared out over; 0 = none
     struct acts acts;              // the LINEAR in progress: cpu->acts with its k_pad
+    struct act_groups groups;      // and cpu->groups with its n_blocks
     const struct op_rope_kv *rope; // what cpu->rope holds for this worker's rows
 };
 
@@ -54,7 +56,12 @@ uint32_t cpu_take(struct cpu_worker *w);
 // The page of a position and the rows' sequence.
 uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos);
 
-void cpu_linear(struct cpu_worker *w, const struct op_linear *o);       // cpu_linear.c
+// The kernels that device names: "cpu" or NULL takes the best that the processor runs.
+bool cpu_isa_choose(const struct cpu_kernels **out, const char *device, struct err *e);
+void cpu_linear(struct cpu_worker *w, const struct op_linear *o); // cpu_linear.c
+// Repacks a weight for the kernels in use, if they want that; cpu_pack.c.
+bool cpu_pack(struct cpu *c, struct dbuf *weight, const char *name, struct err *e);
+size_t cpu_pack_bytes(const struct cpu *c, enum fmt f, uint32_t n_rows, uint32_t n_cols);
 void cpu_attention(struct cpu_worker *w, const struct op_attention *o); // cpu_attention.c
 struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer, uint32_t head);
 size_t cpu_kv_unit_bytes(const struct kv_shape *s);

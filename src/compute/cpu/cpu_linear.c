@@ -1,17 +1,41 @@
 // LINEAR: the input's rows are quantised (shared out by row), then workers take panels of weight rows
-// one by one, of all weights of the op, so that a slow core delays nobody.
+// one by one, of all weights of the op, so that a slow core delays nobody. Weights that were repacked
+// at load have their own form of activations and of panels (repack.h).
 #include <string.h>
 
 #include "compute/cpu/cpu.h"
 
 // What a worker takes at once: one panel when many rows make it dear, more when it is a short dot.
 enum { ROWS_AT_ONCE = 2 * PANEL_ROWS };
+// The same for packed panels: some 64 KB when memory is the limit; what stays in a core's cache
+// beside the activations of a pass when many rows use it again and again.
+enum { PACKED_FEW_BYTES = 64 << 10, PACKED_MANY_BYTES = 256 << 10 };
+
+// Of the op's weights, how many are packed.
+static uint32_t count_packed(const struct op_linear *o)
+{
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < o->n; m++) n += o->w[m]->data != NULL;
+    return n;
+}
+
+static void quantize_groups(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
+{
+    const float *x[ACT_GROUP];
+    uint32_t first, end;
+    threads_share(n_rows, ACT_GROUP, w->i, w->n, &first, &end);
+    for (uint32_t r = first; r < end; r += ACT_GROUP) {
+        const uint32_t left = n_rows - r, n = left < ACT_GROUP ? left : ACT_GROUP;
+        for (uint32_t i = 0; i < n; i++) x[i] = hostbuf_row(o->x, r + i);
+        w->cpu->k->quantize_group(x, n, o->x->n_cols, &w->groups, r / ACT_GROUP);
+    }
+}
 
 static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
 {
     const struct acts *a = &w->acts;
     uint32_t first, end;
-    threads_share(n_rows, 1, w->i, w->n, &first, &end);
+    threads_share(n_rows, ACT_GROUP, w->i, w->n, &first, &end);
     for (uint32_t r = first; r < end; r++)
         w->cpu->k->quantize(hostbuf_row(o->x, r), o->x->n_cols, a->q + (size_t)r * a->k_pad,
                             a->sums + (size_t)r * (a->k_pad / 16),
@@ -69,25 +93,66 @@ static void do_panel(struct cpu_worker *w, const struct op_linear *o, uint32_t m
     }
 }
 
+// Packed panels [first, end) of m for all rows of activations: a dozen rows at a time, so that both
+// the rows and the panels stay in the cache.
+static void do_packed(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
+                      uint32_t first, uint32_t end)
+{
+    const struct dbuf *d = o->w[m];
+    const size_t panel_bytes = pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
+    for (uint32_t row0 = 0; row0 < n_rows; row0 += PACKED_ROWS) {
+        const uint32_t rows = n_rows - row0 < PACKED_ROWS ? n_rows - row0 : PACKED_ROWS;
+        for (uint32_t i = first; i < end; i++) {
+            const uint32_t c = i * PANEL_ROWS, left = d->n_rows - c;
+            w->cpu->k->packed_dot(d->fmt, d->data + i * panel_bytes, d->n_cols, &w->groups,
+                                  row0 / ACT_GROUP, rows, w->s->acc);
+            store_panel(o, m, row0, rows, c, left < PANEL_ROWS ? left : PANEL_ROWS, w->s->acc);
+        }
+    }
+}
+
+// Weight rows that a worker takes of weight m at once.
+static uint32_t unit_rows(const struct op_linear *o, uint32_t m, bool few)
+{
+    const struct dbuf *d = o->w[m];
+    if (!d->data) return few ? ROWS_AT_ONCE : PANEL_ROWS;
+    const size_t at_once = few ? PACKED_FEW_BYTES : PACKED_MANY_BYTES;
+    const size_t n = at_once / pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
+    return PANEL_ROWS * (n < 1 ? 1 : n > 16 ? 16 : (uint32_t)n);
+}
+
+static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
+                    uint32_t first, uint32_t end)
+{
+    if (o->w[m]->data)
+        do_packed(w, o, m, n_rows, first / PANEL_ROWS, (end + PANEL_ROWS - 1) / PANEL_ROWS);
+    else if (n_rows <= ROW_BATCH)
+        do_rows(w, o, m, n_rows, first, end);
+    else
+        do_panel(w, o, m, n_rows, first);
+}
+
 void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
 {
     const uint32_t n_rows = o->n_rows ? o->n_rows : w->cpu->batch->n_rows;
-    const bool few = n_rows <= ROW_BATCH;
-    const uint32_t unit = few ? ROWS_AT_ONCE : PANEL_ROWS;
+    const uint32_t n_packed = count_packed(o);
+    uint32_t n_items[3] = {0}, unit[3] = {0};
     w->acts = w->cpu->acts;
     w->acts.k_pad = (o->x->n_cols + BLOCK_K - 1) / BLOCK_K * BLOCK_K;
-    quantize_rows(w, o, n_rows);
+    w->groups = w->cpu->groups;
+    w->groups.n_blocks = (o->x->n_cols + PACK_COLS - 1) / PACK_COLS;
+    if (n_packed > 0) quantize_groups(w, o, n_rows);
+    if (n_packed < o->n) quantize_rows(w, o, n_rows);
     cpu_sync(w);
-    uint32_t n_items[3] = {0};
-    for (uint32_t m = 0; m < o->n; m++) n_items[m] = (o->w[m]->n_rows + unit - 1) / unit;
+    for (uint32_t m = 0; m < o->n; m++) {
+        unit[m] = unit_rows(o, m, n_rows <= ROW_BATCH);
+        n_items[m] = (o->w[m]->n_rows + unit[m] - 1) / unit[m];
+    }
     for (;;) {
         uint32_t item = cpu_take(w), m = 0;
         while (m < o->n && item >= n_items[m]) item -= n_items[m++];
         if (m == o->n) break;
-        const uint32_t first = item * unit, left = o->w[m]->n_rows - first;
-        if (few)
-            do_rows(w, o, m, n_rows, first, first + (left < unit ? left : unit));
-        else
-            do_panel(w, o, m, n_rows, first);
+        const uint32_t first = item * unit[m], left = o->w[m]->n_rows - first;
+        do_unit(w, o, m, n_rows, first, first + (left < unit[m] ? left : unit[m]));
     }
 }

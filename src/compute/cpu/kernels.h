@@ -30,6 +30,8 @@ enum {
     WEIGHT_MAX = 4095,
     HEAD_MAX = 4095,
     PROB_MAX = 8191,
+    ACT_GROUP = 4,    // rows of activations that lie together for packed weights
+    PACKED_ROWS = 12, // rows of activations that one pass over a packed panel serves
     PAGE_TOKENS = 32,
     KEY_BLOCK = 64, // two pages
     KEY_PAGES = KEY_BLOCK / PAGE_TOKENS,
@@ -86,6 +88,8 @@ struct kv_unit {
     float *v_scales; // [PAGE_TOKENS]
 };
 
+struct act_groups; // repack.h
+
 struct cpu_kernels {
     const char *isa;
     uint32_t numerics; // differs wherever results may
@@ -101,6 +105,13 @@ struct cpu_kernels {
     // out[i] = a weight row of n_k columns times row i of a, i < n_rows <= ROW_BATCH.
     void (*row_dot)(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                     uint32_t n_rows, float *out);
+    // Packed weights (repack.h), both or none. Up to ACT_GROUP rows x[i][n] to group number `group`.
+    void (*quantize_group)(const float *const *x, uint32_t n_rows, uint32_t n,
+                           const struct act_groups *to, uint32_t group);
+    // out[i] = a packed panel of n_k columns times row i of the groups from `group` on,
+    // i < n_rows <= PACKED_ROWS. Rows behind n_rows of the last group may be written too.
+    void (*packed_dot)(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,
+                       uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
     // NULL, or what fills acts.split: n of q in the table's own order within each 32.
     void (*split)(const int16_t *q, uint32_t n, int16_t *to);
     // One head to int16; returns the scale.
@@ -118,6 +129,7 @@ struct cpu_kernels {
 
 extern const struct cpu_kernels cpu_kernels_c;
 extern const struct cpu_kernels cpu_kernels_avx2;
+extern const struct cpu_kernels cpu_kernels_avx512;
 
 // Sub-blocks with a scale of their own among n_k columns of a block, and how long each is.
 static inline uint32_t sub_cols(enum fmt f)

@@ -1,0 +1,10 @@
+// The kernels of packed weights (repack.h) with AVX-512 VNNI; see kernels.h for what they do.
+#pragma once
+
+#include "compute/cpu/repack.h"
+
+void avx512_quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
+                           const struct act_groups *to, uint32_t group);
+void avx512_packed_dot(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,
+                       uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
+uint64_t avx512_peak(uint32_t n_rounds); // peak_avx512.c

@@ -37,6 +37,7 @@ export async function startListening(...flags) {
 function launch(...flags) {
     const child = spawn(binary, ['serve', '--port', '0', ...flags.map(String)], {
         stdio: ['ignore', 'inherit', 'pipe'],
+        env: { SUBMIND_CACHE_DIR: 'off', ...process.env }, // nobody's own cache
     });
     running.add(child);
     const server = new Server(child);

@@ -59,8 +59,10 @@ enum linear_mode {
 // The gated product may pass f16's range: it is held 64 times too small.
 #define SWIGLU_SCALE (1.0f / 64.0f)
 
-// Units of K formats on their way to a warp of few_* with that many panels, the one at work included.
-#define FEW_STAGES(panels) ((panels) == 1 ? 3 : 2)
+// Units of K formats on their way to a warp of few_* with that many panels, the one at work included: three
+// where three blocks of eight warps then still fit in a multiprocessor's shared memory.
+#define FEW_STAGES(panels, warps, unit_bytes) \
+    ((panels) == 1 && (warps) * (unit_bytes)*3 <= 60000 ? 3 : 2)
 
 struct linear_part {
     const void *w;
@@ -160,6 +162,7 @@ enum { SPLIT_KEYS = 512, SPLIT_QUERIES = 8 };
     0xffffffffu // in place of a part: these are all of the row's keys, its result is complete
 struct attn_item {
     uint32_t key0, n_keys, table, n_queries; // table: index of key0's page in the page tables
+    uint32_t n_old;                          // of its pages, those that this step does not write
     uint32_t row[SPLIT_QUERIES], pos[SPLIT_QUERIES], part[SPLIT_QUERIES];
 };
 struct args_split {

@@ -393,6 +393,15 @@ DEV uint32_t shared_addr(const void *p)
 }
 #endif
 
+// A place in shared memory that loads of tiles take: bytes may be added to it.
+#if PORT_AMD
+typedef const char *shared_at;
+DEV shared_at shared_place(const void *p) { return (const char *)p; }
+#else
+typedef uint32_t shared_at;
+DEV shared_at shared_place(const void *p) { return shared_addr(p); }
+#endif
+
 // Four 8 x 8 tiles of f16: lane l names row l % 8 of tile l / 8 (16 bytes). Register i of a lane then
 // holds elements 2t, 2t+1 of row g of tile i; transposed: rows 2t, 2t+1 of column g.
 #if PORT_AMD
@@ -416,11 +425,11 @@ DEV uint32_t tile_word_t(const void *mine, uint32_t i)
     }
     return r;
 }
-DEV void tiles_load(uint32_t r[4], const void *row)
+DEV void tiles_load(uint32_t r[4], shared_at row)
 {
     for (uint32_t i = 0; i < 4; i++) r[i] = tile_word(row, i);
 }
-DEV void tiles_load_t(uint32_t r[4], const void *row)
+DEV void tiles_load_t(uint32_t r[4], shared_at row)
 {
     for (uint32_t i = 0; i < 4; i++) r[i] = tile_word_t(row, i);
 }
@@ -429,18 +438,18 @@ DEV void copies_commit(void) {}
 template <int N> DEV void copies_wait(void) {}
 DEV u32x4 load_stream(const void *p) { return *(const u32x4 *)p; }
 #else
-DEV void tiles_load(uint32_t r[4], const void *row)
+DEV void tiles_load(uint32_t r[4], shared_at row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_addr(row))
+                 : "r"(row)
                  : "memory");
 }
-DEV void tiles_load_t(uint32_t r[4], const void *row)
+DEV void tiles_load_t(uint32_t r[4], shared_at row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_addr(row))
+                 : "r"(row)
                  : "memory");
 }
 // 16 bytes from global to shared memory, asynchronously: commit closes a group, wait<N> leaves the

@@ -92,11 +92,11 @@ DEV void stage_fetch(char *box, const char *const w[NP], uint32_t u, uint32_t sl
         }
 }
 
-template <int KIND, int NP>
-DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear &a, uint32_t u0,
+template <int KIND, int NP, int STAGES>
+DEV void few_stages(float sum[NP][4], const char *const w[NP], const args_linear &a, uint32_t u0,
                     uint32_t u1)
 {
-    constexpr uint32_t BYTES = unit<KIND>::BYTES, N = FEW_STAGES(NP);
+    constexpr uint32_t BYTES = unit<KIND>::BYTES, N = STAGES;
     const uint32_t lane = lane_id(), col = lane >> 2;
     const masks m = masks_make();
     char *box = shared_bytes + warp_id() * (N * NP * BYTES);
@@ -149,6 +149,16 @@ DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear
     }
     copies_wait<0>();
     sync_block(); // the sums go where units were
+}
+
+template <int KIND, int NP>
+DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear &a, uint32_t u0,
+                    uint32_t u1)
+{
+    if (FEW_STAGES(NP, n_threads() >> 5, unit<KIND>::BYTES) == 3)
+        few_stages<KIND, NP, 3>(sum, w, a, u0, u1);
+    else
+        few_stages<KIND, NP, 2>(sum, w, a, u0, u1);
 }
 
 // Factors that columns of x still lack, warp by warp: what the norm divides by.

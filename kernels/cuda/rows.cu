@@ -149,27 +149,53 @@ DEV void sin_cos(float angle, float &s, float &c)
     c = cos_small(r);
 }
 
-DEV void head_norm(float *x, const float *w, uint32_t n, float eps)
+// What a lane needs for its elements of a head, known before the head is.
+struct head_plan {
+    float w[HEAD_MAX / 32], s[HEAD_MAX / 64], c[HEAD_MAX / 64];
+};
+
+DEV head_plan head_prepare(const args_rope &a, const float *w, uint32_t pos)
+{
+    head_plan h;
+#pragma unroll
+    for (uint32_t k = 0; k < HEAD_MAX / 32; k++) {
+        const uint32_t i = lane_id() + 32 * k;
+        h.w[k] = w && i < a.head_dim ? w[i] : 1.0f;
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < HEAD_MAX / 64; k++) {
+        const uint32_t i = lane_id() + 32 * k;
+        h.s[k] = 0, h.c[k] = 1;
+        if (i >= a.n_rot / 2) continue;
+        sin_cos((float)pos * a.freqs[i], h.s[k], h.c[k]);
+        h.s[k] *= a.mscale;
+        h.c[k] *= a.mscale;
+    }
+    return h;
+}
+
+DEV void head_norm(float *x, const head_plan &h, uint32_t n, float eps)
 {
     float sum = 0;
     for (uint32_t i = lane_id(); i < n; i += 32) sum += x[i] * x[i];
     const float scale = 1.0f / sqrt_f(warp_sum(sum) / (float)n + eps);
-    for (uint32_t i = lane_id(); i < n; i += 32) x[i] *= scale * w[i];
+#pragma unroll
+    for (uint32_t k = 0; k < HEAD_MAX / 32; k++)
+        if (lane_id() + 32 * k < n) x[lane_id() + 32 * k] *= scale * h.w[k];
     sync_warp();
 }
 
-DEV void head_rotate(float *x, const args_rope &a, uint32_t pos)
+DEV void head_rotate(float *x, const args_rope &a, const head_plan &h)
 {
     const uint32_t half = a.n_rot / 2;
-    for (uint32_t i = lane_id(); i < half; i += 32) {
-        float s, c;
-        sin_cos((float)pos * a.freqs[i], s, c);
-        s *= a.mscale;
-        c *= a.mscale;
+#pragma unroll
+    for (uint32_t k = 0; k < HEAD_MAX / 64; k++) {
+        const uint32_t i = lane_id() + 32 * k;
+        if (i >= half) continue;
         float *p = x + (a.neox ? i : 2 * i), *q = x + (a.neox ? i + half : 2 * i + 1);
         const float u = *p, v = *q;
-        *p = u * c - v * s;
-        *q = v * c + u * s;
+        *p = u * h.c[k] - v * h.s[k];
+        *q = v * h.c[k] + u * h.s[k];
     }
     sync_warp();
 }
@@ -194,7 +220,8 @@ DEV void head_store(const float *x, char *to, uint32_t slot, uint32_t n, uint32_
     }
 }
 
-// Grid: (rows, ceil(heads of q, k and v / 8)); a warp a head.
+// Grid: (rows, ceil(heads of q, k and v / 8)); a warp a head. Positions and pages came with the batch, so all
+// that follows from them is ready when the heads are.
 KERNEL void rope_kv(const args_rope a)
 {
     __shared__ float box[8][HEAD_MAX];
@@ -202,29 +229,31 @@ KERNEL void rope_kv(const args_rope a)
     const uint32_t n_kv = a.kv.n_kv_heads;
     float *x = box[warp_id()];
     dependents_launch();
-    dependents_wait();
-    if (h >= a.n_heads + 2 * n_kv) return;
     const bool is_q = h < a.n_heads, is_v = h >= a.n_heads + n_kv;
     const uint32_t head = is_q ? h : is_v ? h - a.n_heads - n_kv : h - a.n_heads;
     const void *from = is_q ? a.q : is_v ? a.v : a.k;
+    const float *w = is_v ? 0 : is_q ? a.q_norm : a.k_norm;
+    const batch_row r = a.rows[row];
+    const head_plan plan = head_prepare(a, w, r.pos);
+    const uint32_t page = is_q ? 0 : a.kv.pages[r.page0 + r.pos / KV_PAGE_TOKENS];
+    dependents_wait();
+    if (h >= a.n_heads + 2 * n_kv) return;
     uint32_t *in = (uint32_t *)((uint16_t *)from + (uint64_t)row * (is_q ? a.stride_q : a.stride_k) +
                                 head * d);
     for (uint32_t i = lane_id(); i < d / 2; i += 32) {
-        x[2 * i] = h_lo(in[i]);
-        x[2 * i + 1] = h_hi(in[i]);
+        const uint32_t v = in[i];
+        x[2 * i] = h_lo(v);
+        x[2 * i + 1] = h_hi(v);
     }
     sync_warp();
-    const batch_row r = a.rows[row];
     if (!is_v) {
-        const float *w = is_q ? a.q_norm : a.k_norm;
-        if (w) head_norm(x, w, d, a.eps);
-        head_rotate(x, a, r.pos);
+        if (w) head_norm(x, plan, d, a.eps);
+        head_rotate(x, a, plan);
     }
     if (is_q) {
         for (uint32_t i = lane_id(); i < d / 2; i += 32) in[i] = h2_pack_clamped(x[2 * i], x[2 * i + 1]);
         return;
     }
-    const uint32_t page = a.kv.pages[r.page0 + r.pos / KV_PAGE_TOKENS];
     char *to = a.kv.base + page * a.kv.page_bytes + (is_v ? n_kv + head : head) * (uint64_t)a.kv.head_bytes;
     head_store(x, to, r.pos % KV_PAGE_TOKENS, d, a.q8);
 }

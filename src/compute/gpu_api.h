@@ -40,6 +40,7 @@ enum {
     GPU_ATTR_CC_MAJOR = 75,
     GPU_ATTR_CC_MINOR = 76,
     GPU_FUNC_MAX_SHARED = 8,
+    GPU_FUNC_CARVEOUT = 9,
     GPU_LAUNCH_OVERLAP = 6, // programmatic stream serialization
     GPU_STREAM_NON_BLOCKING = 1,
     GPU_EVENT_NO_TIMING = 2,

@@ -91,12 +91,13 @@ static bool is_staged(enum pack_kind pack)
     return pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
 }
 
-// Bytes of a unit on its way through shared memory, of the largest part.
-static uint32_t staged_bytes(const struct args_linear *a)
+// Bytes of a warp's units on their way through shared memory, of the largest part.
+static uint32_t staged_bytes(const struct args_linear *a, uint32_t warps, uint32_t panels)
 {
     uint32_t most = 0;
     for (uint32_t i = 0; i < a->n_parts; i++) {
-        const uint32_t n = pack_unit_bytes(a->pack[i]);
+        const uint32_t unit = pack_unit_bytes(a->pack[i]);
+        const uint32_t n = unit * panels * FEW_STAGES(panels, warps, unit);
         if (is_staged((enum pack_kind)a->pack[i]) && n > most) most = n;
     }
     return most;
@@ -116,7 +117,7 @@ static bool launch_few(const struct run *r, struct args_linear *a)
     const uint32_t warps = gpu_few_warps(a->n_units, gated);
     const uint32_t blocks = gated ? n_panels : place_blocks(a, PACK_ROWS);
     const uint32_t panels = gated ? 2 : 1, sums = warps * panels * 512;
-    const uint32_t units = warps * panels * FEW_STAGES(panels) * staged_bytes(a);
+    const uint32_t units = warps * staged_bytes(a, warps, panels);
     const enum gpu_kernel k =
         is_mixed(a) ? GPU_few_mixed
                     : gpu_pick(GPU_OP_FEW, (enum pack_kind)a->pack[0], a->n, gated, NULL);
@@ -456,7 +457,7 @@ static bool attend_wave(const struct run *r, const struct op_attention *o,
     const bool narrow = w->most_queries * (o->n_heads / o->n_kv_heads) <= 16;
     const enum gpu_kernel k = d == 64 ? (narrow ? GPU_attend_64_1 : GPU_attend_64_4)
                                       : (narrow ? GPU_attend_128_1 : GPU_attend_128_4);
-    return launch(r, k, w->n_items, o->n_kv_heads, 128, 3 * page, &a) &&
+    return launch(r, k, w->n_items, o->n_kv_heads, narrow ? 128 : 256, 3 * page, &a) &&
            merge_parts(r, o, w->merge0, w->n_merges);
 }
 

@@ -90,6 +90,7 @@ static bool put_rows(struct gpu *g, const struct batch *b, struct err *e)
 
 struct split_row {
     uint32_t row, pos, page0, part0;
+    uint32_t pos0; // of its sequence in this step: pages before it are as they will be
 };
 
 static uint32_t n_splits(uint32_t pos)
@@ -101,6 +102,12 @@ static uint32_t keys_in(const struct split_row *r, uint32_t split)
 {
     const uint32_t left = r->pos + 1 - split * SPLIT_KEYS;
     return left < SPLIT_KEYS ? left : SPLIT_KEYS;
+}
+
+static uint32_t old_pages(const struct split_row *r, uint32_t split)
+{
+    const uint32_t n = r->pos0 / KV_PAGE_TOKENS, before = split * (SPLIT_KEYS / KV_PAGE_TOKENS);
+    return n > before ? n - before : 0;
 }
 
 // Do both rows see the same pages in this cut?
@@ -121,7 +128,8 @@ static bool put_split(struct gpu *g, const struct batch *b, const struct split_r
     for (uint32_t i = 0; i < n; i++) {
         if (taken[i] || n_splits(rows[i].pos) <= split) continue;
         struct attn_item item = {.key0 = split * SPLIT_KEYS,
-                                 .table = rows[i].page0 + split * (SPLIT_KEYS / KV_PAGE_TOKENS)};
+                                 .table = rows[i].page0 + split * (SPLIT_KEYS / KV_PAGE_TOKENS),
+                                 .n_old = UINT32_MAX};
         for (uint32_t j = i; j < n && item.n_queries < most; j++) {
             const struct split_row *r = &rows[j];
             if (taken[j] || n_splits(r->pos) <= split || !same_keys(b, &rows[i], r, split))
@@ -132,6 +140,7 @@ static bool put_split(struct gpu *g, const struct batch *b, const struct split_r
             item.pos[q] = r->pos;
             item.part[q] = n_splits(r->pos) == 1 ? ATTN_WHOLE : r->part0 + split;
             if (keys_in(r, split) > item.n_keys) item.n_keys = keys_in(r, split);
+            if (old_pages(r, split) < item.n_old) item.n_old = old_pages(r, split);
         }
         if (item.n_queries > w->most_queries) w->most_queries = item.n_queries;
         if (!put(g, REGION_items, &item, 1, e)) return false;
@@ -215,7 +224,7 @@ static bool put_splits(struct gpu *g, const struct op_attention *o, const struct
                 if (!put_wave(g, b, rows, n, most, e)) return false;
                 n = parts = 0;
             }
-            rows[n++] = (struct split_row){s->row0 + r, pos, s->page0, parts};
+            rows[n++] = (struct split_row){s->row0 + r, pos, s->page0, parts, s->pos0};
             parts += n_splits(pos);
         }
     }

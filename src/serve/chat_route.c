@@ -24,7 +24,8 @@ bool route_chat(struct exchange *x)
     char hex[25];
     exchange_hex_id(x, 0, hex);
     snprintf(x->id, sizeof x->id, "chatcmpl-%s", hex);
-    bool ok = read_chat(x, true, &p, &prompt, &e) && prompt_encode(x, &prompt, &ids, &e);
+    bool ok =
+        read_chat(x, true, &p, &prompt, &e) && prompt_encode(x, &prompt, p.cache_salt, &ids, &e);
     bool open = ok ? reply_start(x, &p, &prompt.reply, &ids) : exchange_send_error(x, &e);
     prompt_free(&prompt);
     ids_free(&ids);

@@ -26,6 +26,7 @@ bool generation_open(struct generation *g, struct stream *stream, const struct t
         .sink_arg = arg,
         .one_call = o->one_call,
         .want_logprobs = o->logprobs,
+        .keep_ids = o->keep_ids,
         .logprobs = {.chat = o->chat},
         .last_part = -1,
     };
@@ -44,6 +45,7 @@ void generation_close(struct generation *g)
     stop_free(&g->stop);
     buf_free(&g->text);
     logprobs_free(&g->logprobs);
+    ids_free(&g->ids);
     *g = (struct generation){0};
 }
 
@@ -60,6 +62,10 @@ static void feed(struct generation *g)
 
 static void take_token(struct generation *g, const struct stream_event *ev)
 {
+    if (g->keep_ids && !ids_put(&g->ids, &ev->id, 1)) { // a part would be put in the wrong place
+        g->keep_ids = false;
+        g->ids.n = 0;
+    }
     if (g->stop.hit) return;
     if (g->want_logprobs) logprobs_add(&g->logprobs, g->tok, ev);
     // Control tokens are structure, not text; those that the parser needs are user-defined ones.

@@ -21,6 +21,8 @@ struct generation {
     struct buf text; // what the stop strings let pass, of one token
     bool one_call;   // end after the first tool call
     bool want_logprobs;
+    bool keep_ids;
+    struct ids ids; // all sampled tokens, when they are kept
     struct logprobs logprobs;
     // state of the answer
     int last_part; // enum answer_part, -1 before the first
@@ -39,7 +41,7 @@ struct generation_options {
     struct answer_options answer; // chat
     const struct str *stops;      // borrowed while it runs
     size_t n_stops;
-    bool logprobs, one_call;
+    bool logprobs, one_call, keep_ids;
 };
 
 // Takes the stream, also when it fails (no memory).

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "text/chat.h"
+#include "text/splice.h"
 
 // The server's kwargs with the request's on top.
 static bool merge_kwargs(struct exchange *x, const struct request_params *p, struct value *out,
@@ -119,11 +120,12 @@ bool prompt_render(struct exchange *x, struct request_params *p, bool guard, str
     return true;
 }
 
-bool prompt_encode(struct exchange *x, const struct prompt *prompt, struct ids *out, struct err *e)
+bool prompt_encode(struct exchange *x, const struct prompt *prompt, struct str salt,
+                   struct ids *out, struct err *e)
 {
     uint64_t start = clock_ns();
-    bool ok = tokenizer_encode(engine_tokenizer(x->sv->engine), buf_view(&prompt->text),
-                               TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
+    bool ok = splice_encode(x->sv->splice, engine_tokenizer(x->sv->engine), salt,
+                            buf_view(&prompt->text), TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
     x->tokenize_ms = clock_ms_since(start);
     return ok;
 }
@@ -153,7 +155,7 @@ bool prompt_read(struct exchange *x, struct value body, struct request_params *p
         return request_read_completion(p, body, n_vocab, &x->arena, e) &&
                prompt_encode_text(x, p->prompt, ids, e);
     return request_read_chat(p, body, n_vocab, &x->arena, e) &&
-           prompt_render(x, p, true, prompt, e) && prompt_encode(x, prompt, ids, e);
+           prompt_render(x, p, true, prompt, e) && prompt_encode(x, prompt, p->cache_salt, ids, e);
 }
 
 void prompt_free(struct prompt *p)

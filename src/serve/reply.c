@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "serve/generation.h"
 #include "serve/openai_response.h"
+#include "text/splice.h"
 
 enum {
     PROGRESS_MS = 1000,    // while nothing is generated yet
@@ -21,8 +22,9 @@ struct reply {
     struct request_params p;
     struct generation g;
     struct response_head head;
-    bool failed;    // no memory for output
-    struct buf out; // event stream: bytes not yet taken, from `sent` on
+    struct splice_place place; // chat: where the answer begins
+    bool failed;               // no memory for output
+    struct buf out;            // event stream: bytes not yet taken, from `sent` on
     size_t sent;
     bool over;                                  // nothing comes after `out`
     uint64_t last_ns;                           // when something was last sent
@@ -126,8 +128,17 @@ static void put_timings(struct reply *r, struct buf *b)
     response_cache(b, &r->g.status);
 }
 
+// Before the client can come back with the answer in its history.
+static void learn(struct reply *r)
+{
+    if (r->g.ids.n == 0) return;
+    splice_learn(r->x->sv->splice, engine_tokenizer(r->x->sv->engine), &r->place, &r->g.ids);
+    r->g.ids.n = 0;
+}
+
 static void stream_end(struct reply *r)
 {
+    learn(r);
     chunk_open(r);
     put_choice(r, empty_delta(r), generation_finish_reason(&r->g));
     if (r->p.include_usage) {
@@ -261,6 +272,7 @@ static bool send_whole(struct reply *r)
 {
     struct buf b = {0};
     struct err e = {0};
+    learn(r);
     response_open(&b, &r->head, false);
     buf_z(&b, ",\"choices\":[{\"index\":0,");
     if (r->head.chat) {
@@ -336,7 +348,8 @@ static bool submit(struct exchange *x, const struct request_params *p,
 }
 
 static struct reply *reply_new(struct exchange *x, const struct request_params *p,
-                               const struct reply_options *o, struct stream *stream, struct err *e)
+                               const struct reply_options *o, const struct ids *prompt,
+                               struct stream *stream, struct err *e)
 {
     struct reply *r = calloc(1, sizeof *r);
     if (r == NULL) {
@@ -354,10 +367,15 @@ static struct reply *reply_new(struct exchange *x, const struct request_params *
                                     .stops = r->p.stops,
                                     .n_stops = r->p.n_stops,
                                     .logprobs = p->logprobs,
-                                    .one_call = !p->parallel_tool_calls};
+                                    .one_call = !p->parallel_tool_calls,
+                                    .keep_ids = o->chat && x->sv->splice != NULL};
+    if (go.keep_ids &&
+        !splice_place_of(&r->place, engine_tokenizer(x->sv->engine), p->cache_salt, prompt))
+        go.keep_ids = false; // the next turn may miss; this one need not fail
     if (generation_open(&r->g, stream, engine_tokenizer(x->sv->engine), &go,
                         p->stream ? stream_part : whole_part, r, e))
         return r;
+    splice_place_free(&r->place);
     free(r);
     return NULL;
 }
@@ -370,7 +388,7 @@ bool reply_start(struct exchange *x, const struct request_params *p, const struc
     x->n_prompt = (uint32_t)prompt->n;
     if (!submit(x, p, o, prompt, &stream, &e)) return exchange_send_error(x, &e);
     x->queue_in_ms = clock_ms_since(x->body_ns);
-    x->reply = reply_new(x, p, o, stream, &e);
+    x->reply = reply_new(x, p, o, prompt, stream, &e);
     if (x->reply == NULL) return exchange_send_error(x, &e);
     if (!p->stream) return await_whole(x->reply);
     if (o->chat) { // the role, once and first
@@ -400,6 +418,7 @@ void reply_close(struct reply *r)
     x->ttft_ms = r->g.status.ttft_ms > 0 ? x->queue_in_ms + r->g.status.ttft_ms : 0;
     x->done = done_reason(&r->g);
     x->has_done = true;
+    splice_place_free(&r->place);
     generation_close(&r->g);
     struct buf *all[] = {&r->out, &r->content, &r->reasoning, &r->calls, &r->args};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) buf_free(all[i]);

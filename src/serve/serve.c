@@ -21,6 +21,7 @@
 #include "base/notify.h"
 #include "serve/exchange.h"
 #include "serve/http.h"
+#include "text/splice.h"
 
 enum {
     DRAIN_MS = 2500,   // for running answers to end after the stop
@@ -28,6 +29,7 @@ enum {
     LOADING_RETRY_MS = 2000,
     QUIET_MS = 250, // without a request: then a drain is over
     FIRST_FD = 3,   // of the sockets that a service manager passes
+    SPLICE_BYTES = 16 << 20,
     EXTEND_S = 120, // a load that goes on may take so much longer
 };
 
@@ -179,6 +181,7 @@ static void release(struct server *sv)
     event_close(&sv->loaded);
     arena_free(&sv->arena);
     connections_deinit(&sv->connections);
+    splice_close(sv->splice);
     free(sv);
 }
 
@@ -193,6 +196,7 @@ bool server_open(struct server **out, const struct serve_settings *s,
     // The only string that is not from the command line: a load that outlives us may still read it.
     if (es->chat_template.n > 0) sv->es.chat_template = arena_str(&sv->arena, es->chat_template);
     connections_init(&sv->connections);
+    sv->splice = splice_open(SPLICE_BYTES); // without it a next turn may miss, no more
     sv->start_ns = clock_ns();
     atomic_store_explicit(&sv->last_ns, sv->start_ns, memory_order_relaxed);
     if (getrandom(&sv->id_seed, sizeof sv->id_seed, 0) != (ssize_t)sizeof sv->id_seed)

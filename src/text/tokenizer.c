@@ -296,22 +296,30 @@ static bool put_segment(const struct tokenizer *t, struct scratch *w, struct str
     return true;
 }
 
+struct known {
+    tokenizer_known *find; // NULL: nobody knows
+    void *arg;
+};
+
 static bool put_text(const struct tokenizer *t, struct scratch *w, struct str text, unsigned flags,
-                     struct ids *out, struct err *e)
+                     const struct known *known, struct ids *out, struct err *e)
 {
     unsigned set = (flags & TOKENIZE_CONTROL) != 0 ? SPECIAL_ALL : SPECIAL_USER;
     for (size_t pos = 0; pos < text.n;) {
         struct special_hit hit = special_find(&t->special, text, pos, set);
         size_t end = hit.id < 0 ? text.n : hit.at;
-        if (end > pos && !put_segment(t, w, str_sub(text, pos, end - pos), out, e)) return false;
+        const struct str piece = str_sub(text, pos, end - pos);
+        const bool done =
+            piece.n == 0 || (known->find != NULL && known->find(known->arg, piece, out));
+        if (!done && !put_segment(t, w, piece, out, e)) return false;
         if (hit.id >= 0 && !ids_put(out, &hit.id, 1)) return fail_memory(e, text);
         pos = end + (hit.id < 0 ? 0 : hit.n);
     }
     return true;
 }
 
-bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags, struct ids *out,
-                      struct err *e)
+static bool encode(const struct tokenizer *t, struct str text, unsigned flags,
+                   const struct known *known, struct ids *out, struct err *e)
 {
     if (text.n > INT32_MAX)
         return err_set(e, ERR_TOO_LARGE, "a text of %zu bytes; at most %d can be tokenised", text.n,
@@ -322,10 +330,22 @@ bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags
     bool ok = true;
     if ((flags & TOKENIZE_BOS) != 0 && t->add_bos && t->bos >= 0 && !ids_put(out, &t->bos, 1))
         ok = fail_memory(e, text);
-    ok = ok && put_text(t, w, text, flags, out, e);
+    ok = ok && put_text(t, w, text, flags, known, out, e);
     if (!ok) out->n = before;
     scratch_give(t, w);
     return ok;
+}
+
+bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags, struct ids *out,
+                      struct err *e)
+{
+    return encode(t, text, flags, &(struct known){0}, out, e);
+}
+
+bool tokenizer_encode_known(const struct tokenizer *t, struct str text, unsigned flags,
+                            tokenizer_known *known, void *arg, struct ids *out, struct err *e)
+{
+    return encode(t, text, flags, &(struct known){known, arg}, out, e);
 }
 
 static bool is_id(const struct tokenizer *t, int32_t id)

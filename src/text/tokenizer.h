@@ -56,6 +56,11 @@ enum tokenize_flags {
 // Repeated pieces between special tokens are memoised, so a repeated prompt costs a hash.
 bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags, struct ids *out,
                       struct err *e);
+// May know the ids of a piece of text between two special tokens, behind the ids in out: then it appends
+// them and says so (splice.h).
+typedef bool tokenizer_known(void *arg, struct str piece, struct ids *out);
+bool tokenizer_encode_known(const struct tokenizer *t, struct str text, unsigned flags,
+                            tokenizer_known *known, void *arg, struct ids *out, struct err *e);
 // The bytes of a token (may be part of a character); empty for ids out of range.
 struct str tokenizer_piece(const struct tokenizer *t, int32_t id);
 enum token_kind tokenizer_kind(const struct tokenizer *t, int32_t id);

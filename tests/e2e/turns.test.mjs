@@ -1,0 +1,110 @@
+// The next turn of a conversation finds what the turn before computed and generated, with Qwen3's
+// template (the built-in model's), with thinking and without, through tool loops, and where the model
+// spelled its answer otherwise than the tokenizer would.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { notes, requireBinary, startServer, tool } from './harness.mjs';
+
+requireBinary();
+let server, plain, page, dir;
+before(async () => {
+    dir = mkdtempSync(path.join(tmpdir(), 'submind-turns-'));
+    const template = path.join(dir, 'chatml.jinja');
+    writeFileSync(template, "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+    server = await startServer('--ctx', 4096);
+    plain = await startServer('--ctx', 4096, '--chat-template-file', template);
+    page = (await server.json('/props')).page_tokens;
+});
+after(async () => { await server?.stop(); await plain?.stop(); rmSync(dir, { recursive: true }); });
+
+const whole = (tokens) => Math.floor(tokens / page) * page;
+const tools = [tool('exec', 'command', 'Run a command and return its output.')];
+const user = (content) => ({ role: 'user', content });
+
+async function ask(sv, messages, extra) {
+    const answer = await sv.json('/v1/chat/completions', { messages, temperature: 0, max_tokens: 200, ...extra });
+    const { prompt_tokens, completion_tokens, prompt_tokens_details } = answer.usage;
+    return { message: answer.choices[0].message, prompt: prompt_tokens, generated: completion_tokens, cached: prompt_tokens_details.cached_tokens };
+}
+
+// The last sampled token was never run through the model, so its place is computed anew.
+const kept = (turn) => whole(turn.prompt + turn.generated - 1);
+
+test('a tool loop with thinking goes on from what was generated', async (t) => {
+    const messages = [{ role: 'system', content: notes(150, 1) }, user('Is the service nginx running?')];
+    let last = null;
+    for (let step = 0; step < 4; step++) {
+        const turn = await ask(server, messages, { tools, chat_template_kwargs: { enable_thinking: true } });
+        t.diagnostic(`step ${step}: prompt ${turn.prompt}, generated ${turn.generated}, cached ${turn.cached}`);
+        if (last !== null) assert.ok(turn.cached >= kept(last), `cached ${turn.cached}, but ${kept(last)} were there`);
+        if (!turn.message.tool_calls) break;
+        assert.ok(turn.message.reasoning_content.length > 0);
+        messages.push(turn.message, { role: 'tool', tool_call_id: turn.message.tool_calls[0].id, content: `inactive ${notes(20, step)}` });
+        last = turn;
+    }
+    assert.ok(last !== null, 'the model called a tool');
+});
+
+for (const thinking of [true, false])
+    test(`a new question finds the history, ${thinking ? 'thinking' : 'no thinking'}`, async (t) => {
+        // The template drops earlier thinking, so what is generated stands behind other tokens next time;
+        // everything before the answer must be found, and what the second turn computed by the third.
+        const messages = [{ role: 'system', content: notes(150, thinking ? 2 : 3) }];
+        let before = null;
+        for (let step = 0; step < 3; step++) {
+            messages.push(user(`repeat after me: ${notes(40, 10 + step)}`));
+            const turn = await ask(server, messages, { max_tokens: 60, chat_template_kwargs: { enable_thinking: thinking } });
+            t.diagnostic(`turn ${step}: prompt ${turn.prompt}, cached ${turn.cached}`);
+            if (before !== null) assert.ok(turn.cached >= whole(before - 1), `cached ${turn.cached} of ${before}`);
+            const { token_ids } = await server.json('/v1/chat/completions/render', { messages, add_generation_prompt: false });
+            before = token_ids.length;
+            messages.push(turn.message);
+        }
+    });
+
+test('an answer spelled in other tokens is found all the same', async (t) => {
+    // Whole words are forbidden, so that the model has to spell them in pieces.
+    const words = 'parcel service disk backup ticket server queue alert route cache node token';
+    const bias = {};
+    for (const word of words.split(' '))
+        for (const text of [word, ` ${word}`, word[0].toUpperCase() + word.slice(1)]) {
+            const ids = await plain.tokens(text);
+            if (ids.length === 1) bias[ids[0]] = -100;
+        }
+    assert.ok(Object.keys(bias).length > 5);
+    const messages = [{ role: 'system', content: 'You are a background agent.' }];
+    let last = null, odd = 0;
+    for (let step = 0; step < 4; step++) {
+        messages.push(user(`repeat after me: ${words}, ${step}`));
+        const { token_ids } = await plain.json('/v1/chat/completions/render', { messages });
+        const own = await plain.tokens((await plain.json('/apply-template', { messages })).prompt);
+        if (JSON.stringify(own) !== JSON.stringify(token_ids)) odd++;
+        const turn = await ask(plain, messages, { max_tokens: 100, logit_bias: bias });
+        t.diagnostic(`turn ${step}: prompt ${turn.prompt} (${own.length} as the tokenizer has it), generated ${turn.generated}, cached ${turn.cached}`);
+        assert.equal(turn.prompt, token_ids.length);
+        if (last !== null) assert.ok(turn.cached >= kept(last), `cached ${turn.cached}, but ${kept(last)} were there`);
+        const text = (turn.message.reasoning_content ?? '') + turn.message.content;
+        messages.push({ role: 'assistant', content: text });
+        last = turn;
+    }
+    assert.ok(odd >= 2, 'the tokenizer would have spelled the answers otherwise');
+});
+
+test('a call that the client wrote anew is found all the same', async (t) => {
+    const messages = [{ role: 'system', content: notes(150, 5) }, user('Is the service nginx running?')];
+    const extra = { tools, chat_template_kwargs: { enable_thinking: true } };
+    const bias = {};
+    for (const text of ['systemctl', ' systemctl', 'nginx', ' nginx', '"}', '"}}', '{"', 'command'])
+        for (const id of await server.tokens(text)) bias[id] = -2; // other spellings come near
+    const first = await ask(server, messages, { ...extra, logit_bias: bias });
+    if (!first.message.tool_calls) return t.skip('the model called nothing');
+    const call = first.message.tool_calls[0];
+    call.function.arguments = JSON.stringify(JSON.parse(call.function.arguments), null, 2);
+    messages.push(first.message, { role: 'tool', tool_call_id: call.id, content: 'active' });
+    const second = await ask(server, messages, extra);
+    t.diagnostic(`prompt ${first.prompt}, generated ${first.generated}, cached ${second.cached}`);
+    assert.ok(second.cached >= whole(first.prompt));
+});

@@ -65,7 +65,7 @@ struct ask {
     bool ok;
 };
 
-static void put_bootstrap(struct buf *b, uint32_t seed, uint32_t n_words)
+static void put_words(struct buf *b, uint32_t seed, uint32_t n_words)
 {
     uint64_t x = 0x9e3779b97f4a7c15u * (seed + 1u);
     buf_printf(b, "Run %u.", seed);
@@ -75,6 +75,22 @@ static void put_bootstrap(struct buf *b, uint32_t seed, uint32_t n_words)
         x ^= x << 17;
         buf_printf(b, " %s", words[x % N_WORDS]);
     }
+}
+
+// The user's own text, where there is one; the first line keeps cold runs apart.
+static void put_bootstrap(struct buf *b, const struct workload_settings *s, uint32_t seed,
+                          uint32_t n_words)
+{
+    if (s->bootstrap == NULL)
+        put_words(b, seed, n_words);
+    else
+        buf_printf(b, "Run %u.\n%s", seed, s->bootstrap);
+}
+
+// The i-th task, or `own` where the user gave none.
+static const char *task(const struct workload_settings *s, size_t i, const char *own)
+{
+    return s->n_tasks == 0 ? own : s->tasks[i % s->n_tasks];
 }
 
 static void put_body(struct buf *b, const struct ask *a)
@@ -164,13 +180,14 @@ static bool run_long(struct bench *b, uint32_t seed, struct err *e)
 {
     struct buf system = {0};
     struct sample cold, cached, depth;
-    put_bootstrap(&system, seed, b->n_words);
+    put_bootstrap(&system, b->s, seed, b->n_words);
     const char *text = buf_cstr(&system);
     bool ok =
-        measure(b, "long prompt, cold", text, "Task A: say hello.", 4, &cold, e) &&
-        measure(b, "long prompt, cached", text, "Task B: report the status.", 4, &cached, e) &&
-        measure(b, "generation behind the long prompt", text, "Task C: write.", b->s->gen_tokens,
-                &depth, e);
+        measure(b, "long prompt, cold", text, task(b->s, 0, "Task A: say hello."), 4, &cold, e) &&
+        measure(b, "long prompt, cached", text, task(b->s, 1, "Task B: report the status."), 4,
+                &cached, e) &&
+        measure(b, "generation behind the long prompt", text, task(b->s, 2, "Task C: write."),
+                b->s->gen_tokens, &depth, e);
     buf_free(&system);
     if (!ok) return false;
     put_sample(b->out, WORKLOAD_PROMPT_TOKENS, (double)cold.prompt_tokens);
@@ -209,14 +226,14 @@ static bool run_together(struct bench *b, uint32_t seed, struct err *e)
     pthread_t threads[WORKLOAD_TOGETHER];
     int started = 0;
     bool ok = true;
-    put_bootstrap(&system, seed, b->n_words);
+    put_bootstrap(&system, b->s, seed, b->n_words);
     step(b, "eight cold at once");
     const double start_s = (double)clock_ns() / 1e9;
     for (; started < WORKLOAD_TOGETHER; started++) {
         snprintf(users[started], sizeof users[started], "Task %d: write.", started);
         asks[started] = (struct ask){.settings = b->s,
                                      .system = buf_cstr(&system),
-                                     .user = users[started],
+                                     .user = task(b->s, (size_t)started, users[started]),
                                      .max_tokens = b->s->gen_tokens};
         if (pthread_create(&threads[started], NULL, ask_thread, &asks[started]) != 0) {
             ok = err_set(e, ERR_MEMORY, "cannot start eight threads");
@@ -249,7 +266,7 @@ static bool find_words(struct bench *b, struct err *e)
 {
     struct buf system = {0};
     struct sample o;
-    put_bootstrap(&system, b->s->seed * 1000, PROBE_WORDS);
+    put_words(&system, b->s->seed * 1000, PROBE_WORDS);
     bool ok = measure(b, "warm-up", buf_cstr(&system), "Say hello.", 4, &o, e);
     buf_free(&system);
     if (!ok) return false;

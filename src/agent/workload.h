@@ -1,10 +1,12 @@
 // The workload that matters, measured from a client's side against any OpenAI-compatible server: a long
 // bootstrap cold, the same one cached, eight agents at once on a bootstrap nobody has seen, a short
-// prompt, and generation, short and behind the long prompt. The prompts are words drawn with a seed.
+// prompt, and generation, short and behind the long prompt. The bootstrap is words drawn with a seed, or the
+// user's own text behind a first line that differs for each cold run.
 #pragma once
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -13,10 +15,13 @@ enum { WORKLOAD_RUNS_MAX = 32, WORKLOAD_TOGETHER = 8 };
 
 struct workload_settings { // zero means the default in brackets; strings are borrowed
     const char *url, *key, *model;
-    uint32_t prompt_tokens; // of the long bootstrap, about [14000]
-    uint32_t runs;          // of each measurement [3]
-    uint32_t gen_tokens;    // [128]
-    uint32_t seed;          // another seed is another bootstrap [1]
+    uint32_t prompt_tokens;   // of the long bootstrap, about [14000]
+    uint32_t runs;            // of each measurement [3]
+    uint32_t gen_tokens;      // [128]
+    uint32_t seed;            // another seed is another bootstrap [1]
+    const char *bootstrap;    // instead of drawn words; prompt_tokens does not count then
+    const char *const *tasks; // with it: what the user turns say, in turn [our own]
+    size_t n_tasks;
     const atomic_int *cancel;
     // One step begins: what is measured, and how many of all steps are done. May be NULL.
     void (*on_step)(void *arg, const char *what, uint32_t done, uint32_t total);

@@ -1,7 +1,8 @@
 // The definition of every weight format: from a block's bytes to floats. One text for the C code of
 // model/ and compute/ and for CUDA and HIP device code; kernels are checked against it. Nothing fast
 // lives here. Bytes are little-endian and need no alignment.
-// Source: the GGUF block layouts as published with ggml (formats Q8_0, Q4_0, Q4_K, Q5_K, Q6_K).
+// Source: the GGUF block layouts as published with ggml; MXFP4's values: the OCP Microscaling
+// specification 1.0.
 #pragma once
 
 #include "kernels/common/formats.h"
@@ -125,6 +126,152 @@ DECODE_FN void decode_block_q6_k(const uint8_t *b, float *out)
     }
 }
 
+// ---- formats met less often: one weight at a time ----------------------------------------------
+
+// Weight i of 16 bytes whose low nibbles are weights 0..15 and high ones 16..31.
+DECODE_FN int decode_nibble(const uint8_t *q, int i)
+{
+    return q[i % 16] >> i / 16 * 4 & 15;
+}
+
+// The fifth bit of weight i, as 16 or 0.
+DECODE_FN int decode_fifth(const uint8_t *high, int i)
+{
+    return (high[i / 8] >> i % 8 & 1) << 4;
+}
+
+// Q4_1: f16 d, min; nibbles. x = d q + min
+DECODE_FN float decode_weight_q4_1(const uint8_t *b, int i)
+{
+    return decode_f16(b) * (float)decode_nibble(b + 4, i) + decode_f16(b + 2);
+}
+
+// Q5_0: f16 d; 32 fifth bits; nibbles. x = d (q - 16)
+DECODE_FN int decode_int_q5_0(const uint8_t *b, int i)
+{
+    return (decode_nibble(b + 6, i) | decode_fifth(b + 2, i)) - 16;
+}
+
+// Q5_1: f16 d, min; 32 fifth bits; nibbles. x = d q + min
+DECODE_FN int decode_int_q5_1(const uint8_t *b, int i)
+{
+    return decode_nibble(b + 8, i) | decode_fifth(b + 4, i);
+}
+DECODE_FN float decode_weight_q5_1(const uint8_t *b, int i)
+{
+    return decode_f16(b) * (float)decode_int_q5_1(b, i) + decode_f16(b + 2);
+}
+
+// Q2_K and Q3_K: 64 bytes of pairs. In each half of 128 weights, group g of 32 is pair g of 32 bytes.
+DECODE_FN int decode_pair(const uint8_t *q, int i)
+{
+    return q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+
+// Q2_K: 16 bytes of scales (low) and minimums (high); pairs; f16 d, dmin. x = d scale q - dmin min
+DECODE_FN float decode_weight_q2_k(const uint8_t *b, int i)
+{
+    const int both = b[i / 16];
+    const float ds = decode_f16(b + 80) * (float)(both & 15);
+    return ds * (float)decode_pair(b + 16, i) - decode_f16(b + 82) * (float)(both >> 4);
+}
+
+// The sixteen 6-bit scales that Q3_K packs into 12 bytes: low bits as nibbles of the first eight bytes
+// (0..7 low, 8..15 high), upper pairs in the last four (scale g: pair g / 4 of byte g % 4).
+DECODE_FN int decode_scale_q3_k(const uint8_t *s, int g)
+{
+    return ((s[g % 8] >> g / 8 * 4 & 15) | (s[8 + g % 4] >> g / 4 * 2 & 3) << 4) - 32;
+}
+
+// Q3_K: bit j of high[i % 32], when clear, takes 4 from weight i of group j of 32; pairs; scales; f16 d.
+// x = d scale q
+DECODE_FN int decode_int_q3_k(const uint8_t *b, int i)
+{
+    return decode_pair(b + 32, i) - (b[i % 32] >> i / 32 & 1 ? 0 : 4);
+}
+DECODE_FN float decode_weight_q3_k(const uint8_t *b, int i)
+{
+    return decode_f16(b + 108) * (float)decode_scale_q3_k(b + 96, i / 16) *
+           (float)decode_int_q3_k(b, i);
+}
+
+// The sixteen values of IQ4_NL and IQ4_XS, -127 to 113, as bytes of two numbers.
+DECODE_FN int decode_iq4_value(int q)
+{
+    const uint64_t values = q < 8 ? 0xf6eaddcfbfad9881u : 0x7159453526190d01u;
+    return (int8_t)(values >> q % 8 * 8 & 255);
+}
+
+// IQ4_XS: f16 d; 16 bits of upper pairs, 4 bytes of low nibbles of the scales; 8 x 16 bytes of nibbles.
+DECODE_FN int decode_scale_iq4_xs(const uint8_t *b, int g)
+{
+    const int low = b[4 + g / 2] >> g % 2 * 4 & 15, high = decode_u16(b + 2) >> 2 * g & 3;
+    return (low | high << 4) - 32;
+}
+DECODE_FN int decode_int_iq4_xs(const uint8_t *b, int i)
+{
+    return decode_iq4_value(decode_nibble(b + 8 + i / 32 * 16, i % 32));
+}
+DECODE_FN float decode_weight_iq4_xs(const uint8_t *b, int i)
+{
+    return decode_f16(b) * (float)decode_scale_iq4_xs(b, i / 32) * (float)decode_int_iq4_xs(b, i);
+}
+
+// MXFP4: an E8M0 exponent; nibbles. An E2M1 float is half of 0 1 2 3 4 6 8 12, bit 3 its sign.
+DECODE_FN int decode_int_mxfp4(const uint8_t *b, int i)
+{
+    const int q = decode_nibble(b + 1, i);
+    const int size = (int)(0x0c08060403020100u >> q % 8 * 8 & 255);
+    return q & 8 ? -size : size;
+}
+// 2^(exponent - 128): what these integers are multiplied with. The two least ones are subnormal.
+DECODE_FN float decode_e8m0_half(uint8_t e)
+{
+    return decode_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+// Weight i of the block at b, for the formats above; 0 for the others.
+DECODE_FN float decode_weight(enum fmt f, const uint8_t *b, int i)
+{
+    switch (f) {
+    case FMT_Q4_1: return decode_weight_q4_1(b, i);
+    case FMT_Q5_0: return decode_f16(b) * (float)decode_int_q5_0(b, i);
+    case FMT_Q5_1: return decode_weight_q5_1(b, i);
+    case FMT_Q2_K: return decode_weight_q2_k(b, i);
+    case FMT_Q3_K: return decode_weight_q3_k(b, i);
+    case FMT_IQ4_NL: return decode_f16(b) * (float)decode_iq4_value(decode_nibble(b + 2, i));
+    case FMT_IQ4_XS: return decode_weight_iq4_xs(b, i);
+    case FMT_MXFP4: return decode_e8m0_half(b[0]) * (float)decode_int_mxfp4(b, i);
+    default: return 0;
+    }
+}
+
+// Weights and bytes of a block, where there is no table (device code).
+DECODE_FN uint32_t decode_cols(enum fmt f)
+{
+    switch (f) {
+#define FMT(id, name, gguf, block, bytes) \
+    case FMT_##id:                        \
+        return block;
+#include "kernels/common/formats.def"
+#undef FMT
+    default: return 1;
+    }
+}
+DECODE_FN uint32_t decode_bytes(enum fmt f)
+{
+    switch (f) {
+#define FMT(id, name, gguf, block, bytes) \
+    case FMT_##id:                        \
+        return bytes;
+#include "kernels/common/formats.def"
+#undef FMT
+    default: return 1;
+    }
+}
+
+// ---- all formats ---------------------------------------------------------------------------------
+
 // One block of format f: fmt_info[f].block floats.
 DECODE_FN void decode_block(enum fmt f, const uint8_t *b, float *out)
 {
@@ -137,7 +284,9 @@ DECODE_FN void decode_block(enum fmt f, const uint8_t *b, float *out)
     case FMT_Q4_K: decode_block_q4_k(b, out); break;
     case FMT_Q5_K: decode_block_q5_k(b, out); break;
     case FMT_Q6_K: decode_block_q6_k(b, out); break;
-    case FMT_COUNT: break;
+    default:
+        for (uint32_t i = 0; i < decode_cols(f); i++) out[i] = decode_weight(f, b, (int)i);
+        break;
     }
 }
 

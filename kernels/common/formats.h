@@ -65,6 +65,48 @@ struct block_Q6_K {
     uint16_t d;
 };
 
+// Nibbles as in Q4_0; min is the weight of q = 0: x = d * q + min.
+struct block_Q4_1 {
+    uint16_t d, min;
+    uint8_t q[16];
+};
+// Nibbles as in Q4_0; bit i of high is weight i's fifth: x = d * (q - 16).
+struct block_Q5_0 {
+    uint16_t d;
+    uint8_t high[4], q[16];
+};
+struct block_Q5_1 {
+    uint16_t d, min;
+    uint8_t high[4], q[16];
+}; // x = d * q + min
+// Sixteen groups of 16, each with a byte: scale low, minimum high. In each half of 128 weights, group
+// of 32 number j is the bit pair j of 32 bytes of q. x = d * scale * q - dmin * min
+struct block_Q2_K {
+    uint8_t scales[16], q[64];
+    uint16_t d, dmin;
+};
+// Pairs as in Q2_K, sixteen 6-bit scales packed; bit j of high[i], when clear, takes 4 from weight i of
+// group j of 32. x = d * (scale - 32) * (q - 4 or 0)
+struct block_Q3_K {
+    uint8_t high[32], q[64], scales[12];
+    uint16_t d;
+};
+// Nibbles as in Q4_0, each the number of one of sixteen values: x = d * values[q].
+struct block_IQ4_NL {
+    uint16_t d;
+    uint8_t q[16];
+};
+// Eight groups of 32 with the same values, each 16 bytes laid out as IQ4_NL's. Scale of group g: four
+// bits of scales_low[g / 2], two of scales_high; x = d * (scale - 32) * values[q]
+struct block_IQ4_XS {
+    uint16_t d, scales_high;
+    uint8_t scales_low[4], q[128];
+};
+// OCP Microscaling: a power of two, and nibbles (as in Q4_0) that are E2M1 floats.
+struct block_MXFP4 {
+    uint8_t exponent, q[16];
+}; // x = 2^(exponent - 127) * q
+
 #define FMT(id, name, gguf, block, bytes) \
     static_assert(sizeof(struct block_##id) == (bytes), "block of " name);
 #include "kernels/common/formats.def"

@@ -7,7 +7,7 @@
 // tile; activations are taken in the same order, so the sum is over the same products).
 //
 // Values are held 64 times too large (PACK_SCALE): small weights then stay clear of f16's subnormals.
-// Rows are padded to 16, columns to 256, with zeros.
+// Rows are padded to 16, columns to 256, with zeros. Formats without a packing of their own become f16.
 #pragma once
 
 #include <stdint.h>

@@ -49,13 +49,17 @@ template <int FMT> DEV uint32_t quant_at(const source &s, uint32_t row, uint32_t
     return b ? raw_value<FMT>(b, col % n) : 0;
 }
 
+// A weight of the formats that are held as f16: the plain ones, and those that have no packing.
 DEV float plain_at(const source &s, uint32_t fmt, uint32_t row, uint32_t col)
 {
     if (s.row0 + row >= s.n_rows || col >= s.n_cols) return 0.0f;
     const uint8_t *r = s.raw + (uint64_t)(s.row0 + row - s.raw_row0) * s.row_bytes;
-    const float v = fmt == FMT_F32   ? decode_f32(r + (uint64_t)col * 4)
-                    : fmt == FMT_F16 ? decode_f16(r + (uint64_t)col * 2)
-                                     : decode_bf16(r + (uint64_t)col * 2);
+    const uint32_t n = decode_cols((enum fmt)fmt), bytes = decode_bytes((enum fmt)fmt);
+    const float v = fmt == FMT_F32    ? decode_f32(r + (uint64_t)col * 4)
+                    : fmt == FMT_F16  ? decode_f16(r + (uint64_t)col * 2)
+                    : fmt == FMT_BF16 ? decode_bf16(r + (uint64_t)col * 2)
+                                      : decode_weight((enum fmt)fmt, r + (uint64_t)(col / n) * bytes,
+                                                      (int)(col % n));
     return v * (float)PACK_SCALE;
 }
 

@@ -167,6 +167,13 @@ static const struct {
     [FMT_Q4_K] = {true, {offsetof(struct block_Q4_K, d), offsetof(struct block_Q4_K, dmin)}},
     [FMT_Q5_K] = {true, {offsetof(struct block_Q5_K, d), offsetof(struct block_Q5_K, dmin)}},
     [FMT_Q6_K] = {true, {offsetof(struct block_Q6_K, d), offsetof(struct block_Q6_K, d)}},
+    [FMT_Q4_1] = {true, {offsetof(struct block_Q4_1, d), offsetof(struct block_Q4_1, min)}},
+    [FMT_Q5_0] = {true, {0, 0}},
+    [FMT_Q5_1] = {true, {offsetof(struct block_Q5_1, d), offsetof(struct block_Q5_1, min)}},
+    [FMT_Q2_K] = {true, {offsetof(struct block_Q2_K, d), offsetof(struct block_Q2_K, dmin)}},
+    [FMT_Q3_K] = {true, {offsetof(struct block_Q3_K, d), offsetof(struct block_Q3_K, d)}},
+    [FMT_IQ4_NL] = {true, {0, 0}},
+    [FMT_IQ4_XS] = {true, {0, 0}},
 };
 
 static void fill_weight(struct bench *b, enum fmt f, unsigned char *p, size_t n)
@@ -181,6 +188,7 @@ static void fill_weight(struct bench *b, enum fmt f, unsigned char *p, size_t n)
         if (fmt_info[f].block == 1) // the exponent's upper bits: about 2^-8 and less
             p[i + block - 1] =
                 (unsigned char)((p[i + block - 1] & 0x80) | (f == FMT_F16 ? 0x1c : 0x3b));
+        if (f == FMT_MXFP4) p[i] = 114; // 2^-13
         for (int j = 0; j < 2 && scales[f].scaled; j++) memcpy(p + i + scales[f].at[j], &d, 2);
     }
 }

@@ -181,6 +181,23 @@ static void random_block(enum fmt f, uint8_t *b)
         put_half(b + 2, 0.05f / 32 * wobble);
         break;
     case FMT_Q6_K: put_half(b + 208, 0.05f / 1350 * wobble); break;
+    case FMT_Q4_1:
+        put_half(b, 0.05f / 4.6f * wobble);
+        put_half(b + 2, -0.05f * 7.5f / 4.6f * wobble);
+        break;
+    case FMT_Q5_0: put_half(b, 0.05f / 9.2f * wobble); break;
+    case FMT_Q5_1:
+        put_half(b, 0.05f / 9.2f * wobble);
+        put_half(b + 2, -0.05f * 15.5f / 9.2f * wobble);
+        break;
+    case FMT_Q2_K:
+        put_half(b + 80, 0.05f / 14 * wobble);
+        put_half(b + 82, 0.05f / 9 * wobble);
+        break;
+    case FMT_Q3_K: put_half(b + 108, 0.05f / 43 * wobble); break;
+    case FMT_IQ4_NL: put_half(b, 0.05f / 70 * wobble); break;
+    case FMT_IQ4_XS: put_half(b, 0.05f / 1300 * wobble); break;
+    case FMT_MXFP4: b[0] = (uint8_t)(120 + random_bits() % 3); break;
     case FMT_COUNT: break;
     }
 }

@@ -115,6 +115,20 @@ static void fill_block(enum fmt f, unsigned char *b)
         put_half(b + 2, random_bits() % 32 ? d / 3 : 0);
         break;
     case FMT_Q6_K: put_half(b + 208, d / 64); break;
+    case FMT_Q4_1:
+    case FMT_Q5_1:
+        put_half(b, d * 2);
+        put_half(b + 2, d * -24);
+        break;
+    case FMT_Q5_0: put_half(b, d * 2); break;
+    case FMT_Q2_K:
+        put_half(b + 80, d * 2);
+        put_half(b + 82, d * 3);
+        break;
+    case FMT_Q3_K: put_half(b + 108, d / 2); break;
+    case FMT_IQ4_NL: put_half(b, d / 4); break;
+    case FMT_IQ4_XS: put_half(b, d / 64); break;
+    case FMT_MXFP4: b[0] = (unsigned char)(120 + random_bits() % 3); break;
     case FMT_COUNT: break;
     }
 }

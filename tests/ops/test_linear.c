@@ -49,12 +49,29 @@ static double block_max(const float *x, uint32_t k, uint32_t j, uint32_t size)
     return m;
 }
 
+// The minimums of Q4_1 and Q5_1, floats in each 32 weights, are rounded to 1 / 4095 of a block's largest,
+// which is about its largest weight.
+static double minimum_variance(enum fmt f, const float *x, const float *w, uint32_t k,
+                               uint32_t first)
+{
+    const double step = 1.2 * block_max(w, k, first, 256) / 4095;
+    double variance = 0;
+    if (f != FMT_Q4_1 && f != FMT_Q5_1) return 0;
+    for (uint32_t i = first; i < first + 256 && i < k; i += 32) {
+        double sum = 0;
+        for (uint32_t j = i; j < i + 32; j++) sum += (double)x[j];
+        variance += step * step * sum * sum / 12;
+    }
+    return variance;
+}
+
 // What the CPU's rounding may change in x . w, see above.
 static double rounding_bound(enum fmt f, bool packed, const float *x, const float *w, uint32_t k)
 {
     double variance = 0, magnitude = 0, step_x = 0, step_w = 0;
     for (uint32_t j = 0; j < k; j++) {
         const double xw = (double)x[j] * (double)w[j];
+        if (j % 256 == 0) variance += minimum_variance(f, x, w, k, j);
         if (j % 32 == 0) {
             step_x = packed ? block_max(x, k, j, 32) / 127 : block_max(x, k, j, 256) / 2047;
             step_w = fmt_info[f].block == 1 ? block_max(w, k, j, 256) / 4095 : 0;

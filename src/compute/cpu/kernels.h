@@ -131,14 +131,24 @@ extern const struct cpu_kernels cpu_kernels_c;
 extern const struct cpu_kernels cpu_kernels_avx2;
 extern const struct cpu_kernels cpu_kernels_avx512;
 
-// Sub-blocks with a scale of their own among n_k columns of a block, and how long each is.
+// Columns that share an f32 scale (struct row_block's d): 32, or the whole block.
 static inline uint32_t sub_cols(enum fmt f)
 {
-    return f == FMT_Q8_0 || f == FMT_Q4_0 ? 32 : BLOCK_K;
+    switch (f) {
+    case FMT_Q8_0:
+    case FMT_Q4_0:
+    case FMT_Q4_1:
+    case FMT_Q5_0:
+    case FMT_Q5_1:
+    case FMT_IQ4_NL:
+    case FMT_MXFP4: return 32;
+    default: return BLOCK_K;
+    }
 }
+// Weights are d * w - dmin * min.
 static inline bool has_min(enum fmt f)
 {
-    return f == FMT_Q4_K || f == FMT_Q5_K;
+    return f == FMT_Q4_K || f == FMT_Q5_K || f == FMT_Q2_K || f == FMT_Q4_1 || f == FMT_Q5_1;
 }
 static inline uint32_t block_cols(uint32_t n_k, uint32_t i_block)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "compute/cpu/unpack.h"
 #include "kernels/common/decode.h"
 
 static float abs_max(const float *x, uint32_t n)
@@ -108,7 +109,7 @@ static void unpack(enum fmt f, const uint8_t *row, uint32_t i_block, uint32_t co
     case FMT_Q4_K:
     case FMT_Q5_K: unpack_q45_k(f, p, out); break;
     case FMT_Q6_K: unpack_q6_k(p, out); break;
-    case FMT_COUNT: break;
+    default: unpack_rare(f, p, cols, out); break;
     }
 }
 

@@ -7,6 +7,7 @@
 #if defined(__AVX2__) // nothing on machines of another kind
 
 #include "compute/cpu/tile_avx2.h"
+#include "compute/cpu/unpack.h"
 #include "kernels/common/decode.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -205,7 +206,7 @@ INLINE void unpack(enum fmt f, const uint8_t *p, uint32_t cols, struct row_block
     case FMT_Q4_K: unpack_q45_k(p, false, out); break;
     case FMT_Q5_K: unpack_q45_k(p, true, out); break;
     case FMT_Q6_K: unpack_q6_k(p, out); break;
-    case FMT_COUNT: break;
+    default: unpack_rare(f, p, cols, out); break;
     }
 }
 
@@ -391,10 +392,10 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
             const float scale = a->scales[i * (a->k_pad / BLOCK_K) + b];
             if (sub_cols(f) == 32) {
                 acc[i] = dot_subs(&w, q, cols, scale, acc[i]);
-                continue;
+            } else {
+                const int32_t sum = lanes_sum_i32(sum_products(w.w, q, BLOCK_K));
+                acc[i] = chain(acc[i], (float)sum * w.d[0], scale);
             }
-            const int32_t sum = lanes_sum_i32(sum_products(w.w, q, BLOCK_K));
-            acc[i] = chain(acc[i], (float)sum * w.d[0], scale);
             if (!has_min(f)) continue;
             const int16_t *sums = a->sums + (size_t)i * (a->k_pad / 16) + b * 16;
             const int32_t min_sum = lanes_sum_i32(sum_products(w.min, sums, 16));

@@ -236,7 +236,15 @@ static void knows_every_format(void **state)
                           {2, "Q4_0", 8 * 18},
                           {12, "Q4_K", 2 + 2 + 12 + 128},
                           {13, "Q5_K", 2 + 2 + 12 + 32 + 128},
-                          {14, "Q6_K", 128 + 64 + 16 + 2}};
+                          {14, "Q6_K", 128 + 64 + 16 + 2},
+                          {3, "Q4_1", 8 * (2 + 2 + 16)},
+                          {6, "Q5_0", 8 * (2 + 4 + 16)},
+                          {7, "Q5_1", 8 * (2 + 2 + 4 + 16)},
+                          {10, "Q2_K", 16 + 64 + 2 + 2},
+                          {11, "Q3_K", 32 + 64 + 12 + 2},
+                          {20, "IQ4_NL", 8 * (2 + 16)},
+                          {23, "IQ4_XS", 2 + 2 + 4 + 128},
+                          {39, "MXFP4", 8 * (1 + 16)}};
     (void)state;
     for (int i = 0; i < FMT_COUNT; i++) {
         struct gguf_make m = {0};
@@ -462,9 +470,9 @@ static void block_broken(struct buf *out)
 {
     one_tensor(out, 1, 100, 1, 12, 0);
 }
-static void format_q3_k(struct buf *out)
+static void format_iq3_s(struct buf *out)
 {
-    one_tensor(out, 1, 256, 1, 11, 0);
+    one_tensor(out, 1, 256, 1, 21, 0);
 }
 static void format_removed(struct buf *out)
 {
@@ -588,9 +596,9 @@ static const struct {
     {bytes_overflow, ERR_FORMAT, "the size of tensor 'blk.0.t' overflows"},
     {bytes_of_row_overflow, ERR_FORMAT, "the size of tensor 'blk.0.t' overflows"},
     {block_broken, ERR_FORMAT, "tensor 'blk.0.t' has rows of 100, not whole Q4_K blocks of 256"},
-    {format_q3_k, ERR_UNSUPPORTED,
-     "tensor 'blk.0.t' has type Q3_K (11), which is not supported; supported are F32, F16, BF16, "
-     "Q8_0, Q4_0, Q4_K, Q5_K, Q6_K"},
+    {format_iq3_s, ERR_UNSUPPORTED,
+     "tensor 'blk.0.t' has type IQ3_S (21), which is not supported; supported are F32, F16, BF16, "
+     "Q8_0, Q4_0, Q4_K, Q5_K, Q6_K, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, IQ4_NL, IQ4_XS, MXFP4:"},
     {format_removed, ERR_UNSUPPORTED, "tensor 'blk.0.t' has type unknown (4)"},
     {format_unknown, ERR_UNSUPPORTED, "tensor 'blk.0.t' has type unknown (4000000000)"},
     {offset_unaligned, ERR_FORMAT,

@@ -156,7 +156,8 @@ static bool hand_call(void *arg, sqlite3_stmt *s)
                          .output = database_text(s, 5),
                          .outcome = database_text(s, 6),
                          .exit_code = whole(s, 7, -1),
-                         .ms = real(s, 8)};
+                         .ms = real(s, 8),
+                         .log = database_text(s, 9)};
     return c->row(c->arg, &r);
 }
 
@@ -165,7 +166,7 @@ bool run_history_calls(struct run_store *s, const char *id,
 {
     struct call_call call = {row, arg};
     struct database_query q = {"SELECT n, at_ms, name, arguments, detail, output, outcome, "
-                               "exit_code, ms FROM calls WHERE run=?1 ORDER BY n",
+                               "exit_code, ms, log FROM calls WHERE run=?1 ORDER BY n",
                                "s", hand_call, &call};
     return database_each(&s->db, e, &q, id);
 }
@@ -290,6 +291,7 @@ static bool put_call(void *arg, const struct call_row *r)
     put_count(b, "exit_code", r->exit_code, r->exit_code >= 0);
     put_real(b, "ms", r->ms);
     put_text(b, "output", r->output);
+    if (r->log.n > 0) put_text(b, "log", r->log);
     buf_c(b, '}');
     return true;
 }

@@ -37,10 +37,11 @@ struct stage_row {
 };
 struct call_row {
     int64_t n, at_ms;
-    struct str name, arguments, detail, output, outcome; // outcome: running, ok, failed, refused,
-                                                         // could_not_run
-    int64_t exit_code;                                   // -1: none
-    double ms;                                           // < 0: not ended
+    struct str name, arguments, detail, output, log,
+        outcome;       // outcome: running, ok, failed, refused,
+                       // could_not_run
+    int64_t exit_code; // -1: none
+    double ms;         // < 0: not ended
 };
 bool run_history_stages(struct run_store *s, const char *id,
                         bool (*row)(void *, const struct stage_row *), void *arg, struct err *e);

@@ -37,11 +37,16 @@ static void put_stage(struct run_record *r, int key, struct str text)
     bool is_new = key != r->stage_key;
     if (r->store == NULL || (!is_new && clock_ms_since(r->stage_ns) < UPDATE_MS)) return;
     struct buf safe = clean(r, text);
+    if (str_eq(buf_view(&safe), buf_view(&r->stage))) { // "answer" of a request and of the run
+        buf_free(&safe);
+        return;
+    }
     r->n_stages += is_new;
     r->stage_key = key;
     r->stage_ns = clock_ns();
     check(r, run_store_stage(r->store, r->id, r->n_stages - 1, buf_view(&safe), &e), &e);
-    buf_free(&safe);
+    buf_free(&r->stage);
+    r->stage = safe;
 }
 
 void run_record_start(struct run_record *r, const struct run_start *start, struct str bootstrap)
@@ -131,9 +136,11 @@ static void on_result(void *arg, const struct run_call *call)
         struct run_call safe = *call;
         safe.detail = clean(r, buf_view(&call->detail));
         safe.output = clean(r, buf_view(&call->output));
+        safe.log = clean(r, buf_view(&call->log));
         check(r, run_store_call_end(r->store, r->id, r->n_calls, &safe, &e), &e);
         buf_free(&safe.detail);
         buf_free(&safe.output);
+        buf_free(&safe.log);
     }
     r->n_calls++;
     if (r->shown.on_result != NULL) r->shown.on_result(r->shown.arg, call);
@@ -162,6 +169,12 @@ struct run_view run_record_view(struct run_record *r)
 
 // ---- the end --------------------------------------------------------------------------------
 
+static struct str status_of(const struct run_result *result)
+{
+    if (result->report_status == REPORT_NONE) return (struct str){"", 0};
+    return str_from(report_status_name(result->report_status));
+}
+
 void run_record_end(struct run_record *r, const struct run_result *result, int exit_code)
 {
     struct err e = {0};
@@ -169,15 +182,20 @@ void run_record_end(struct run_record *r, const struct run_result *result, int e
     struct buf stage = clean(r, buf_view(&result->stage));
     struct buf reason = clean(r, str_from(result->error.msg));
     struct buf report = clean(r, buf_view(&result->report));
+    struct buf data = clean(r, buf_view(&result->report_data));
     put_stage(r, STAGE_END, buf_view(&stage));
     struct run_end end = {.outcome = run_outcome_name(result->outcome),
                           .stage = buf_view(&stage),
                           .reason = buf_view(&reason),
                           .report = buf_view(&report),
+                          .status = status_of(result),
+                          .data = buf_view(&data),
                           .exit_code = exit_code,
                           .total_ms = result->total_ms};
     check(r, run_store_end(r->store, r->id, &end, &e), &e);
     buf_free(&stage);
     buf_free(&reason);
     buf_free(&report);
+    buf_free(&data);
+    buf_free(&r->stage);
 }

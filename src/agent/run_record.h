@@ -14,6 +14,7 @@ struct run_record {
     const char *id;          // borrowed
     struct run_redact redact;
     struct run_view shown; // whom everything is handed on to
+    struct buf stage;      // its text, as it was written last
     uint64_t stage_ns;     // when the stage's text was written last
     int stage_key;
     uint32_t n_stages, n_calls, n_turns, n_pieces;

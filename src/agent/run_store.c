@@ -30,7 +30,7 @@ static const char schema[] =
     " completion_tokens INTEGER, ttft_ms REAL, gen_tps REAL, total_ms REAL,"
     " PRIMARY KEY(run, n)) WITHOUT ROWID;"
     "CREATE TABLE calls(run TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,"
-    " n INTEGER, at_ms INTEGER, name TEXT, arguments TEXT, detail TEXT, output TEXT,"
+    " n INTEGER, at_ms INTEGER, name TEXT, arguments TEXT, detail TEXT, output TEXT, log TEXT,"
     " outcome TEXT, exit_code INTEGER, strays INTEGER, ms REAL,"
     " PRIMARY KEY(run, n)) WITHOUT ROWID;"
     "CREATE TABLE transcript(run TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,"
@@ -188,10 +188,10 @@ bool run_store_call_end(struct run_store *s, const char *id, uint32_t n, const s
                                              : "ok";
     return database_do(&s->db, e,
                        "UPDATE calls SET detail=?3, output=?4, outcome=?5, strays=?6, ms=?7, "
-                       "exit_code=nullif(?8,-1) WHERE run=?1 AND n=?2",
-                       "sixxsidi", id, (int64_t)n, buf_view(&c->detail), buf_view(&c->output),
+                       "exit_code=nullif(?8,-1), log=?9 WHERE run=?1 AND n=?2",
+                       "sixxsidix", id, (int64_t)n, buf_view(&c->detail), buf_view(&c->output),
                        outcome, (int64_t)c->n_strays, c->ms,
-                       c->has_exit_code ? (int64_t)c->exit_code : (int64_t)-1);
+                       c->has_exit_code ? (int64_t)c->exit_code : (int64_t)-1, buf_view(&c->log));
 }
 
 bool run_store_transcript(struct run_store *s, const char *id, uint32_t n, struct str piece,

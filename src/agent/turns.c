@@ -47,11 +47,14 @@ void run_id_make(char *out, size_t size)
         uint64_t ns;
         int64_t s;
         pid_t pid;
+        unsigned count; // of this process: several threads start runs
     } seed;
+    static atomic_uint count;
     memset(&seed, 0, sizeof seed);
     seed.ns = clock_ns();
     seed.s = clock_unix();
     seed.pid = getpid();
+    seed.count = atomic_fetch_add(&count, 1);
     time_t now = (time_t)seed.s;
     struct tm tm;
     gmtime_r(&now, &tm);

@@ -5,6 +5,10 @@
 
 int cmd_serve(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_runs(int argc, char **argv);
+int cmd_new(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_ls(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

@@ -1,38 +1,28 @@
-// submind run: settings, workspace, server, one run, its report. What a run does stands in agent/.
-#include <limits.h>
+// submind run: words of the command line become jobs, jobs run side by side, each is shown when it
+// has ended. What one run does stands in run_job.c.
+#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "agent/private_server.h"
-#include "agent/tool_set.h"
-#include "agent/turns.h"
-#include "agent/workspace.h"
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/rundir.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "cmd/run_display.h"
+#include "cmd/run_job.h"
 
-enum { MAX_KEY_BYTES = 16384, MAX_TASK_BYTES = 1 << 20, MAX_SERVER_ARGS = 16 };
+enum { MAX_TASK_BYTES = 1 << 20, MAX_JOBS = 256, MAX_LIST = 10000 };
 
 struct run_command {
     struct settings s;
-    struct workspace ws;
-    struct tool_set *tools;
-    struct run_display display;
-    struct buf task, key, runtime_dir, model;
-    const char *server_args[MAX_SERVER_ARGS];
-    char numbers[4][24]; // texts of server_args
-    struct server_wish wish;
-    struct http_client *server, *second;
-    bool is_private;
-    char id[40];
+    struct run_session session;
+    struct run_job *jobs;
+    size_t n_jobs;
+    struct run_display display; // of a single run
+    pthread_mutex_t lock;       // guards next, n_ended and the output
+    size_t next, n_ended;
 };
 
 static atomic_int cancelled; // lock-free, so that the handler may set it
@@ -43,7 +33,7 @@ static void on_signal(int number)
     atomic_store(&cancelled, 1);
 }
 
-// The first Ctrl-C ends the run cleanly; a second one ends the process.
+// The first Ctrl-C ends the runs cleanly; a second one ends the process.
 static void catch_signals(void)
 {
     struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
@@ -54,235 +44,222 @@ static void catch_signals(void)
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
-// ---- settings -------------------------------------------------------------------------------
+// ---- words ----------------------------------------------------------------------------------
 
-// XDG_RUNTIME_DIR is the system's, no setting of ours, and the environment is handed on anyway.
-static const char *runtime_dir_of(char *const *environment)
+static bool is_defined(const struct run_session *s, const char *name)
 {
-    static const char name[] = "XDG_RUNTIME_DIR=";
-    for (; *environment != NULL; environment++)
-        if (strncmp(*environment, name, sizeof name - 1) == 0)
-            return *environment + sizeof name - 1;
-    return NULL;
+    struct buf path = {0};
+    struct file_map m = {0};
+    struct err ignored = {0};
+    definition_path(s->ws.dir, name, &path);
+    bool yes = definition_name_is_valid(str_from(name)) && file_map(&m, buf_cstr(&path), &ignored);
+    if (yes) file_unmap(&m);
+    buf_free(&path);
+    return yes;
 }
 
-static bool read_task(struct run_command *r, struct err *e)
+// What looks like a name but is none: better to say so than to send "chek-service" to a model.
+static bool no_such_name(const struct run_session *s, const char *word, struct err *e)
 {
-    if (r->s.n_args != 1)
+    struct definition_names names;
+    struct buf list = {0};
+    if (!definition_list(&names, s->ws.dir, e)) return false;
+    for (size_t i = 0; i < names.n; i++) buf_printf(&list, "%s%s", i > 0 ? ", " : "", names.p[i]);
+    err_set(e, ERR_INPUT,
+            "there is no sub-mind \"%.60s\"; there is: %s (a task of one word: echo WORD | submind "
+            "run -)",
+            word, buf_cstr(&list));
+    definition_names_free(&names);
+    buf_free(&list);
+    return false;
+}
+
+static bool has_definitions(const struct run_session *s)
+{
+    struct definition_names names = {0};
+    struct err ignored = {0};
+    bool any = definition_list(&names, s->ws.dir, &ignored) && names.n > 0;
+    definition_names_free(&names);
+    return any;
+}
+
+static struct run_job *new_job(struct run_command *r, struct err *e)
+{
+    if (r->n_jobs == MAX_LIST) {
+        err_set(e, ERR_INPUT, "at most %d runs at a time", MAX_LIST);
+        return NULL;
+    }
+    struct run_job *p = realloc(r->jobs, (r->n_jobs + 1) * sizeof *p);
+    if (p == NULL) {
+        err_set(e, ERR_MEMORY, "no memory for the runs");
+        return NULL;
+    }
+    r->jobs = p;
+    p[r->n_jobs] = (struct run_job){0};
+    return &p[r->n_jobs++];
+}
+
+static bool open_task(struct run_command *r, const char *word, struct err *e)
+{
+    struct run_job *j = new_job(r, e);
+    struct buf text = {0};
+    bool ok = j != NULL;
+    if (ok && strcmp(word, "-") == 0)
+        ok = file_read(&text, "-", MAX_TASK_BYTES, e);
+    else if (ok)
+        buf_z(&text, word);
+    ok = ok && run_job_open_task(j, &r->session, buf_view(&text), e);
+    buf_free(&text);
+    return ok;
+}
+
+// NAME [key=value...] NAME [key=value...] ...
+static bool open_named(struct run_command *r, struct err *e)
+{
+    const char *const *args = r->s.args;
+    for (int i = 0, n; i < r->s.n_args; i += n) {
+        for (n = 1; i + n < r->s.n_args && strchr(args[i + n], '=') != NULL;) n++;
+        if (!is_defined(&r->session, args[i])) return no_such_name(&r->session, args[i], e);
+        struct run_job *j = new_job(r, e);
+        if (j == NULL || !run_job_open(j, &r->session, args[i], args + i + 1, (size_t)n - 1, e))
+            return false;
+        if (r->s.scheduled) j->cause = "schedule";
+    }
+    return true;
+}
+
+static bool open_jobs(struct run_command *r, struct err *e)
+{
+    const char *first = r->s.n_args > 0 ? r->s.args[0] : NULL;
+    if (first == NULL)
         return err_set(e, ERR_INPUT,
-                       r->s.n_args == 0 ? "a task is needed: submind run \"check service nginx\""
-                                        : "one task is taken; put it in quotes");
-    if (strcmp(r->s.args[0], "-") == 0) {
-        if (!file_read(&r->task, "-", MAX_TASK_BYTES, e)) return false;
+                       "a task is needed: submind run \"check service nginx\", or a sub-mind's "
+                       "name (submind ls)");
+    bool named = is_defined(&r->session, first) ||
+                 (definition_name_is_valid(str_from(first)) && has_definitions(&r->session));
+    if (named) return open_named(r, e);
+    if (r->s.n_args > 1)
+        return err_set(e, ERR_INPUT,
+                       "one task is taken; put it in quotes (or name sub-minds: "
+                       "submind ls lists them)");
+    return open_task(r, first, e);
+}
+
+// ---- output ---------------------------------------------------------------------------------
+
+// The result as JSON, with the sub-mind's name in front where there is one.
+static void print_json(const struct run_job *j)
+{
+    struct buf json = {0}, out = {0};
+    run_result_json(&j->result, &json);
+    if (j->definition.name != NULL) {
+        buf_z(&out, "{\"name\":");
+        buf_json(&out, str_from(j->definition.name));
+        buf_printf(&out, ",\"attempt\":%u,", j->attempt);
+        if (j->skipped) buf_z(&out, "\"skipped\":true,");
+        buf_str(&out, str_sub(buf_view(&json), 1, SIZE_MAX));
     } else {
-        buf_z(&r->task, r->s.args[0]);
+        buf_str(&out, buf_view(&json));
     }
-    if (str_trim(buf_view(&r->task)).n == 0) return err_set(e, ERR_INPUT, "the task is empty");
-    return true;
+    buf_c(&out, '\n');
+    fwrite(out.p, 1, out.n, stdout);
+    fflush(stdout);
+    buf_free(&json);
+    buf_free(&out);
 }
 
-static bool read_thinking(struct run_command *r, struct err *e)
+static void show_single(struct run_command *r, const struct run_job *j)
 {
-    const char *mode = r->s.thinking;
-    if (mode == NULL) return true;
-    if (strcmp(mode, "on") == 0)
-        r->ws.config.thinking = 1;
-    else if (strcmp(mode, "off") == 0)
-        r->ws.config.thinking = 0;
-    else if (strcmp(mode, "auto") == 0)
-        r->ws.config.thinking = -1;
-    else
-        return err_set(e, ERR_INPUT, "--thinking takes on, off or auto, not \"%.40s\"", mode);
-    return true;
-}
-
-// Flags win over submind.yaml.
-static bool merge_settings(struct run_command *r, struct err *e)
-{
-    struct workspace_config *c = &r->ws.config;
-    const struct settings *s = &r->s;
-    if (s->given.timeout) c->timeout_s = s->timeout;
-    if (s->given.max_turns && s->max_turns > 0) c->max_turns = s->max_turns;
-    if (s->given.max_tokens && s->max_tokens > 0) c->max_tokens = s->max_tokens;
-    if (s->given.temperature) {
-        c->temperature = s->temperature;
-        c->has_temperature = true;
+    if (j->skipped) {
+        if (r->s.json) print_json(j);
+        fprintf(stderr, "submind run: %s was not started: %s\n", run_job_name(j),
+                j->result.error.msg);
+    } else if (r->s.json) {
+        print_json(j);
+        if (r->display.shown) fputs("\r\033[K", stderr);
+        if (j->result.error.code != ERR_NONE && !r->s.quiet)
+            fprintf(stderr, "submind run: %s\n", j->result.error.msg);
+    } else {
+        run_display_end(&r->display, &j->result, r->s.quiet);
     }
-    const char *key_file = s->key_file != NULL ? s->key_file : c->key_file;
-    if (key_file != NULL && !file_read(&r->key, key_file, MAX_KEY_BYTES, e))
-        return err_prefix(e, "the server's key: ");
-    struct str key = str_trim(buf_view(&r->key));
-    memmove(r->key.p, key.p, key.n);
-    r->key.n = key.n;
-    if (memchr(buf_cstr(&r->key), '\n', r->key.n) != NULL)
-        return err_set(e, ERR_INPUT, "%.200s holds more than one line", key_file);
-    return read_thinking(r, e);
 }
 
-// The private server's flags: those that decide what it serves.
-static bool make_server_args(struct run_command *r, struct err *e)
+// One line a run, when it has ended.
+static void show_one_of_many(struct run_command *r, const struct run_job *j)
 {
-    const struct settings *s = &r->s;
-    const char *model = s->model != NULL ? s->model : r->ws.config.model_file;
-    const struct {
-        const char *flag, *text;
-        bool given;
-        unsigned long long number;
-    } flags[] = {
-        {"--device", s->device, s->device != NULL, 0},
-        {"--kv-type", s->kv_type, s->kv_type != NULL, 0},
-        {"--threads", NULL, s->given.threads, s->threads},
-        {"--ctx", NULL, s->given.ctx, s->ctx},
-        {"--kv-memory", NULL, s->given.kv_memory, s->kv_memory},
-    };
-    size_t n = 0, n_numbers = 0;
-    if (model != NULL) {
-        char *path = realpath(model, NULL);
-        if (path == NULL) return err_errno(e, ERR_INPUT, "cannot find the model %.300s", model);
-        buf_z(&r->model, path);
-        free(path);
-        r->server_args[n++] = "--model";
-        r->server_args[n++] = buf_cstr(&r->model);
-        r->wish.private_only = true;
-    }
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        if (!flags[i].given) continue;
-        char *number = r->numbers[n_numbers];
-        if (flags[i].text == NULL) {
-            snprintf(number, sizeof r->numbers[0], "%llu", flags[i].number);
-            n_numbers++;
-        }
-        r->server_args[n++] = flags[i].flag;
-        r->server_args[n++] = flags[i].text != NULL ? flags[i].text : number;
-    }
-    r->server_args[n] = NULL;
-    return true;
-}
-
-static bool make_wish(struct run_command *r, uint64_t deadline_ns, struct err *e)
-{
-    struct server_wish *w = &r->wish;
-    w->url = r->s.server != NULL ? r->s.server : r->ws.config.server_url;
-    if (w->url != NULL && !http_client_check_url(w->url, e)) return false;
-    w->key = r->key.n > 0 ? buf_cstr(&r->key) : NULL;
-    if (r->s.runtime_dir != NULL)
-        buf_z(&r->runtime_dir, r->s.runtime_dir);
-    else
-        rundir_default(runtime_dir_of(environ), &r->runtime_dir);
-    w->runtime_dir = buf_cstr(&r->runtime_dir);
-    w->environment = (const char *const *)environ;
-    w->idle_exit_s = r->s.idle_exit;
-    w->deadline_ns = deadline_ns;
-    w->cancel = &cancelled;
-    w->on_wait = run_display_wait;
-    w->arg = &r->display;
-    w->args = r->server_args;
-    return make_server_args(r, e);
-}
-
-// ---- the run --------------------------------------------------------------------------------
-
-// A private server may have gone idle between two runs; then a second one is started.
-static struct http_client *find_again(void *arg, struct err *e)
-{
-    struct run_command *r = arg;
-    bool is_private;
-    server_find(&r->second, &r->wish, &is_private, e);
-    return r->second;
-}
-
-static void fail_before(struct run_result *out, const char *id, const struct err *e, double ms)
-{
-    *out = (struct run_result){.error = *e, .total_ms = ms};
-    snprintf(out->id, sizeof out->id, "%s", id);
-    buf_z(&out->stage, "server");
-    out->outcome = e->code == ERR_TIMEOUT     ? RUN_TIMEOUT
-                   : e->code == ERR_CANCELLED ? RUN_CANCELLED
-                                              : RUN_NO_SERVER;
-}
-
-static void run_task(struct run_command *r, uint64_t start_ns, uint64_t deadline_ns,
-                     struct run_result *out)
-{
-    const struct workspace_config *c = &r->ws.config;
-    struct err e = {0};
-    if (!server_find(&r->server, &r->wish, &r->is_private, &e)) {
-        fail_before(out, r->id, &e, clock_ms_since(start_ns));
+    const struct run_result *result = &j->result;
+    if (r->s.json) {
+        print_json(j);
         return;
     }
-    struct run_settings rs = {
-        .bootstrap = buf_view(&r->ws.bootstrap),
-        .task = str_trim(buf_view(&r->task)),
-        .id = r->id,
-        .model = r->s.server_model != NULL ? r->s.server_model : c->server_model,
-        .tools = r->tools,
-        .server = r->server,
-        .reconnect = r->is_private ? find_again : NULL,
-        .reconnect_arg = r,
-        .deadline_ns = deadline_ns,
-        .timeout_s = c->timeout_s,
-        .cancel = &cancelled,
-        .max_turns = c->max_turns,
-        .max_tokens = c->max_tokens,
-        .has_temperature = c->has_temperature,
-        .temperature = c->temperature,
-        .thinking = c->thinking,
-        .view = run_display_view(&r->display),
-    };
-    run_loop(&rs, out);
+    const char *outcome = j->skipped ? "skipped" : run_outcome_name(result->outcome);
+    struct str words =
+        result->error.code != ERR_NONE ? str_from(result->error.msg) : buf_view(&result->report);
+    printf("%3zu/%zu  %-20s %-9s %6.1f s  %.*s\n", r->n_ended, r->n_jobs, run_job_name(j), outcome,
+           result->total_ms / 1000, (int)(words.n < 160 ? words.n : 160), words.p);
+    fflush(stdout);
 }
 
-static bool prepare(struct run_command *r, uint64_t start_ns, uint64_t *deadline_ns, struct err *e)
-{
-    const char *dir = r->s.workspace != NULL ? r->s.workspace : ".";
-    if (!read_task(r, e) || !workspace_open(&r->ws, dir, e) || !merge_settings(r, e)) return false;
-    uint64_t timeout_s = r->ws.config.timeout_s;
-    *deadline_ns = timeout_s > 0 ? start_ns + timeout_s * 1000000000u : 0;
-    run_id_make(r->id, sizeof r->id);
-    run_display_init(&r->display, r->s.quiet, r->s.json);
-    struct tool_set_spec spec = {
-        .config = &r->ws.config, .environment = (const char *const *)environ, .run_id = r->id};
-    return make_wish(r, *deadline_ns, e) && tool_set_open(&r->tools, &spec, e);
-}
+// ---- running --------------------------------------------------------------------------------
 
-static int finish(struct run_command *r, struct run_result *result)
+static void *work(void *arg)
 {
-    struct buf json = {0};
-    int code = cancelled && result->outcome == RUN_CANCELLED ? 130 : run_exit_code(result);
-    if (r->s.json) {
-        run_result_json(result, &json);
-        buf_c(&json, '\n');
-        fwrite(json.p, 1, json.n, stdout);
-        fflush(stdout);
-        if (r->display.shown) fputs("\r\033[K", stderr);
-        if (result->error.code != ERR_NONE && !r->s.quiet)
-            fprintf(stderr, "submind run: %s\n", result->error.msg);
-    } else {
-        run_display_end(&r->display, result, r->s.quiet);
+    struct run_command *r = arg;
+    for (;;) {
+        pthread_mutex_lock(&r->lock);
+        size_t i = r->next;
+        bool over = i == r->n_jobs;
+        r->next += !over;
+        pthread_mutex_unlock(&r->lock);
+        if (over) return NULL;
+        run_job_do(&r->jobs[i]);
+        pthread_mutex_lock(&r->lock);
+        r->n_ended++;
+        show_one_of_many(r, &r->jobs[i]);
+        pthread_mutex_unlock(&r->lock);
     }
-    buf_free(&json);
-    return code;
 }
 
-static void close_all(struct run_command *r)
+static void run_many(struct run_command *r)
 {
-    http_client_close(r->server);
-    http_client_close(r->second);
-    tool_set_close(r->tools);
-    workspace_close(&r->ws);
-    buf_free(&r->task);
-    buf_free(&r->key);
-    buf_free(&r->runtime_dir);
-    buf_free(&r->model);
+    pthread_t threads[MAX_JOBS];
+    uint32_t wanted = r->s.given.jobs && r->s.jobs > 0 ? r->s.jobs : 4, n = 0;
+    if (wanted > MAX_JOBS) wanted = MAX_JOBS;
+    if (wanted > r->n_jobs) wanted = (uint32_t)r->n_jobs;
+    while (n + 1 < wanted && pthread_create(&threads[n], NULL, work, r) == 0) n++;
+    work(r); // this thread is one of them
+    for (uint32_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
+}
+
+static void run_single(struct run_command *r)
+{
+    struct run_job *j = &r->jobs[0];
+    run_display_init(&r->display, r->s.quiet, r->s.json);
+    j->shown = run_display_view(&r->display);
+    j->on_wait = run_display_wait;
+    j->wait_arg = &r->display;
+    run_job_do(j);
+    show_single(r, j);
+}
+
+// 0 when all went well, else the first that did not.
+static int exit_code_of(const struct run_command *r)
+{
+    for (size_t i = 0; i < r->n_jobs; i++)
+        if (r->jobs[i].exit_code != 0) return r->jobs[i].exit_code;
+    return 0;
 }
 
 static int help(void)
 {
     printf(
-        "usage: submind run [flags] \"task\"     (- reads the task from standard input)\n\n"
-        "Runs one sub-mind: the workspace's Markdown files and the task go to the model, its tool\n"
-        "calls are carried out, its report is printed. Exit codes: 0 done, 1 task failed, 2 bad\n"
-        "use, 3 no server, 124 timeout, 130 interrupted.\n\n");
+        "usage: submind run [flags] \"task\"                     (- reads it from standard input)\n"
+        "       submind run [flags] NAME [key=value...] [NAME [key=value...]]...\n\n"
+        "Runs sub-minds: the workspace's Markdown files and the task go to the model, its tool\n"
+        "calls are carried out, its report is printed. A NAME is a definition in subminds/ "
+        "(submind\n"
+        "ls lists them). Exit codes: 0 done, 1 task failed, 2 bad use, 3 no server, 124 timeout,\n"
+        "130 interrupted.\n\n");
     options_help(C_RUN);
     return 0;
 }
@@ -290,21 +267,23 @@ static int help(void)
 int cmd_run(int argc, char **argv)
 {
     struct err e = {0};
-    struct run_command r = {0};
-    struct run_result result = {0};
-    uint64_t start_ns = clock_ns(), deadline_ns = 0;
+    struct run_command r = {.lock = PTHREAD_MUTEX_INITIALIZER};
     if (!options_parse(&r.s, C_RUN, argc, argv, &e)) return cmd_fail("run", &e);
     if (r.s.help) return help();
     log_set_level(r.s.verbose ? LOG_DEBUG : LOG_WARN);
     catch_signals();
     int code = 2;
-    if (!prepare(&r, start_ns, &deadline_ns, &e)) {
+    if (!run_session_open(&r.session, &r.s, &cancelled, &e) || !open_jobs(&r, &e)) {
         cmd_fail("run", &e);
     } else {
-        run_task(&r, start_ns, deadline_ns, &result);
-        code = finish(&r, &result);
+        if (r.n_jobs == 1)
+            run_single(&r);
+        else
+            run_many(&r);
+        code = exit_code_of(&r);
     }
-    run_result_free(&result);
-    close_all(&r);
+    for (size_t i = 0; i < r.n_jobs; i++) run_job_close(&r.jobs[i]);
+    free(r.jobs);
+    run_session_close(&r.session);
     return code;
 }

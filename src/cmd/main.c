@@ -11,7 +11,11 @@ static const struct {
 } commands[] = {
     {"serve", cmd_serve, "serve a model over the OpenAI API"},
     {"llama-server", cmd_llama_server, "serve with llama-server's own flags"},
-    {"run", cmd_run, "run one sub-mind: bootstrap, task, tool calls, report"},
+    {"run", cmd_run, "run sub-minds: bootstrap, task, tool calls, report"},
+    {"runs", cmd_runs, "what sub-minds did: list, show, follow"},
+    {"new", cmd_new, "write a sub-mind's definition to edit"},
+    {"check", cmd_check, "validate the workspace's definitions"},
+    {"ls", cmd_ls, "sub-minds with their last outcome and next run"},
     {"pull", cmd_pull, "fetch a model: from the hub, an address, or Ollama's store"},
     {"service", cmd_service, "run the server under systemd; adopt, switch and roll back setups"},
     {"bench", cmd_bench, "measure a server on the workload that matters"},

@@ -323,3 +323,27 @@ void workload_range(const struct workload_figure *f, double *lo, double *hi)
         if (f->samples[i] > *hi) *hi = f->samples[i];
     }
 }
+
+// ---- single requests ----------------------------------------------------------------------------
+
+bool workload_words(const struct workload_settings *s, uint32_t *n_words, struct err *e)
+{
+    struct bench b = {.s = s, .n_steps = 1};
+    if (!find_words(&b, e)) return false;
+    *n_words = b.n_words;
+    return true;
+}
+
+bool workload_ask(const struct workload_settings *s, uint32_t seed, uint32_t n_words,
+                  const char *task, uint32_t max_tokens, struct workload_sample *out, struct err *e)
+{
+    struct buf system = {0};
+    struct bench b = {.s = s, .n_steps = 1};
+    struct sample o;
+    put_bootstrap(&system, s, seed, n_words);
+    const bool ok = measure(&b, task, buf_cstr(&system), task, max_tokens, &o, e);
+    buf_free(&system);
+    if (!ok) return false;
+    *out = (struct workload_sample){o.ttft_s, o.gen_tps, o.prompt_tokens, o.cached_tokens};
+    return true;
+}

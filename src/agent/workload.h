@@ -60,3 +60,15 @@ struct workload_result {
 bool workload_run(const struct workload_settings *s, struct workload_result *out, struct err *e);
 double workload_median(const struct workload_figure *f); // 0 without samples
 void workload_range(const struct workload_figure *f, double *lo, double *hi);
+
+// Single requests of it, for benchmarks that do something else in between.
+struct workload_sample {
+    double ttft_s, gen_tps;
+    uint64_t prompt_tokens, cached_tokens;
+};
+// How many words of a bootstrap make s->prompt_tokens; asks the server, which is warm afterwards.
+bool workload_words(const struct workload_settings *s, uint32_t *n_words, struct err *e);
+// The bootstrap of a seed, n_words long, and a task behind it.
+bool workload_ask(const struct workload_settings *s, uint32_t seed, uint32_t n_words,
+                  const char *task, uint32_t max_tokens, struct workload_sample *out,
+                  struct err *e);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cmd/bench_cache.h"
 #include "cmd/bench_ops.h"
 #include "cmd/bench_seed.h"
 #include "cmd/cmd.h"
@@ -28,6 +29,11 @@ static bool run_ops(const struct settings *s, struct err *e)
     return bench_ops(s, &cancelled, e);
 }
 
+static bool run_cache(const struct settings *s, struct err *e)
+{
+    return bench_cache(s, &cancelled, e);
+}
+
 static const struct {
     const char *name;
     bool (*run)(const struct settings *s, struct err *e);
@@ -38,6 +44,9 @@ static const struct {
      "        generation, from the client's side, of each server that is named: a device of ours\n"
      "        (cpu, cuda:0), an address, or \"llama-server -m FILE --port {port}\" to start one;\n"
      "        NAME=... names it: [--model FILE] [--workspace DIR] [--html FILE] [--baseline FILE]"},
+    {"cache", run_cache,
+     "what a restart costs: a long prompt cold, cached, after kill -9 and after a reboot,\n"
+     "        and what saving pages costs the decode rate: [--model FILE] [--prompt-tokens N]"},
     {"ops", run_ops,
      "every kind of kernel on random data: time, GB/s, GFLOP/s and percent of what\n"
      "        the device can do: [--device D] [--format F] [--op TEXT] [--rows N] [--shape SIZE]"},

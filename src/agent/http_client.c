@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 
@@ -18,6 +19,8 @@ struct http_client {
     struct curl_slist *headers;
     char *url;  // as given
     char *base; // scheme, host and port
+    bool (*may_connect)(void *arg, const struct sockaddr *to);
+    void *guard_arg;
 };
 
 struct transfer {
@@ -79,9 +82,12 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
         t->stopped = true;
         return 0;
     }
-    size_t room = MAX_BODY_BYTES - t->answer->body.n;
+    size_t limit = t->call->limit_bytes != 0 ? t->call->limit_bytes : MAX_BODY_BYTES;
+    size_t room = limit - t->answer->body.n;
     buf_put(&t->answer->body, p, n < room ? n : room);
-    return n;
+    if (n <= room) return n;
+    t->answer->cut = t->stopped = true; // the rest need not come
+    return 0;
 }
 
 // Header lines; an empty one ends the head.
@@ -91,6 +97,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
     long status = 0;
     (void)size;
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (t->call->on_head != NULL) t->call->on_head(t->call->arg, str_trim((struct str){p, n}));
     if (status == 200 && n == 2 && p[0] == '\r' && t->call->on_accept != NULL)
         t->call->on_accept(t->call->arg);
     return n;
@@ -101,15 +108,13 @@ static bool set_options(struct http_client *c, const char *key)
 {
     struct buf header = {0};
     CURL *h = c->easy;
-    c->headers = curl_slist_append(NULL, "Content-Type: application/json");
-    struct curl_slist *more = curl_slist_append(c->headers, "Expect:");
-    bool ok = c->headers != NULL && more != NULL;
+    c->headers = curl_slist_append(NULL, "Expect:");
+    bool ok = c->headers != NULL;
     if (ok && key != NULL && *key != '\0') {
         buf_printf(&header, "Authorization: Bearer %s", key);
         ok = curl_slist_append(c->headers, buf_cstr(&header)) != NULL && !header.failed;
     }
     buf_free(&header);
-    curl_easy_setopt(h, CURLOPT_HTTPHEADER, c->headers);
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -150,6 +155,24 @@ void http_client_close(struct http_client *c)
     free(c->url);
     free(c->base);
     free(c);
+}
+
+static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    struct http_client *c = arg;
+    (void)purpose;
+    if (!c->may_connect(c->guard_arg, &to->addr)) return CURL_SOCKET_BAD;
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
+void http_client_guard(struct http_client *c,
+                       bool (*may_connect)(void *arg, const struct sockaddr *to), void *arg)
+{
+    c->may_connect = may_connect;
+    c->guard_arg = arg;
+    curl_easy_setopt(c->easy, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+    curl_easy_setopt(c->easy, CURLOPT_OPENSOCKETDATA, c);
+    curl_easy_setopt(c->easy, CURLOPT_PROXY, "");
 }
 
 const char *http_client_url(const struct http_client *c)
@@ -201,6 +224,28 @@ static enum http_fail drive(struct http_client *c, const struct http_call *call,
     }
 }
 
+// The headers of one call; NULL when there is no memory. libcurl wants them alive until its end.
+static struct curl_slist *make_headers(const struct http_client *c, const struct http_call *call)
+{
+    struct curl_slist *list = NULL, *more;
+    bool ok = true;
+    for (const struct curl_slist *h = c->headers; ok && h != NULL; h = h->next) {
+        ok = (more = curl_slist_append(list, h->data)) != NULL;
+        if (ok) list = more;
+    }
+    if (ok && call->body.n > 0) {
+        ok = (more = curl_slist_append(list, "Content-Type: application/json")) != NULL;
+        if (ok) list = more;
+    }
+    for (size_t i = 0; ok && call->headers != NULL && call->headers[i] != NULL; i++) {
+        ok = (more = curl_slist_append(list, call->headers[i])) != NULL;
+        if (ok) list = more;
+    }
+    if (ok) return list;
+    curl_slist_free_all(list);
+    return NULL;
+}
+
 static void prepare(struct http_client *c, const struct http_call *call, struct transfer *t,
                     const char *url)
 {
@@ -217,6 +262,7 @@ static void prepare(struct http_client *c, const struct http_call *call, struct 
     } else {
         curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
     }
+    curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, call->method);
 }
 
 static void finish(struct http_client *c, struct transfer *t, enum http_fail fail, CURLcode code)
@@ -225,6 +271,11 @@ static void finish(struct http_client *c, struct transfer *t, enum http_fail fai
     curl_off_t after_s = 0;
     curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &a->status);
     curl_easy_getinfo(c->easy, CURLINFO_RETRY_AFTER, &after_s);
+    const char *type = NULL, *location = NULL;
+    curl_easy_getinfo(c->easy, CURLINFO_CONTENT_TYPE, &type);
+    curl_easy_getinfo(c->easy, CURLINFO_REDIRECT_URL, &location);
+    snprintf(a->content_type, sizeof a->content_type, "%s", type != NULL ? type : "");
+    if (location != NULL) buf_z(&a->location, location);
     a->retry_after_ms = after_s > 0 && after_s < 86400 ? (uint32_t)after_s * 1000 : 0;
     a->fail = t->stopped ? HTTP_OK : fail;
     if (a->fail != HTTP_OK && a->why[0] == '\0')
@@ -243,8 +294,10 @@ bool http_client_call(struct http_client *c, const struct http_call *call, struc
     buf_printf(&url, "%s%s", c->base, call->path);
     _Static_assert(sizeof out->why >= CURL_ERROR_SIZE,
                    "libcurl writes up to CURL_ERROR_SIZE bytes");
+    struct curl_slist *headers = make_headers(c, call);
     prepare(c, call, &t, buf_cstr(&url));
-    if (!url.failed && curl_multi_add_handle(c->multi, c->easy) == CURLM_OK) {
+    curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, headers);
+    if (!url.failed && headers != NULL && curl_multi_add_handle(c->multi, c->easy) == CURLM_OK) {
         fail = drive(c, call, &code);
         finish(c, &t, fail, code);
         curl_multi_remove_handle(c->multi, c->easy);
@@ -252,6 +305,8 @@ bool http_client_call(struct http_client *c, const struct http_call *call, struc
         out->fail = HTTP_BROKEN;
         snprintf(out->why, sizeof out->why, "cannot start a request");
     }
+    curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, NULL);
+    curl_slist_free_all(headers);
     buf_free(&url);
     return out->fail == HTTP_OK && out->status != 0;
 }
@@ -259,5 +314,6 @@ bool http_client_call(struct http_client *c, const struct http_call *call, struc
 void http_answer_free(struct http_answer *a)
 {
     buf_free(&a->body);
+    buf_free(&a->location);
     *a = (struct http_answer){0};
 }

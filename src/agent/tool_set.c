@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/exec_tool.h"
+#include "agent/notes_tool.h"
 #include "agent/schema.h"
 #include "agent/tool_text.h"
 #include "base/clock.h"
@@ -21,6 +22,9 @@ struct entry {
 struct tool_set {
     struct tool_set_spec spec;
     struct exec_tool exec;
+    struct files_tool files;
+    struct http_tool http;
+    struct notes_tool notes;
     struct secrets secrets;
     struct words hide; // files of secrets: no command may read them
     struct entry *entries;
@@ -48,11 +52,6 @@ static bool put_tool(struct tool_set *t, const struct tool *tool, struct err *e)
     return true;
 }
 
-static bool wants_exec(const struct tool_set_spec *s)
-{
-    return s->config->exec.allow.n > 0;
-}
-
 static bool open_exec(struct tool_set *t, struct err *e)
 {
     struct tool tool;
@@ -66,13 +65,99 @@ static bool open_exec(struct tool_set *t, struct err *e)
     return exec_tool_open(&t->exec, &setup, &tool, e) && put_tool(t, &tool, e);
 }
 
+static bool open_read(struct tool_set *t, struct err *e)
+{
+    t->files = (struct files_tool){&t->spec.config->files, &t->hide, t->spec.config->dir};
+    struct tool tool = files_tool_read(&t->files);
+    return put_tool(t, &tool, e);
+}
+
+static bool open_list(struct tool_set *t, struct err *e)
+{
+    t->files = (struct files_tool){&t->spec.config->files, &t->hide, t->spec.config->dir};
+    struct tool tool = files_tool_list(&t->files);
+    return put_tool(t, &tool, e);
+}
+
+static bool open_http(struct tool_set *t, struct err *e)
+{
+    t->http = (struct http_tool){&t->spec.config->http, &t->secrets};
+    struct tool tool = http_tool_row(&t->http);
+    return put_tool(t, &tool, e);
+}
+
+static bool open_remember(struct tool_set *t, struct err *e)
+{
+    t->notes.file = t->spec.notes_file;
+    struct tool tool = notes_tool_row(&t->notes);
+    return put_tool(t, &tool, e);
+}
+
+static bool open_report(struct tool_set *t, struct err *e)
+{
+    struct tool tool = report_tool_row();
+    return put_tool(t, &tool, e);
+}
+
+static bool has_commands(const struct workspace_config *c)
+{
+    return c->exec.allow.n > 0;
+}
+static bool has_files(const struct workspace_config *c)
+{
+    return c->files.read.n > 0;
+}
+static bool has_hosts(const struct workspace_config *c)
+{
+    return c->http.allow.n > 0;
+}
+
 static const struct {
     const char *name;
-    bool (*is_wanted)(const struct tool_set_spec *s);
+    bool (*has_rules)(const struct workspace_config *c); // NULL: it needs none, only its name
+    const char *needs;
     bool (*open)(struct tool_set *t, struct err *e);
 } built_in[] = {
-    {"exec", wants_exec, open_exec},
+    {"exec", has_commands, "exec.allow", open_exec},
+    {"read_file", has_files, "files.read", open_read},
+    {"list_files", has_files, "files.read", open_list},
+    {"http_get", has_hosts, "http.allow", open_http},
+    {"remember", NULL, "", open_remember},
+    {"report", NULL, "", open_report},
 };
+
+static bool is_named(const struct words *names, const char *name)
+{
+    for (size_t i = 0; i < names->n; i++)
+        if (allow_glob(names->p[i], name)) return true;
+    return false;
+}
+
+// A tool that is asked for by its very name and cannot do anything is a mistake worth telling.
+static bool check_name(const struct tool_set *t, size_t i, struct err *e)
+{
+    const struct words *names = &t->spec.config->tools;
+    for (size_t k = 0; k < names->n; k++)
+        if (strcmp(names->p[k], built_in[i].name) == 0)
+            return err_set(e, ERR_INPUT,
+                           "submind.yaml: tools names %s, but %s lists nothing that it may do",
+                           built_in[i].name, built_in[i].needs);
+    return true;
+}
+
+static bool open_built_in(struct tool_set *t, struct err *e)
+{
+    const struct workspace_config *c = t->spec.config;
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++) {
+        bool ready = built_in[i].has_rules == NULL || built_in[i].has_rules(c);
+        bool wanted =
+            c->tools.n > 0 ? is_named(&c->tools, built_in[i].name) : built_in[i].has_rules != NULL;
+        if (wanted && ready) ok = built_in[i].open(t, e);
+        if (wanted && !ready) ok = check_name(t, i, e);
+    }
+    return ok;
+}
 
 static bool put_hidden(struct tool_set *t, struct err *e)
 {
@@ -91,8 +176,7 @@ bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, stru
     if (ok) t->spec = *spec;
     ok = ok && secrets_open(&t->secrets, &spec->config->secrets, spec->environment, e) &&
          put_hidden(t, e);
-    for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++)
-        if (built_in[i].is_wanted(spec)) ok = built_in[i].open(t, e);
+    ok = ok && open_built_in(t, e);
     if (ok)
         *out = t;
     else
@@ -147,11 +231,7 @@ static struct entry *find(struct tool_set *t, struct str name)
 
 static bool may_call(const struct tool_set *t, const char *name)
 {
-    const struct words *w = t->spec.tools;
-    if (w == NULL) return true;
-    for (size_t i = 0; i < w->n; i++)
-        if (allow_glob(w->p[i], name)) return true;
-    return false;
+    return t->spec.tools == NULL || is_named(t->spec.tools, name);
 }
 
 static void refuse_unknown(struct tool_set *t, struct str name, struct tool_result *r)

@@ -39,6 +39,12 @@ static const struct yaml_field fields[] = {
     {"exec", "env", FIELD_NAMES, AT(exec.env)},
     {"exec", "timeout", FIELD_COUNT, AT(exec.timeout_s), 1, 86400},
     {"exec", "output_bytes", FIELD_COUNT, AT(exec.output_bytes), 256, 16 << 20},
+    {"", "tools", FIELD_NAMES, AT(tools)},
+    {"files", "read", FIELD_PATHS, AT(files.read)},
+    {"files", "output_bytes", FIELD_COUNT, AT(files.output_bytes), 256, 16 << 20},
+    {"http", "allow", FIELD_OWN, AT(http.allow), .read = http_rules_read},
+    {"http", "timeout", FIELD_COUNT, AT(http.timeout_s), 1, 3600},
+    {"http", "output_bytes", FIELD_COUNT, AT(http.output_bytes), 256, 16 << 20},
     {"", "secrets", FIELD_OWN, AT(secrets), .read = secret_list_read},
     {"", "sandbox", FIELD_CHOICE, AT(sandbox.mode), .choices = sandbox_modes,
      .wanted = "on, auto or off"},
@@ -64,8 +70,11 @@ bool workspace_config_parse(struct workspace_config *out, struct str yaml, const
                                  .thinking = -1,
                                  .file_bytes = 65536,
                                  .total_bytes = 262144,
-                                 .exec = {.timeout_s = 60, .output_bytes = 16000}};
+                                 .exec = {.timeout_s = 60, .output_bytes = 16000},
+                                 .files = {.output_bytes = 16000},
+                                 .http = {.timeout_s = 20, .output_bytes = 16000}};
     bool ok = yaml_fields_read(fields, sizeof fields / sizeof fields[0], &c, yaml, dir, file, e) &&
+              yaml_read_text(str_from(dir), &c.dir, e) &&
               (c.exec.dir != NULL || yaml_read_text(str_from(dir), &c.exec.dir, e));
     if (ok)
         *out = c;
@@ -94,6 +103,10 @@ void workspace_config_close(struct workspace_config *c)
     free(c->server_model);
     free(c->key_file);
     free(c->model_file);
+    free(c->dir);
+    words_free(&c->tools);
+    words_free(&c->files.read);
+    http_settings_free(&c->http);
     exec_settings_free(&c->exec);
     sandbox_settings_free(&c->sandbox);
     secret_list_free(&c->secrets);

@@ -27,6 +27,19 @@
 //         write: [state]
 //         sandbox: off
 //       - shell: "df -h / | tail -n *"
+//   tools: [exec, read_file]      what is offered, "*" allowed; left out: all that have rules below;
+//                                 remember and report only where they are named
+//   files:
+//     read: [., /var/log]         what read_file and list_files may see; without it there are none
+//     output_bytes: 16000
+//   http:
+//     allow:                      see http_tool.h; without rules there is no http_get
+//       - api.example.org
+//       - url: https://*.example.net/status/**
+//         headers: {Authorization: "Bearer ${secret:MAIL}"}
+//         private: yes            it may resolve to an address of this network
+//     timeout: 20
+//     output_bytes: 16000
 //   secrets:
 //     MAIL: keys/mail             a file, or credential:NAME (systemd)
 //   sandbox: on                   auto: without one where none can be made; off; or with settings:
@@ -43,6 +56,8 @@
 #pragma once
 
 #include "agent/exec_tool.h"
+#include "agent/files_tool.h"
+#include "agent/http_tool.h"
 #include "agent/sandbox.h"
 #include "agent/secrets.h"
 
@@ -53,7 +68,11 @@ struct workspace_config { // text is owned, NULL when not set; zero means the de
     float temperature;
     int thinking; // -1 auto, 0 off, 1 on
     uint32_t file_bytes, total_bytes;
+    char *dir;          // the workspace
+    struct words tools; // n 0: all that have rules
     struct exec_settings exec;
+    struct files_settings files;
+    struct http_settings http;
     struct sandbox_settings sandbox;
     struct secret_list secrets;
 };

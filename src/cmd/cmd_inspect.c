@@ -267,6 +267,27 @@ static bool inspect_model(struct engine *en, const struct settings *s, struct er
     return ok;
 }
 
+// No model: what --device may name.
+static bool inspect_devices(struct err *e)
+{
+    struct engine_device devices[64];
+    struct buf out = {0};
+    const size_t n = engine_devices(devices, sizeof devices / sizeof *devices);
+    buf_printf(&out, "%-8s %10s %10s  %s\n", "device", "memory", "free", "what");
+    for (size_t i = 0; i < n; i++) {
+        const struct engine_device *d = &devices[i];
+        if (d->usable)
+            buf_printf(&out, "%-8s %6.1f GiB %6.1f GiB  %s\n", d->name,
+                       (double)d->mem_total_bytes / (1u << 30),
+                       (double)d->mem_free_bytes / (1u << 30), d->what);
+        else
+            buf_printf(&out, "%-8s %10s %10s  not here: %s\n", d->name, "-", "-", d->why.msg);
+    }
+    const bool ok = put_out(&out, e);
+    buf_free(&out);
+    return ok;
+}
+
 static const struct {
     const char *name;
     bool (*run)(struct engine *en, const struct settings *s, struct err *e);
@@ -289,7 +310,7 @@ static int help(void)
     printf("usage: submind inspect SUBJECT [--model FILE] [flags]\n\n");
     for (size_t i = 0; i < N_SUBJECTS; i++)
         printf("  %-10s %s\n", subjects[i].name, subjects[i].help);
-    printf("\n");
+    printf("  %-10s %s\n\n", "devices", "what --device may name, with memory; no model is opened");
     options_help(C_INSPECT);
     return 0;
 }
@@ -321,6 +342,7 @@ int cmd_inspect(int argc, char **argv)
     if (s.help || s.n_args == 0) return help();
     log_set_level(s.verbose ? LOG_DEBUG : LOG_WARN);
     if (s.n_args == 2 && s.model == NULL) s.model = s.args[1]; // inspect model FILE
+    if (strcmp(s.args[0], "devices") == 0) return inspect_devices(&e) ? 0 : cmd_fail("inspect", &e);
     for (size_t i = 0; i < N_SUBJECTS; i++) {
         if (strcmp(s.args[0], subjects[i].name) != 0) continue;
         return run_subject(i, &s, &e) ? 0 : cmd_fail("inspect", &e);

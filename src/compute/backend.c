@@ -2,6 +2,7 @@
 // list, fastest first: "auto" takes the first one that opens.
 #include "compute/backend.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/str.h"
@@ -53,4 +54,17 @@ bool backend_open(struct backend **out, const struct backend_settings *s, struct
     err_set(e, ERR_NOT_FOUND, "there is no device \"%s\": use auto%s", s->device, buf_cstr(&known));
     buf_free(&known);
     return false;
+}
+
+bool backend_look(const struct backend_class *class, uint32_t i, struct backend_info *out,
+                  struct err *e)
+{
+    char name[48];
+    struct backend *b = NULL;
+    snprintf(name, sizeof name, i == 0 ? "%s" : "%s:%u", class->name, i);
+    const struct backend_settings s = {.device = name, .max_rows = 1, .max_out = 1};
+    if (!class->open(&b, &s, e)) return false;
+    class->info(b, out);
+    class->close(b);
+    return true;
 }

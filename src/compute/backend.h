@@ -176,6 +176,7 @@ struct backend_info {
     uint64_t mem_total_bytes, mem_free_bytes;
     bool unified;          // device memory is host memory
     uint32_t prefill_rows; // rows a step should have when only prefill runs
+    uint32_t n_devices;    // of this backend, for NAME:N; 0: it has one and no numbers
     uint32_t numerics;     // version of the arithmetic: part of the cache's fingerprint
 };
 
@@ -214,6 +215,8 @@ struct backend_class {
     bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,
                    const struct batch *batch, struct err *e);
     bool (*wait)(struct backend *b, struct err *e);
+    // After a failure: will nothing work here again until the process is gone? NULL: that cannot be.
+    bool (*lost)(struct backend *b);
     // Measures the device itself for about a second, without any op. NULL: it cannot.
     bool (*ceilings)(struct backend *b, struct backend_ceilings *out, struct err *e);
 };
@@ -230,5 +233,8 @@ extern const struct backend_class backend_cuda; // an NVIDIA GPU
 // Opens the device that settings->device names; "auto" takes the best one here. ERR_NOT_FOUND names
 // those that exist.
 bool backend_open(struct backend **out, const struct backend_settings *s, struct err *e);
+// What device i (from 0) of a backend is, without keeping it open.
+bool backend_look(const struct backend_class *class, uint32_t i, struct backend_info *out,
+                  struct err *e);
 // The list of backends in this build, ended by NULL.
 const struct backend_class *const *backend_list(void);

@@ -1,6 +1,7 @@
 // The CUDA backend: one NVIDIA GPU through the driver's API. Opens the device, loads the kernels that
 // the build embedded, runs steps; small decode steps are recorded once as a graph and replayed.
-// Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap" or ":noblas" behind.
+// Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap" or ":noblas" behind, and
+// ":fault=N" for tests: step N writes where no memory is, and the device is lost.
 // Invariant: everything runs on one stream in order; a graph is replayed only for a step whose ops and
 // shape are those it was recorded from.
 #include "compute/gpu.h"
@@ -139,6 +140,8 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
             g->use_overlap = false;
         else if (n == 6 && strncmp(name, ":noblas", 7) == 0)
             g->use_blas = false;
+        else if (strncmp(name, ":fault=", 7) == 0)
+            g->fault_at = strtoull(name + 7, NULL, 10);
         else
             return err_set(e, ERR_INPUT, "\"%s\" follows a CUDA device's number: use cuda:N", name);
     }
@@ -161,6 +164,7 @@ static bool find_device(struct gpu *g, struct err *e)
         !gpu_ok(a, a->device_attr(&sm, GPU_ATTR_SM_COUNT, device), "the GPU's size", e) ||
         !gpu_ok(a, a->device_attr(&integrated, GPU_ATTR_INTEGRATED, device), "the GPU's memory", e))
         return false;
+    g->n_devices = (uint32_t)n;
     g->cc = (uint32_t)(major * 10 + minor);
     g->n_sm = (uint32_t)sm;
     g->integrated = integrated != 0;
@@ -241,6 +245,7 @@ static void cuda_info(const struct backend *b, struct backend_info *out)
                                  .page_tokens = KV_PAGE_TOKENS,
                                  .unified = g->integrated,
                                  .prefill_rows = rows && rows < PREFILL_ROWS ? rows : PREFILL_ROWS,
+                                 .n_devices = g->n_devices,
                                  .numerics = NUMERICS,
                                  .mem_total_bytes = total};
     // scratch for one expanded matrix, partial results and the library
@@ -297,6 +302,13 @@ static bool record(struct gpu *g, const struct op *ops, uint32_t n_ops, struct g
     return made;
 }
 
+// What a broken kernel does.
+static bool fail_on_purpose(struct gpu *g, struct err *e)
+{
+    struct args_bias a = {.n_cols = 1, .stride = 1, .is_f32 = 1};
+    return gpu_run(g, GPU_bias, 1, 1, 32, 0, &a, g->stream, e);
+}
+
 static bool cuda_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
                         const struct batch *batch, struct err *e)
 {
@@ -304,6 +316,7 @@ static bool cuda_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) ||
         !gpu_step_prepare(g, ops, n_ops, batch, e))
         return false;
+    if (++g->n_submits == g->fault_at && !fail_on_purpose(g, e)) return false;
     if (!may_record(g, batch)) return gpu_ops_run(g, ops, n_ops, e);
     // the first time plain, so that whatever grows has grown; then record; then replay
     struct gpu_graph_entry *en = find_graph(g, step_key(g, ops, n_ops, batch));
@@ -324,6 +337,13 @@ static bool cuda_wait(struct backend *b, struct err *e)
            gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
 }
 
+// Errors of kernels stay with the process: after one of them every call fails.
+static bool cuda_lost(struct backend *b)
+{
+    struct gpu *g = gpu_of(b);
+    return g->api.ctx_set(g->ctx) != 0 || g->api.stream_sync(g->stream) != 0;
+}
+
 const struct backend_class backend_cuda = {
     .name = "cuda",
     .open = cuda_open,
@@ -339,4 +359,5 @@ const struct backend_class backend_cuda = {
     .page_write = gpu_page_write,
     .submit = cuda_submit,
     .wait = cuda_wait,
+    .lost = cuda_lost,
 };

@@ -105,7 +105,7 @@ struct gpu {
     int device;
     gpu_ctx ctx;
     gpu_stream stream;
-    uint32_t cc, n_sm;
+    uint32_t cc, n_sm, n_devices;
     bool integrated, use_graphs, use_overlap, use_blas;
     char device_name[100];
     gpu_module modules[GPU_MODULES_MAX];
@@ -123,9 +123,9 @@ struct gpu {
     uint32_t i_upload;
     struct gpu_step step;
     struct gpu_graph_entry graphs[GPU_GRAPHS_MAX];
-    uint64_t n_steps;
-    uint32_t n_pages; // of the largest KV buffer: bounds page tables
-    void *host_box;   // pinned, for read and write
+    uint64_t n_steps, n_submits, fault_at; // fault_at: the step that fails on purpose, 0: none
+    uint32_t n_pages;                      // of the largest KV buffer: bounds page tables
+    void *host_box;                        // pinned, for read and write
     size_t host_box_bytes;
 };
 

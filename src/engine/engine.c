@@ -528,3 +528,8 @@ size_t engine_slots(const struct engine *en, struct engine_slot *out, size_t max
 {
     return en->loop == NULL ? 0 : loop_slots(en->loop, out, max);
 }
+
+bool engine_lost(const struct engine *en, struct err *e)
+{
+    return en->loop != NULL && loop_lost(en->loop, e);
+}

@@ -270,6 +270,8 @@ struct engine_stats { // counters since start, gauges now; read without the engi
     struct tier_figures tiers;
 };
 void engine_stats(const struct engine *en, struct engine_stats *out);
+// True once the device is lost: every job is refused, and only a new process brings it back. *e says why.
+bool engine_lost(const struct engine *en, struct err *e);
 
 // One running or waiting job, for /slots.
 struct engine_slot {
@@ -301,6 +303,18 @@ struct engine_ceilings {
     const char *device, *how;    // what was measured, for people; valid during the call
     double read_bytes_s, flop_s; // at most
 };
+
+// One device that this build could run on.
+struct engine_device {
+    char name[48]; // for --device: "cpu", "cuda:1"
+    char what[128];
+    uint64_t mem_total_bytes, mem_free_bytes;
+    bool usable;
+    struct err why; // where it is not
+};
+// Asks every backend for its devices; a backend without one gives an entry that says why. Returns how many
+// of max were filled.
+size_t engine_devices(struct engine_device *out, size_t max);
 
 // One op (or a pair that backends fuse) in one shape.
 struct engine_op_timing {

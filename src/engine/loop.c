@@ -332,6 +332,15 @@ void loop_attach(struct loop *l, struct store *store)
 
 // ---- figures ------------------------------------------------------------------------------------
 
+bool loop_lost(struct loop *l, struct err *e)
+{
+    pthread_mutex_lock(&l->lock);
+    const bool lost = l->failed;
+    if (lost) err_set(e, l->failure.code, "%s", l->failure.msg);
+    pthread_mutex_unlock(&l->lock);
+    return lost;
+}
+
 void loop_stats(const struct loop *l, struct engine_stats *out)
 {
     stats_copy(&l->stats, out);

@@ -105,6 +105,8 @@ bool loop_check(const struct loop *l, const struct job *job, struct err *e); // 
 bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);
 // Takes the store of the disk tier (cfg.tiers.disk); from any thread, once.
 void loop_attach(struct loop *l, struct store *store);
+// True once the device is lost and every job is refused; *e then says why.
+bool loop_lost(struct loop *l, struct err *e);
 void loop_stats(const struct loop *l, struct engine_stats *out);
 size_t loop_slots(const struct loop *l, struct engine_slot *out, size_t max);
 

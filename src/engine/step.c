@@ -154,7 +154,9 @@ static void fail_items(struct loop *l, uint32_t n_items, struct err *error)
     error->code = ERR_DEVICE;
     for (uint32_t i = 0; i < n_items; i++)
         loop_end(l, l->scratch.items[i].seq, FINISH_ERROR, error);
-    if (++l->n_failures < FAILURES_MAX) return;
+    struct backend *d = l->cfg.backend;
+    const bool lost = d != NULL && d->class->lost != NULL && d->class->lost(d);
+    if (++l->n_failures < FAILURES_MAX && !lost) return;
     pthread_mutex_lock(&l->lock);
     l->failed = true;
     l->failure = *error;

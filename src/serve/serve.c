@@ -226,6 +226,8 @@ bool server_tick(struct server *sv, struct err *e)
     size_t n = connections_reap(&sv->connections, now);
     if (n > 0) log_debug("serve", "closed connections=%zu because their time was over", n);
     if (state == SERVER_FAILED) return err_set(e, sv->load_error.code, "%s", sv->load_error.msg);
+    if (state == SERVER_READY && engine_lost(sv->engine, e)) // a service manager starts it anew
+        return err_prefix(e, "the server ends, for only a new process can use the device again: ");
     uint64_t last = atomic_load_explicit(&sv->last_ns, memory_order_relaxed);
     bool busy = atomic_load_explicit(&sv->active, memory_order_relaxed) > 0;
     if (sv->s.idle_exit_s == 0 || busy || state == SERVER_LOADING) return true;

@@ -96,3 +96,13 @@ test('bad input is told what to do', () => {
         assert.equal(run.out, '');
     }
 });
+
+test('devices: what --device may name, without a model', () => {
+    const run = inspect('', 'devices');
+    assert.equal(run.code, 0, run.err);
+    const rows = run.out.trim().split('\n').slice(1);
+    const cpu = rows.filter((r) => r.startsWith('cpu '));
+    assert.equal(cpu.length, 1);
+    assert.match(cpu[0], /^cpu +[0-9.]+ GiB +[0-9.]+ GiB  .*threads/);
+    assert.ok(rows.some((r) => /^cuda(:0)? /.test(r)), 'a GPU, or why there is none');
+});

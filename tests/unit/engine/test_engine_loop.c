@@ -431,6 +431,7 @@ static void a_device_error_ends_its_step_and_the_engine_goes_on(void **state)
     assert_int_equal(o.error.code, ERR_DEVICE);
     assert_non_null(strstr(o.error.msg, "fake failure"));
     outcome_free(&o);
+    assert_false(loop_lost(r.loop, NULL));
     expect_alone(rig_run(&r, &job), ids, 50, 4);
     atomic_store(&r.net->n_failing, 100); // for good: three in a row, then jobs are refused
     for (int i = 0; i < 3; i++) {
@@ -447,6 +448,10 @@ static void a_device_error_ends_its_step_and_the_engine_goes_on(void **state)
     }
     assert_int_equal(e.code, ERR_DEVICE);
     assert_int_equal(atomic_load(&r.net->n_failing), 97);
+    struct err why = {0};
+    assert_true(loop_lost(r.loop, &why));
+    assert_int_equal(why.code, ERR_DEVICE);
+    assert_non_null(strstr(why.msg, "fake failure"));
     rig_close(&r);
 }
 

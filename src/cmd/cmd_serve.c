@@ -92,6 +92,11 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
 {
     if (s->n_args > 0)
         return err_set(e, ERR_INPUT, "unexpected \"%s\"; serve takes flags only", s->args[0]);
+    if (s->given.cache_quota && (s->cache_quota == 0 || s->cache_quota > 100))
+        return err_set(e, ERR_INPUT, "--cache-quota takes 1 to 100 percent, not %u",
+                       s->cache_quota);
+    if (s->kv_events == NULL && (s->kv_events_replay != NULL || s->kv_events_topic != NULL))
+        return err_set(e, ERR_INPUT, "--kv-events is missing; it says where to publish");
     if (s->given.timeout && s->timeout > 7 * 24 * 3600)
         return err_set(e, ERR_INPUT, "--timeout takes at most a week (604800), not %u", s->timeout);
     *out = (struct serve_settings){
@@ -106,6 +111,9 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
         .max_body_bytes = s->max_body,
         .max_connections = s->max_connections,
         .idle_exit_s = s->idle_exit,
+        .kv_events = s->kv_events,
+        .kv_events_replay = s->kv_events_replay,
+        .kv_events_topic = s->kv_events_topic,
         .timeout_ms = s->timeout * 1000,
         .drain_s = s->drain,
         .accept_when_ready = s->accept_when_ready,

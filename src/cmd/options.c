@@ -201,6 +201,7 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
         .has_cache_ram = s->given.cache_ram,
         .cache_ram_bytes = s->cache_ram,
         .warm = s->warm,
+        .cache_quota = s->cache_quota,
     };
     if (es.cache_dir != NULL && strcmp(es.cache_dir, "off") == 0) es.cache_dir = NULL;
     if (es.model_path == NULL && !default_model_path(&es.model_path, e)) return false;

@@ -343,3 +343,92 @@ bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struc
 {
     return ask(en, drop, &(struct page_ask){.id = id}, n_tokens, e);
 }
+
+// ---- events -------------------------------------------------------------------------------------
+
+struct listen_ask {
+    cache_listener *listener;
+    void *arg;
+    bool stay;
+};
+
+// Does a router know the salts of the whole path? What it cannot ask for is not told.
+static bool is_tellable(const struct tree *t, uint32_t page)
+{
+    const struct tree_node *n = &t->nodes[page];
+    return is_public(n->salt) || t->spaces[n->space].text[0] != '\0';
+}
+
+// Routers read hashes as signed too, and 0 as "none".
+static uint64_t event_hash(uint64_t key)
+{
+    const uint64_t hash = key & INT64_MAX;
+    return hash == 0 ? 1 : hash;
+}
+
+static void tell(const struct tree *t, uint32_t page, bool removed, cache_listener *listener,
+                 void *arg)
+{
+    const struct tree_node *n = &t->nodes[page];
+    if (!is_tellable(t, page)) return;
+    const bool first = n->parent == KV_NONE || t->nodes[n->parent].space != n->space;
+    const struct cache_event event = {
+        .removed = removed,
+        .hash = event_hash(n->key),
+        .parent = n->parent == KV_NONE ? 0 : event_hash(t->nodes[n->parent].key),
+        .tokens = removed ? NULL : tree_tokens(t, page),
+        .n_tokens = removed ? 0 : t->pool->page_tokens,
+        .salt = first && !is_public(n->salt) ? str_from(t->spaces[n->space].text) : STR(""),
+    };
+    listener(arg, &event);
+}
+
+static void on_stored(void *arg, uint32_t page)
+{
+    const struct loop *l = arg;
+    tell(&l->tree, page, false, l->listener, l->listener_arg);
+}
+
+static void on_removed(void *arg, uint32_t page, enum evict_reason reason)
+{
+    const struct loop *l = arg;
+    (void)reason;
+    tell(&l->tree, page, true, l->listener, l->listener_arg);
+}
+
+// Depth first, parents before children.
+static void tell_all(const struct tree *t, cache_listener *listener, void *arg)
+{
+    uint32_t page = t->first_root;
+    while (page != KV_NONE) {
+        tell(t, page, false, listener, arg);
+        if (t->nodes[page].first_child != KV_NONE) {
+            page = t->nodes[page].first_child;
+            continue;
+        }
+        while (page != KV_NONE && t->nodes[page].older == KV_NONE) page = t->nodes[page].parent;
+        if (page != KV_NONE) page = t->nodes[page].older;
+    }
+}
+
+static void listen_to(struct loop *l, void *arg)
+{
+    const struct listen_ask *a = arg;
+    if (a->listener != NULL) tell_all(&l->tree, a->listener, a->arg);
+    if (!a->stay) return;
+    l->listener = a->listener;
+    l->listener_arg = a->arg;
+    l->tree.watch[WATCH_EVENTS] = a->listener == NULL
+                                      ? (struct tree_watch){0}
+                                      : (struct tree_watch){l, on_stored, on_removed};
+}
+
+bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg, struct err *e)
+{
+    return engine_call(en, listen_to, &(struct listen_ask){listener, arg, true}, e);
+}
+
+bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e)
+{
+    return engine_call(en, listen_to, &(struct listen_ask){listener, arg, false}, e);
+}

@@ -25,6 +25,7 @@ enum {
     PARALLEL_DEFAULT = 16,
     PARALLEL_MAX = 256,
     QUEUE_DEFAULT = 256,
+    QUOTA_PERCENT = 50,
     QUEUE_MAX = 65536,
     CTX_MIN = 16,
     CTX_MAX = 1 << 24,
@@ -292,6 +293,13 @@ static double attend_tokens(const struct model_config *c)
     return each > 0 ? 2.0 * (double)c->n_params / each : 0;
 }
 
+static uint32_t quota_pages(const struct engine *en)
+{
+    const uint64_t percent =
+        en->settings.cache_quota == 0 ? QUOTA_PERCENT : en->settings.cache_quota;
+    return percent >= 100 ? 0 : (uint32_t)(en->info.n_pages * percent / 100) + 1;
+}
+
 static bool open_loop(struct engine *en, struct err *e)
 {
     const struct loop_settings ls = {
@@ -314,6 +322,7 @@ static bool open_loop(struct engine *en, struct err *e)
                               ? tokenizer_special(en->tok, STR("</tool_call>"))
                               : -1,
         .attend_tokens = attend_tokens(&en->config),
+        .quota_pages = quota_pages(en),
     };
     return loop_open(&en->loop, &ls, e);
 }

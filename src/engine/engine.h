@@ -36,6 +36,7 @@ struct engine_settings {
     const char *cache_dir; // where pages outlive the process; NULL = nowhere
     uint64_t
         cache_disk_bytes;     // of all models there; 0 = a quarter of the free ones, at most 64 GiB
+    uint32_t cache_quota;     // percent of the cache that one salt may hold; 0 = 50
     bool has_cache_ram;       // cache_ram_bytes was given; otherwise as the device asks for it
     uint64_t cache_ram_bytes; // host memory for pages that the device has no room for
     bool warm;                // bring pages back from disk before they are asked for
@@ -233,6 +234,22 @@ bool engine_cache_pin(struct engine *en, uint64_t id, bool public, const char *n
 bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
 // Takes a trunk and all that goes on from it out (id 0: everything), except what is pinned or in use.
 bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
+
+// What comes into the device's cache and leaves it, for routers. Called on the engine thread: must not
+// block and must not call the engine.
+struct cache_event {
+    bool removed;          // else stored
+    uint64_t hash, parent; // chained over tokens and salts; parent 0 = the text begins here
+    const int32_t *tokens; // [n_tokens] of a stored page; borrowed during the call
+    uint32_t n_tokens;
+    struct str salt; // of the first page under a cache_salt; empty for all others
+};
+typedef void cache_listener(void *arg, const struct cache_event *event);
+// Tells all that is cached now, parents first, and from then on what changes. One listener at most;
+// NULL ends it. Pages whose salt's text is not known (restored from disk) are never told.
+bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg, struct err *e);
+// Tells all that is cached now, once more.
+bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e);
 
 // ---- figures --------------------------------------------------------------------------------
 

@@ -60,13 +60,14 @@ uint32_t tree_space(struct tree *t, struct hash128 salt)
     uint32_t unused = 0;
     for (uint32_t i = 1; i < t->n_spaces; i++) {
         const struct tree_space *s = &t->spaces[i];
-        if (s->n_nodes == 0)
-            unused = i;
-        else if (s->salt.lo == salt.lo && s->salt.hi == salt.hi)
-            return i;
+        if (s->salt.lo == salt.lo && s->salt.hi == salt.hi) return i; // empty or not
+        if (s->n_nodes == 0) unused = i;
     }
     if (unused == 0 && t->n_spaces < TREE_SPACES_MAX) unused = t->n_spaces++;
-    if (unused > 0) t->spaces[unused].salt = salt;
+    if (unused > 0) {
+        t->spaces[unused].salt = salt;
+        t->spaces[unused].text[0] = '\0';
+    }
     return unused;
 }
 

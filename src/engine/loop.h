@@ -87,6 +87,8 @@ struct loop {
     struct tier *tier;               // NULL: nothing below the device
     struct seq **waiting, **running; // [cap_live], [n_parallel]
     uint32_t n_waiting, n_running;
+    cache_listener *listener; // of cache events; NULL: none
+    void *listener_arg;
     uint64_t next_order, report_ns, start_ns;
     uint32_t n_failures; // device errors in a row
     struct step_scratch scratch;

@@ -102,6 +102,10 @@ bool seq_open(struct seq **out, const struct job *job, uint32_t n_ctx, uint32_t 
         s->bias = calloc(job->n_bias, sizeof *s->bias);
         ok = s->bias != NULL;
     }
+    if (ok && job->cache_salt.n > 0) {
+        s->salt_text = strndup(job->cache_salt.p, job->cache_salt.n);
+        ok = s->salt_text != NULL;
+    }
     if (ok && s->has_penalty) ok = counts_init(&s->counts, s->max_new, n_vocab);
     if (!ok) {
         seq_close(s);
@@ -126,6 +130,7 @@ void seq_close(struct seq *s)
     stop_free(&s->stop);
     buf_free(&s->text);
     free(s->stops);
+    free(s->salt_text);
     free(s->bias);
     free(s->tokens);
     free(s->keys);
@@ -286,6 +291,7 @@ void seq_advance(struct seq *s, struct tree *t, uint32_t n)
     while ((s->n_shared + 1) * s->page_tokens <= s->n_done) {
         const uint32_t i = s->n_shared;
         const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+        if (s->salt_text != NULL && i >= s->n_public) tree_name_salt(t, s->salt, s->salt_text);
         s->pages[i] = tree_publish(t, &ref, s->pages[i]);
         s->n_shared++;
     }

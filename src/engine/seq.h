@@ -27,6 +27,7 @@ struct seq {
     int32_t priority;
     uint64_t deadline_ns;  // 0 = none
     struct hash128 salt;   // of the pages behind the first n_public
+    char *salt_text;       // NULL: no salt
     struct tree_hint hint; // for the pages that it leaves
     struct logit_bias *bias;
     uint32_t n_bias;

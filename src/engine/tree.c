@@ -172,6 +172,12 @@ static void unlink_child(struct tree *t, uint32_t page)
     tree_queue(t, n->parent);
 }
 
+void tree_name_salt(struct tree *t, struct hash128 salt, const char *text)
+{
+    struct tree_space *s = &t->spaces[tree_space(t, salt)];
+    if (s != t->spaces && s->text[0] == '\0') snprintf(s->text, sizeof s->text, "%s", text);
+}
+
 uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
 {
     const uint32_t found = tree_find(t, r);

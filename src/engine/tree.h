@@ -16,7 +16,7 @@
 #include "engine/heap.h"
 #include "engine/kv.h"
 
-enum { TREE_HOLDS_MAX = 256, TREE_SPACES_MAX = 256 };
+enum { TREE_HOLDS_MAX = 256, TREE_SPACES_MAX = 256, TREE_SALT_BYTES = 257 };
 
 struct tree_node {
     uint64_t key;          // chained over the path's tokens and the salts
@@ -46,6 +46,7 @@ struct tree_node {
 // Pages of one salt. Space 0 takes the salts for which there was no room.
 struct tree_space {
     struct hash128 salt;
+    char text[TREE_SALT_BYTES]; // the salt itself where a sequence has told it; empty: not known
     uint32_t n_nodes;
     uint32_t leaves; // heap of those that may be evicted, lowest rank first
     uint32_t kept;   // heap of those whose time to live runs, earliest end first
@@ -73,7 +74,7 @@ struct tree_watch {
     void (*stored)(void *arg, uint32_t page);
     void (*removed)(void *arg, uint32_t page, enum evict_reason reason);
 };
-enum { TREE_WATCHES = 2 };
+enum { WATCH_TIER, WATCH_EVENTS, TREE_WATCHES };
 
 struct tree {
     struct kv_pool *pool;    // borrowed
@@ -128,6 +129,8 @@ uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page);
 // A sequence takes a page of the tree; leaves a page, in the tree or not.
 void tree_pin(struct tree *t, uint32_t page);
 void tree_unpin(struct tree *t, uint32_t page, const struct tree_hint *hint);
+// Notes what a salt is in words, before a page is published under it; for events only.
+void tree_name_salt(struct tree *t, struct hash128 salt, const char *text);
 // A free page for a sequence, by evicting if need be; KV_NONE when all are pinned.
 uint32_t tree_page_take(struct tree *t);
 // Pages that tree_page_take can still deliver.

@@ -48,8 +48,9 @@ struct server {
     struct engine *engine;
     struct err load_error;
     struct str model_name;
-    _Atomic int state;     // enum server_state
-    struct splice *splice; // how the model spelled its answers; NULL: not kept
+    _Atomic int state;           // enum server_state
+    struct kv_events *kv_events; // NULL: not asked for
+    struct splice *splice;       // how the model spelled its answers; NULL: not kept
     // relaxed counters
     _Atomic uint64_t load_done, load_total;
     _Atomic uint64_t next_id;

@@ -21,6 +21,7 @@
 #include "base/notify.h"
 #include "serve/exchange.h"
 #include "serve/http.h"
+#include "serve/kv_events.h"
 #include "text/splice.h"
 
 enum {
@@ -95,6 +96,19 @@ static void on_progress(void *arg, const char *stage, uint64_t done, uint64_t to
     if (sv->s.progress != NULL) sv->s.progress(sv->s.progress_arg, stage, done, total);
 }
 
+static bool open_events(struct server *sv, struct err *e)
+{
+    const struct str scheme = STR("http://"), url = str_from(sv->listener.url);
+    const struct kv_events_settings s = {
+        .address = sv->s.kv_events,
+        .replay = sv->s.kv_events_replay,
+        .topic = sv->s.kv_events_topic,
+        .endpoint = str_starts(url, scheme) ? str_sub(url, scheme.n, url.n) : url,
+        .model = sv->model_name,
+    };
+    return s.address == NULL || kv_events_open(&sv->kv_events, sv->engine, &s, e);
+}
+
 static void *load(void *arg)
 {
     struct server *sv = arg;
@@ -106,7 +120,7 @@ static void *load(void *arg)
         engine_set_sampling(en, &sv->s.sampling);
         sv->engine = en;
         sv->model_name = sv->s.alias != NULL ? str_from(sv->s.alias) : engine_info(en)->model_name;
-        next = SERVER_READY;
+        if (open_events(sv, &sv->load_error)) next = SERVER_READY;
     }
     int expected = SERVER_LOADING; // it may be closing already
     atomic_compare_exchange_strong_explicit(&sv->state, &expected, next, memory_order_acq_rel,
@@ -328,6 +342,7 @@ void server_close(struct server *sv)
     http_close(sv);
     bool loaded = join_loader(sv);
     if (loaded) {
+        kv_events_close(sv->kv_events);
         engine_close(sv->engine);
         release(sv);
     } // otherwise the loader still uses it: it stays until the process ends

@@ -25,11 +25,14 @@ struct serve_settings {
     const char *allow_host;     // Host names besides loopback's, comma separated
     struct str template_kwargs; // JSON object: template variables that requests may override
     enum reasoning_mode reasoning;
-    size_t max_body_bytes;    // [32 MiB]
-    uint32_t max_connections; // [1024]
-    uint32_t idle_exit_s;     // stop after so long without a request [never]
-    uint32_t timeout_ms;      // deadline of requests that name none [none]
-    struct sampling sampling; // defaults given at start (engine_set_sampling)
+    size_t max_body_bytes;        // [32 MiB]
+    uint32_t max_connections;     // [1024]
+    uint32_t idle_exit_s;         // stop after so long without a request [never]
+    uint32_t timeout_ms;          // deadline of requests that name none [none]
+    const char *kv_events;        // ZeroMQ address to publish cache events at [nowhere]
+    const char *kv_events_replay; // ... and to answer replays at [nowhere]
+    const char *kv_events_topic;  // [kv@HOST:PORT@MODEL]
+    struct sampling sampling;     // defaults given at start (engine_set_sampling)
     // Under a service manager.
     uint32_t listen_fds;    // sockets it passed, from descriptor 3 on; one is used instead of host
     bool accept_when_ready; // until the model is loaded connections wait in the kernel's queue

@@ -350,3 +350,16 @@ bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struc
     (void)e;
     return true;
 }
+
+bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg, struct err *e)
+{
+    (void)en;
+    (void)listener;
+    (void)arg;
+    return no_cache(e);
+}
+
+bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e)
+{
+    return engine_cache_listen(en, listener, arg, e);
+}

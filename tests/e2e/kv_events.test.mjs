@@ -1,0 +1,157 @@
+// Routers learn from the events what is cached: a reader of our own keeps a picture of the cache from the
+// wire alone and must end with what the server says it has.
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import { after, before, test } from 'node:test';
+import { notes, requireBinary, sleep, startServer, until } from './harness.mjs';
+import { unpack, zmtp } from './zmtp.mjs';
+
+requireBinary();
+const freePort = () => new Promise((resolve) => {
+    const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => resolve(port)); });
+});
+
+// What a router knows: blocks by hash, with their parents and tokens.
+class Picture {
+    constructor() { this.blocks = new Map(); this.next = null; this.gaps = 0; this.orphans = 0; this.types = {}; this.topics = new Set(); this.kinds = []; }
+    take([topic, number, payload]) {
+        const seq = Number(number.readBigUInt64BE());
+        if (this.next !== null && seq !== this.next) this.gaps++;
+        this.next = seq + 1;
+        this.topics.add(topic.toString());
+        const [time, events, rank] = unpack(payload, this.kinds);
+        assert.ok(Math.abs(time - Date.now() / 1000) < 60 && rank === null);
+        for (const e of events) this.apply(e);
+    }
+    apply(e) {
+        this.types[e.type] = (this.types[e.type] ?? 0) + 1;
+        if (e.type === 'AllBlocksCleared') return this.blocks.clear();
+        if (e.type === 'BlockRemoved') return e.block_hashes.forEach((h) => this.blocks.delete(h));
+        assert.equal(e.token_ids.length, e.block_hashes.length * e.block_size);
+        assert.equal(e.medium, 'GPU');
+        let parent = e.parent_block_hash;
+        e.block_hashes.forEach((h, i) => {
+            assert.equal(typeof h, 'bigint');
+            assert.ok(h > 0n && h < 1n << 63n);
+            if (parent !== null && !this.blocks.has(parent)) this.orphans++;
+            this.blocks.set(h, { parent, tokens: e.token_ids.slice(i * e.block_size, (i + 1) * e.block_size), extra: e.extra_keys?.[i] ?? null });
+            parent = h;
+        });
+    }
+    // How many tokens of a prompt are cached, as a router would find out.
+    hit(ids, salt = null) {
+        let parent = null, n = 0;
+        for (;;) {
+            const found = [...this.blocks].find(([, b]) => b.parent === parent && b.tokens.every((t, i) => t === ids[n + i])
+                && (n > 0 || (salt === null ? b.extra === null : b.extra?.[0] === salt)));
+            if (!found) return n;
+            parent = found[0];
+            n += found[1].tokens.length;
+        }
+    }
+}
+
+let server, pub, replay, page, picture, sub;
+before(async () => {
+    [pub, replay] = [await freePort(), await freePort()];
+    server = await startServer('--ctx', 1024, '--kv-memory', '20M', '--kv-events', `tcp://*:${pub}`, '--kv-events-replay', `tcp://*:${replay}`);
+    page = (await server.json('/props')).page_tokens;
+    picture = new Picture();
+    sub = zmtp(pub, 'SUB', (frames) => picture.take(frames));
+    await sub.opened;
+    sub.send(Buffer.concat([Buffer.from([1]), Buffer.from('kv@')]));
+    await sleep(100);
+});
+after(async () => { sub?.close(); await server?.stop(); });
+
+const ask = (task, extra = {}) => ({ messages: [{ role: 'system', content: notes(150, 1) }, { role: 'user', content: task }], temperature: 0, max_tokens: 4, ...extra });
+const device = async () => (await server.json('/submind/cache/stats')).device;
+async function agrees() {
+    let d = null;
+    const same = async () => { d = await device(); return picture.blocks.size === d.cached + d.used; };
+    await until(same, 3000, 'agreement').catch(() => assert.fail(`${picture.blocks.size} blocks told, the server has ${JSON.stringify(d)}`));
+}
+
+test('stored blocks arrive, parents first, and say what is cached', async () => {
+    for (const task of ['hello', 'the weather', 'the disk'])
+        await server.json('/v1/chat/completions', ask(task));
+    await agrees();
+    assert.equal(picture.orphans, 0);
+    assert.equal(picture.gaps, 0);
+    const { token_ids } = await server.json('/v1/chat/completions/render', ask('the weather'));
+    const e = await server.json('/submind/cache/explain', ask('the weather'));
+    assert.ok(picture.hit(token_ids) >= e.hit_tokens && e.hit_tokens > 100, `${picture.hit(token_ids)} ${e.hit_tokens}`);
+    assert.ok(picture.kinds.length > 0 && picture.kinds.every((k) => k === 0xcf), 'hashes are written in full');
+    const [topic] = picture.topics;
+    const [kv, endpoint, model, ...more] = topic.split('@');
+    assert.deepEqual([kv, endpoint, model.length > 0, more], ['kv', `127.0.0.1:${server.port}`, true, []]);
+});
+
+test('a salt stands with its first block', async () => {
+    await server.json('/v1/chat/completions', ask('salted', { cache_salt: 'tenant-a' }));
+    await agrees();
+    const { token_ids } = await server.json('/v1/chat/completions/render', ask('salted'));
+    assert.ok(picture.hit(token_ids, 'tenant-a') > 100);
+    const salted = [...picture.blocks.values()].filter((b) => b.extra !== null);
+    assert.deepEqual(salted.map((b) => [b.parent, b.extra]), [[null, ['tenant-a']]]);
+});
+
+test('removed blocks leave', async () => {
+    for (let i = 0; i < 6; i++)
+        await server.json('/v1/completions', { prompt: Array.from({ length: 900 }, (_, k) => 200 + (k * 7919 + i * 31) % 3000), max_tokens: 1 });
+    await agrees();
+    assert.ok(picture.types.BlockRemoved > 0);
+    assert.equal(picture.orphans, 0);
+    await server.json('/submind/cache/drop', { all: true });
+    await agrees();
+    assert.equal(picture.blocks.size, 0);
+});
+
+async function replayFrom(start) {
+    const got = new Picture();
+    let end = null, first = null;
+    const ended = new Promise((resolve) => { end = resolve; });
+    const dealer = zmtp(replay, 'DEALER', ([empty, topic, number, payload]) => {
+        assert.equal(empty.length, 0);
+        if (number.readBigUInt64BE() === 0xffffffffffffffffn) return end();
+        first ??= Number(number.readBigUInt64BE());
+        got.take([topic, number, payload]);
+    });
+    await dealer.opened;
+    const seq = Buffer.alloc(8);
+    seq.writeBigUInt64BE(BigInt(start));
+    dealer.send(Buffer.alloc(0), seq);
+    await Promise.race([ended, sleep(10000).then(() => { throw new Error('the replay does not end'); })]);
+    dealer.close();
+    return { got, first };
+}
+
+test('who comes late asks for a replay', async () => {
+    await server.json('/v1/chat/completions', ask('late'));
+    await agrees();
+    const { got, first } = await replayFrom(0);
+    assert.equal(first, 0);
+    assert.equal(got.gaps, 0);
+    assert.equal(got.next, picture.next);
+    assert.deepEqual([...got.blocks.keys()].sort(), [...picture.blocks.keys()].sort());
+    assert.equal(got.types.AllBlocksCleared, 1, 'the first batch of a process clears');
+    const later = await replayFrom(picture.next - 2);
+    assert.equal(later.first, picture.next - 2);
+    assert.equal((await replayFrom(picture.next)).first, null, 'nothing is new');
+});
+
+test('what is no longer kept is told as a whole', async () => {
+    // 1,024 batches are kept; each request makes at least one.
+    while (picture.next < 1100) {
+        const before = picture.next;
+        await Promise.all(Array.from({ length: 8 }, (_, i) => server.json('/v1/completions', { prompt: Array.from({ length: page + 1 }, (_, k) => 100 + (k + i * 17 + before * 13) % 3000), max_tokens: 1 })));
+        await until(() => picture.next > before, 2000, 'events');
+    }
+    await agrees();
+    const { got, first } = await replayFrom(0);
+    assert.equal(first, 0);
+    assert.equal(got.gaps, 0);
+    assert.equal(got.next, picture.next);
+    assert.deepEqual([...got.blocks.keys()].sort(), [...picture.blocks.keys()].sort());
+    assert.equal(got.orphans, 0);
+});

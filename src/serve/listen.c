@@ -167,5 +167,7 @@ void listener_close(struct listener *l)
 {
     if (l->fd > 0) close(l->fd); // 0: a zeroed struct
     if (l->is_unix && l->path[0] != '\0') unlink(l->path);
-    *l = (struct listener){.fd = -1};
+    // What kind it was stays: connections that still run ask it who may call.
+    l->fd = -1;
+    l->path[0] = '\0';
 }

@@ -21,4 +21,5 @@ bool listener_open_unix(struct listener *out, const char *path, struct err *e);
 // A socket that a service manager listens on already (LISTEN_FDS). Taken: closed by listener_close, which
 // leaves a Unix socket's file to the manager.
 bool listener_adopt(struct listener *out, int fd, struct err *e);
+// Its kind (loopback, is_unix, url) stays readable.
 void listener_close(struct listener *l);

@@ -1,10 +1,12 @@
-// submind doctor: looks at this machine (or a recorded one) and says what is wrong with it. It only
-// looks: no check needs root, none changes anything.
+// submind doctor: looks at this machine (or a recorded one) and says what is wrong with it. Looking needs no
+// root and changes nothing; --fix (doctor_mend.c) does.
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "cmd/cmd.h"
+#include "cmd/doctor_mend.h"
+#include "cmd/doctor_sizing.h"
 #include "cmd/options.h"
 #include "host/doctor.h"
 
@@ -14,7 +16,9 @@ static bool report(const struct doctor *d, const struct settings *s, struct err 
 {
     struct buf out = {0};
     bool ok = true;
-    if (s->explain != NULL)
+    if (s->model != NULL)
+        ok = doctor_sizing(d, s, &out, e);
+    else if (s->explain != NULL)
         ok = doctor_explain(d, s->explain, &out, e);
     else if (s->plan)
         doctor_plan(d, &out);
@@ -46,9 +50,14 @@ int cmd_doctor(int argc, char **argv)
     if (d == NULL) err_set(&e, ERR_MEMORY, "no memory");
     bool ok = d != NULL && doctor_look(d, s.root == NULL ? "/" : s.root,
                                        s.given.port ? s.port : DEFAULT_PORT, &e);
+    if (ok && (s.fix || s.undo)) {
+        ok = s.undo ? doctor_undo(&s, &e) : doctor_mend(d, &s, &e);
+        free(d);
+        return ok ? 0 : cmd_fail("doctor", &e);
+    }
     ok = ok && report(d, &s, &e);
     const bool problem = ok && doctor_worst(d) == FINDING_PROBLEM;
     free(d);
     if (!ok) return cmd_fail("doctor", &e);
-    return problem && s.explain == NULL && !s.plan ? 1 : 0;
+    return problem && s.explain == NULL && s.model == NULL && !s.plan ? 1 : 0;
 }

@@ -271,7 +271,7 @@ static bool put_words(const struct settings *s, bool (*wanted)(const struct sett
 
 static bool is_engine(const struct setting *t)
 {
-    return t->commands == C_ENGINE;
+    return (t->commands & C_ENGINE) == C_ENGINE && t->commands != C_ALL;
 }
 
 static bool is_serve(const struct setting *t)

@@ -162,6 +162,9 @@ static bool open_file(struct engine *en, struct err *e)
         info->n_ctx = SCORE_CTX;
     info->n_embd = c->n_embd;
     info->n_layers = c->n_layers;
+    info->n_ff = c->n_ff;
+    info->n_kv_heads = c->n_kv_heads;
+    info->head_dim = c->head_dim;
     info->n_params = c->n_params;
     info->model_bytes = gguf_file_bytes(en->gguf);
     info->n_parallel = en->settings.n_parallel;

@@ -62,6 +62,7 @@ struct engine_info {
     struct str model_path;
     struct str chat_template; // source text
     uint32_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layers, n_parallel, page_tokens, n_pages;
+    uint32_t n_ff, n_kv_heads, head_dim;
     uint64_t n_params, model_bytes, kv_bytes;
     float rope_factor; // > 1: YaRN is on
     int64_t loaded_unix;

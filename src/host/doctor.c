@@ -216,7 +216,7 @@ static size_t plan_boot(const struct doctor *d, struct buf *out)
                "it. ----\n"
                "# Runs only when the script is called with --boot.\n"
                "if [ \"${1:-}\" = --boot ]; then\n");
-    remedy_boot(d, names, n, out);
+    remedy_boot(d, names, n, false, out);
     buf_z(out, "\n:\nfi\n");
     return n;
 }
@@ -235,4 +235,23 @@ void doctor_plan(const struct doctor *d, struct buf *out)
     n += plan_section(d, 1U << BY_HAND, "By hand", out);
     if (reboot > 0) buf_z(out, "\necho 'Reboot, then run submind doctor again.'\n");
     if (n + reboot == 0) buf_z(out, "# Nothing to do.\n");
+}
+
+size_t doctor_steps(const struct doctor *d, struct doctor_step steps[N_CHECKS])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_CHECKS; i++) {
+        const struct finding *f = &d->finding[i];
+        struct buf text = {0};
+        bool again = false;
+        if (f->status <= FINDING_OK || f->remedy == NULL) continue;
+        for (size_t k = 0; k < n; k++) again = again || strcmp(steps[k].remedy, f->remedy) == 0;
+        if (!again)
+            steps[n++] = (struct doctor_step){.remedy = f->remedy,
+                                              .what = checks[i].what,
+                                              .seen = f->seen,
+                                              .kind = (int)remedy_text(d, f->remedy, &text)};
+        buf_free(&text);
+    }
+    return n;
 }

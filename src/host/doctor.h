@@ -43,6 +43,12 @@ void doctor_table(const struct doctor *d, struct buf *out);
 void doctor_json(const struct doctor *d, struct buf *out);
 bool doctor_explain(const struct doctor *d, const char *name, struct buf *out, struct err *e);
 void doctor_plan(const struct doctor *d, struct buf *out);
+// What there is to do, each remedy once.
+struct doctor_step {
+    const char *remedy, *what, *seen; // of the doctor
+    int kind;                         // enum remedy_kind
+};
+size_t doctor_steps(const struct doctor *d, struct doctor_step steps[N_CHECKS]);
 
 // The judges: fill finding[] from host (src/host/judge.c, src/host/judge_gpu.c).
 void judge_system(struct doctor *d);

@@ -151,6 +151,17 @@ static void judge_gateway(struct doctor *d)
                 g->timeout_s == 0 ? " (not set: 300 s)" : "");
 }
 
+static void judge_service(struct doctor *d)
+{
+    const struct host *h = &d->host;
+    if (!h->own_unit) return;
+    finding_set(d, CHECK_service, h->own_running ? FINDING_OK : FINDING_PROBLEM,
+                h->own_running ? NULL : "service", "%s",
+                h->own_running ? "running" : "installed, not running");
+    if (h->own_running && h->port_used) // it is ours that listens there
+        finding_set(d, CHECK_port, FINDING_OK, NULL, "submind's service listens");
+}
+
 void judge_system(struct doctor *d)
 {
     judge_cpu(d);
@@ -159,5 +170,6 @@ void judge_system(struct doctor *d)
     judge_places(d);
     judge_tuned(d);
     judge_power(d);
+    judge_service(d);
     judge_gateway(d);
 }

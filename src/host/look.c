@@ -193,4 +193,5 @@ void host_look(struct host *h, const struct root *r, uint32_t port)
     host_look_gpu(h, r);
     host_look_software(h, r);
     host_look_user(h, r);
+    host_look_own_service(h, r);
 }

@@ -64,6 +64,7 @@ struct host {
     uint64_t disk_free_bytes;
     bool disk_seen;
     char unit[160], unit_missing[64]; // a llama-server unit and what its command line lacks
+    bool own_unit, own_running;       // submind.service: installed, has processes
     struct gateway gateway;
 };
 
@@ -71,6 +72,7 @@ void host_look(struct host *h, const struct root *r, uint32_t port);
 void host_look_gpu(struct host *h, const struct root *r);
 void host_look_software(struct host *h, const struct root *r);
 void host_look_user(struct host *h, const struct root *r);
+void host_look_own_service(struct host *h, const struct root *r); // after host_look_user
 
 // The value of a kernel parameter ("" for one without); NULL when it is not on the command line. Of
 // several the last counts, as in the kernel. The text ends at a space or NUL.

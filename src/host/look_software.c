@@ -145,6 +145,17 @@ static void look_units(struct host *h, const struct root *r, const char *dir)
     }
 }
 
+// Our own service: its unit and, since a running service has a control group, whether it runs.
+static void look_own(struct host *h, const struct root *r, const char *unit, const char *cgroup)
+{
+    uint64_t pid;
+    char path[PATH_BYTES + 64];
+    if (!root_exists(r, unit)) return;
+    h->own_unit = true;
+    snprintf(path, sizeof path, "sys/fs/cgroup/%s/submind.service/cgroup.procs", cgroup);
+    if (root_number(r, path, &pid)) h->own_running = true;
+}
+
 void host_look_software(struct host *h, const struct root *r)
 {
     char path[PATH_BYTES];
@@ -164,4 +175,15 @@ void host_look_software(struct host *h, const struct root *r)
         snprintf(path, sizeof path, "home/%s/.config/systemd/user", users[i]);
         look_units(h, r, path);
     }
+    look_own(h, r, "etc/systemd/system/submind.service", "system.slice");
+}
+
+void host_look_own_service(struct host *h, const struct root *r)
+{
+    char unit[PATH_BYTES * 2], cgroup[PATH_BYTES];
+    if (h->home[0] != '/') return;
+    snprintf(unit, sizeof unit, "%s/.config/systemd/user/submind.service", h->home + 1);
+    snprintf(cgroup, sizeof cgroup, "user.slice/user-%u.slice/user@%u.service/app.slice", h->uid,
+             h->uid);
+    look_own(h, r, unit, cgroup);
 }

@@ -101,6 +101,12 @@ struct boot_change {
     struct buf add, remove, keys, adds, removes, list;
 };
 
+static void free_change(struct boot_change *c)
+{
+    struct buf *const all[] = {&c->add, &c->remove, &c->keys, &c->adds, &c->removes, &c->list};
+    for (size_t i = 0; i < COUNT(all); i++) buf_free(all[i]);
+}
+
 static void separate(struct buf *b, const char *separator)
 {
     if (b->n > 0) buf_z(b, separator);
@@ -150,7 +156,37 @@ static void change_remove(struct boot_change *c, const struct host *h, struct st
     change_key(c, key_of(word));
 }
 
-void remedy_boot(const struct doctor *d, const char *const *names, size_t n, struct buf *out)
+static void put_back(struct boot_change *c, struct str word)
+{
+    separate(&c->add, " ");
+    buf_str(&c->add, word);
+    buf_printf(&c->adds, " --append-if-missing=%.*s", (int)word.n, word.p);
+    buf_printf(&c->list, "\"%.*s\" ", (int)word.n, word.p);
+    change_key(c, key_of(word));
+}
+
+// What the change did, the other way round: added words go, words that stood there before come back.
+static void turn_back(struct boot_change *c, const struct host *h)
+{
+    struct boot_change back = {{0}, {0}, {0}, {0}, {0}, {0}};
+    struct str word, old;
+    const char *p = buf_cstr(&c->add);
+    while (next_word(&p, &word)) {
+        const char *line = h->cmdline;
+        separate(&back.remove, " ");
+        buf_str(&back.remove, word);
+        buf_printf(&back.removes, " --delete-if-present=%.*s", (int)word.n, word.p);
+        change_key(&back, key_of(word));
+        while (next_word(&line, &old))
+            if (str_eq(key_of(old), key_of(word))) put_back(&back, old);
+    }
+    for (p = buf_cstr(&c->remove); next_word(&p, &word);) put_back(&back, word);
+    free_change(c);
+    *c = back;
+}
+
+void remedy_boot(const struct doctor *d, const char *const *names, size_t n, bool back,
+                 struct buf *out)
 {
     struct boot_change c = {{0}, {0}, {0}, {0}, {0}, {0}};
     struct str word;
@@ -165,6 +201,7 @@ void remedy_boot(const struct doctor *d, const char *const *names, size_t n, str
         for (p = buf_cstr(&add); next_word(&p, &word);) change_add(&c, &d->host, word);
         buf_free(&add);
     }
+    if (back) turn_back(&c, &d->host);
     size_t row = 0;
     while (boot_table[row].distro != d->host.distro && boot_table[row].distro != DISTRO_ANY) row++;
     const struct place places[] = {
@@ -173,19 +210,51 @@ void remedy_boot(const struct doctor *d, const char *const *names, size_t n, str
         {"{keys}", buf_view(&c.keys)}, {"{list}", buf_view(&c.list)},
     };
     fill(boot_table[row].text, places, COUNT(places), out);
-    buf_free(&c.add);
-    buf_free(&c.remove);
-    buf_free(&c.keys);
-    buf_free(&c.adds);
-    buf_free(&c.removes);
-    buf_free(&c.list);
+    free_change(&c);
+}
+
+static const struct {
+    const char *name, *text;
+} undo_table[] = {
+#define UNDO(remedy, text) {#remedy, text},
+#include "host/facts.def"
+};
+
+// What a remedy changes, as it was: for {old}.
+static void put_old(const struct host *h, const char *name, struct buf *out)
+{
+    const char *open = strchr(h->huge_pages, '['), *close = strchr(h->huge_pages, ']');
+    if (strcmp(name, "tuned_profile") == 0)
+        buf_z(out, h->tuned_profile[0] != '\0' ? h->tuned_profile : "balanced");
+    else if (strcmp(name, "power") == 0)
+        buf_z(out, h->platform_profile);
+    else if (strcmp(name, "groups") == 0)
+        buf_printf(out, "%s%s", h->in_video ? "" : "video ", h->in_render ? "" : "render");
+    else if (strcmp(name, "huge_pages") == 0 && open != NULL && close > open)
+        buf_put(out, open + 1, (size_t)(close - open - 1));
+}
+
+bool remedy_undo(const struct doctor *d, const char *name, struct buf *out)
+{
+    for (size_t i = 0; i < COUNT(undo_table); i++) {
+        if (strcmp(undo_table[i].name, name) != 0) continue;
+        struct buf old = {0}, text = {0};
+        put_old(&d->host, name, &old);
+        const struct place places[] = {{"{old}", buf_view(&old)}};
+        fill(undo_table[i].text, places, COUNT(places), &text);
+        remedy_expand(d, buf_cstr(&text), out);
+        buf_free(&old);
+        buf_free(&text);
+        return true;
+    }
+    return false;
 }
 
 enum remedy_kind remedy_text(const struct doctor *d, const char *name, struct buf *out)
 {
     for (size_t i = 0; i < COUNT(args_table); i++) {
         if (strcmp(args_table[i].name, name) != 0) continue;
-        remedy_boot(d, &name, 1, out);
+        remedy_boot(d, &name, 1, false, out);
         return AT_BOOT;
     }
     for (size_t i = 0; i < COUNT(fix_table);

@@ -14,7 +14,8 @@
 
 static int open_below(const struct root *r, const char *path, int flags)
 {
-    flags |= O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    flags |= O_CLOEXEC;
+    if ((flags & O_PATH) == 0) flags |= O_NONBLOCK | O_NOCTTY; // openat2 refuses them beside O_PATH
     if (r->live) return openat(r->fd, path, flags);
     struct open_how how = {.flags = (uint64_t)(unsigned)flags, .resolve = RESOLVE_IN_ROOT};
     long fd = syscall(SYS_openat2, r->fd, path, &how, sizeof how);

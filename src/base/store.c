@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -615,4 +616,38 @@ size_t store_list(struct store *st, size_t *next, struct store_entry *out, doubl
     }
     pthread_mutex_unlock(&st->lock);
     return n;
+}
+
+// ---- the memo -----------------------------------------------------------------------------------
+
+bool store_memo_read(struct store *st, double out[STORE_MEMO])
+{
+    char text[256] = "";
+    double v[STORE_MEMO];
+    const int fd = openat(st->dir_fd, "memo", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    const ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    const char *p = text;
+    for (int i = 0; i < STORE_MEMO; i++) {
+        char *end;
+        v[i] = strtod(p, &end);
+        if (n <= 0 || end == p || !isfinite(v[i]) || v[i] < 0) return false;
+        p = end;
+    }
+    memcpy(out, v, sizeof v);
+    return true;
+}
+
+void store_memo_write(struct store *st, const double in[STORE_MEMO])
+{
+    struct buf b = {0};
+    if (!store_writable(st)) return;
+    for (int i = 0; i < STORE_MEMO; i++) buf_printf(&b, "%.9g\n", in[i]);
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    const int fd = b.failed ? -1 : openat(st->dir_fd, "memo.new", flags, 0600);
+    const bool ok = fd >= 0 && store_write_all(fd, b.p, b.n, 0);
+    if (fd >= 0) close(fd);
+    if (ok && renameat(st->dir_fd, "memo.new", st->dir_fd, "memo") != 0)
+        log_debug("store", "the memo of %s was not written", st->path);
+    buf_free(&b);
 }

@@ -84,6 +84,12 @@ bool store_writable(const struct store *st);
 // writer added, and becomes the writer when that one is gone.
 void store_tick(struct store *st);
 
+// A few numbers that the family's user wants to find again; not part of any record, may be missing or
+// of another time. read: false when there are none.
+enum { STORE_MEMO = 4 };
+bool store_memo_read(struct store *st, double out[STORE_MEMO]);
+void store_memo_write(struct store *st, const double in[STORE_MEMO]); // writer only
+
 struct store_figures {
     uint64_t n_records, bytes, cap_bytes, other_bytes; // other: of other families, when last looked
     uint64_t n_bad, n_dropped, n_saved;                // since it was opened; dropped: for the cap

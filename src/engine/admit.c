@@ -110,7 +110,7 @@ static void start(struct loop *l, struct seq *s)
     l->running[l->n_running++] = s;
     const bool first = s->admitted_ns == 0;
     seq_take_match(s, &l->tree);
-    tier_seek(l->tier, s, stats_speed(&l->stats).prefill_tps);
+    tier_seek(l->tier, s);
     s->order = ++l->next_order;
     if (first) s->admitted_ns = clock_ns();
     loop_set_stage(s, STAGE_PREFILL);

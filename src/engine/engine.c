@@ -471,6 +471,16 @@ bool engine_submit(struct engine *en, const struct job *job, struct stream **out
     return loop_submit(en->loop, job, NULL, out, e);
 }
 
+static bool is_stopping(void *arg)
+{
+    return loop_stopping(arg);
+}
+
+bool engine_cache_verify(struct engine *en, struct cache_check *out, struct err *e)
+{
+    return tier_verify(en->loop == NULL ? NULL : en->loop->tier, is_stopping, en->loop, out, e);
+}
+
 bool engine_call(struct engine *en, void (*run)(struct loop *l, void *arg), void *arg,
                  struct err *e)
 {

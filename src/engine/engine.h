@@ -299,6 +299,15 @@ struct engine_slot {
 };
 size_t engine_slots(const struct engine *en, struct engine_slot *out, size_t max);
 
+// What a check of every page on disk found.
+struct cache_check {
+    uint64_t pages, bytes, bad; // bad: did not verify; they are gone now
+    double seconds;
+};
+// Reads every page on disk and verifies it, on the caller's thread, while requests go on.
+// ERR_UNSUPPORTED where nothing is kept on disk, ERR_SHUTDOWN when the engine stops meanwhile.
+bool engine_cache_verify(struct engine *en, struct cache_check *out, struct err *e);
+
 // ---- for inspect, bench and tests: no server, same functions ---------------------------------
 
 // Logits [n_vocab] of the last position of ids, through the same scheduler and forward pass.

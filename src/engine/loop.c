@@ -198,7 +198,8 @@ static void *run(void *arg)
         take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only
-        tier_turn(l->tier, l->tier != NULL && l->n_running > l->tier->n_restores);
+        tier_turn(l->tier, l->tier != NULL && l->n_running > l->tier->n_restores,
+                  stats_speed(&l->stats).prefill_tps);
         loop_admit(l);
         const bool stepped = loop_step(l);
         loop_report(l);
@@ -323,6 +324,14 @@ void loop_close(struct loop *l)
     if (l == NULL) return;
     loop_stop(l);
     free_all(l);
+}
+
+bool loop_stopping(struct loop *l)
+{
+    pthread_mutex_lock(&l->lock);
+    const bool stopping = l->stopping;
+    pthread_mutex_unlock(&l->lock);
+    return stopping;
 }
 
 void loop_attach(struct loop *l, struct store *store)

@@ -105,6 +105,7 @@ bool loop_check(const struct loop *l, const struct job *job, struct err *e); // 
 // Runs a function on the engine thread, between two steps, and waits for its end (at most about a
 // second, as a step). ERR_SHUTDOWN when the engine stops.
 bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);
+bool loop_stopping(struct loop *l); // from any thread
 // Takes the store of the disk tier (cfg.tiers.disk); from any thread, once.
 void loop_attach(struct loop *l, struct store *store);
 // True once the device is lost and every job is refused; *e then says why.

@@ -173,6 +173,12 @@ static void wait_for_work(struct tier *t)
     pthread_cond_timedwait(&t->work, &t->lock, &until);
 }
 
+static void do_tick(struct store *store, const double *memo)
+{
+    store_tick(store);
+    if (memo != NULL) store_memo_write(store, memo);
+}
+
 // One read, one write or one tick, whichever is due first; under the lock, but let go meanwhile.
 static bool do_one(struct tier *t)
 {
@@ -185,9 +191,13 @@ static bool do_one(struct tier *t)
     const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
     struct store *store = t->open;
     if (!read) t->writing = true;
+    double memo[STORE_MEMO];
+    memcpy(memo, t->memo, sizeof memo);
+    const bool changed = tick && memcmp(memo, t->memo_written, sizeof memo) != 0;
+    if (changed) memcpy(t->memo_written, memo, sizeof memo);
     pthread_mutex_unlock(&t->lock);
     if (tick)
-        store_tick(store);
+        do_tick(store, changed ? memo : NULL);
     else
         work_on(t, store, slot, &e);
     pthread_mutex_lock(&t->lock);
@@ -302,7 +312,8 @@ void tier_close(struct tier *t)
     pthread_cond_broadcast(&t->work);
     pthread_mutex_unlock(&t->lock);
     for (uint32_t i = 0; i < t->n_threads; i++) pthread_join(t->threads[i], NULL);
-    store_close(t->store != NULL ? t->store : t->attached);
+    if (t->attached != NULL) do_tick(t->attached, t->memo);
+    store_close(t->attached);
     if (t->restores != NULL)
         for (uint32_t i = 0; i < t->cfg.n_parallel; i++) free(t->restores[i].chains);
     if (t->records != NULL) munmap(t->records, t->records_bytes);
@@ -323,9 +334,13 @@ void tier_close(struct tier *t)
 
 void tier_attach(struct tier *t, struct store *store)
 {
+    double memo[STORE_MEMO] = {0};
+    store_memo_read(store, memo);
     pthread_mutex_lock(&t->lock);
     assert(t->attached == NULL && t->open == NULL);
     t->attached = t->open = store;
+    memcpy(t->memo, memo, sizeof memo);
+    memcpy(t->memo_written, memo, sizeof memo);
     pthread_mutex_unlock(&t->lock);
     doorbell_ring(t->cfg.bell);
 }
@@ -337,6 +352,8 @@ static void take_store(struct tier *t)
     if (t->store != NULL || !t->cfg.disk) return;
     pthread_mutex_lock(&t->lock);
     t->store = t->attached;
+    t->read_bps = t->memo[0];
+    if (t->prefill_tps == 0) t->prefill_tps = t->memo[1];
     pthread_mutex_unlock(&t->lock);
     if (t->store != NULL) tier_queue_all(t); // what was computed before
 }
@@ -355,10 +372,21 @@ static void take_done(struct tier *t)
     }
 }
 
-void tier_turn(struct tier *t, bool busy)
+// What the next process should know from the start.
+static void note_speeds(struct tier *t, double prefill_tps)
+{
+    if (prefill_tps > 0) t->prefill_tps = prefill_tps;
+    pthread_mutex_lock(&t->lock);
+    t->memo[0] = t->read_bps;
+    t->memo[1] = t->prefill_tps;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void tier_turn(struct tier *t, bool busy, double prefill_tps)
 {
     if (t == NULL) return;
     take_store(t);
+    if (t->store != NULL) note_speeds(t, prefill_tps);
     take_done(t);
     tier_deliver(t, busy);
     tier_save(t, busy);

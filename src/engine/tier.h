@@ -3,7 +3,7 @@
 // sequence's text goes on where the tree ends.
 //
 // tier.c: slots, host memory, threads that read and write. tier_save.c: on the way down.
-// tier_restore.c: on the way up.
+// tier_restore.c: on the way up. tier_verify.c: every page on disk, looked at.
 //
 // Threads: the engine thread calls everything but what says otherwise. Slots pass to the reading and
 // writing threads through queues under the lock and come back the same way; no lock is held over I/O.
@@ -108,7 +108,7 @@ struct tier {
     struct store *store; // NULL until there is one
     int64_t credit_ns;   // time that saving may take
     uint64_t turn_ns;
-    double read_bps; // measured; 0 = not known yet
+    double read_bps, prefill_tps; // measured, also by earlier processes; 0 = not known yet
     bool write_warned;
     struct tier_figures figures;
 
@@ -120,7 +120,8 @@ struct tier {
     struct store *attached; // handed over, the engine thread has not seen it yet
     struct store *open;     // the threads' copy of store
     uint64_t tick_ns;
-    struct err write_error; // the latest
+    double memo[STORE_MEMO], memo_written[STORE_MEMO]; // read_bps, prefill_tps
+    struct err write_error;                            // the latest
     bool writing, stopping;
 };
 
@@ -130,8 +131,12 @@ void tier_close(struct tier *t); // writes what is queued, closes the store; NUL
 // Takes the store; from any thread, at most once.
 void tier_attach(struct tier *t, struct store *store);
 
-// Once a turn of the loop, between steps. busy: a step follows.
-void tier_turn(struct tier *t, bool busy);
+// Verifies every page on disk; from any thread. *stop is looked at before each page.
+bool tier_verify(struct tier *t, bool (*stop)(void *arg), void *arg, struct cache_check *out,
+                 struct err *e);
+
+// Once a turn of the loop, between steps. busy: a step follows. prefill_tps: measured, 0 = not yet.
+void tier_turn(struct tier *t, bool busy, double prefill_tps);
 // How long the engine may sleep: ms, -1 = until the doorbell rings.
 int tier_timeout_ms(const struct tier *t);
 // The last turns: saves what is not saved yet, for at most ms.
@@ -140,7 +145,7 @@ void tier_figures(struct tier *t, struct tier_figures *out);
 
 // tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
 // and loading is estimated to be quicker than computing, s waits for it (tier_holds).
-void tier_seek(struct tier *t, struct seq *s, double prefill_tps);
+void tier_seek(struct tier *t, struct seq *s);
 static inline bool tier_holds(const struct seq *s)
 {
     return s->n_shared < s->n_restore;

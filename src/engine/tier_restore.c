@@ -119,7 +119,7 @@ static void ask(struct tier *t, struct tier_restore *r)
     }
 }
 
-void tier_seek(struct tier *t, struct seq *s, double prefill_tps)
+void tier_seek(struct tier *t, struct seq *s)
 {
     if (t == NULL || (t->store == NULL && !tier_keeps(t))) return;
     struct tier_restore *r = free_restore(t);
@@ -137,14 +137,17 @@ void tier_seek(struct tier *t, struct seq *s, double prefill_tps)
     }
     const uint32_t n = i - s->n_shared;
     if (n == 0) return;
-    const double compute_s = prefill_tps > 0 ? n * t->page_tokens / prefill_tps : 1e9;
-    if (load_s(t, n - n_ram, n_ram) > compute_s) return;
+    const double compute_s = t->prefill_tps > 0 ? n * t->page_tokens / t->prefill_tps : 1e9;
+    if (load_s(t, n - n_ram, n_ram) > compute_s) {
+        t->read_bps *= 1.05; // a speed that was measured at a bad moment is tried again one day
+        return;
+    }
     s->n_restore = i;
     r->seq = s;
     r->ticket = ++t->next_ticket;
     r->first = r->asked = s->n_shared;
     r->n_flight = r->n_ram = r->n_disk = 0;
-    r->tps = prefill_tps;
+    r->tps = t->prefill_tps;
     r->start_ns = r->last_ns = clock_ns();
     t->n_restores++;
     ask(t, r);

@@ -8,6 +8,7 @@
 #include "serve/prompt.h"
 #include "serve/reply.h"
 #include "serve/routes.h"
+#include "serve/tier_route.h"
 
 // ---- the list -----------------------------------------------------------------------------------
 
@@ -92,7 +93,9 @@ bool route_cache_stats(struct exchange *x)
         buf_printf(&b, "%s\"%s\":%llu", i > CACHE_WHOLE ? "," : "",
                    engine_cache_reason((enum cache_reason)i),
                    (unsigned long long)s.requests_by_reason[i]);
-    buf_z(&b, "}}");
+    buf_c(&b, '}');
+    tier_stats_json(&b, &s.tiers);
+    buf_c(&b, '}');
     return exchange_send_json(x, &b);
 }
 

@@ -26,6 +26,7 @@ static const struct route routes[] = {
     {"GET", "/submind/cache", route_cache_list, false, true, false, true},
     {"GET", "/submind/cache/stats", route_cache_stats, false, true, false, true},
     {"POST", "/submind/cache/explain", route_cache_explain, false, true, false, true},
+    {"POST", "/submind/cache/verify", route_cache_verify, false, true, false, true},
     {"POST", "/submind/cache/warm", route_cache_warm, false, true, false, true},
     {"POST", "/submind/cache/pin", route_cache_pin, false, true, false, true},
     {"POST", "/submind/cache/unpin", route_cache_unpin, false, true, false, true},

@@ -37,5 +37,6 @@ bool route_cache_explain(struct exchange *x);
 bool route_cache_warm(struct exchange *x);
 bool route_cache_pin(struct exchange *x);
 bool route_cache_unpin(struct exchange *x);
+bool route_cache_verify(struct exchange *x);
 bool route_cache_drop(struct exchange *x);
 bool route_options(struct exchange *x);

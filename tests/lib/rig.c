@@ -54,6 +54,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
     const uint32_t page_tokens = s->page_tokens > 0 ? s->page_tokens : 4;
     r->net = fake_net_open(n_pages, page_tokens);
     r->settings = *s;
+    atomic_store(&r->net->delay_us, s->delay_us);
     atomic_init(&r->n_page_failures, 0);
     const struct loop_settings ls = {
         .net = r->net,

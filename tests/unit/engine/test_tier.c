@@ -68,7 +68,8 @@ static struct outcome expect(struct rig *r, const struct job *job)
     return bare;
 }
 
-static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256};
+// Computing takes its time, so that loading is the quicker way.
+static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256, .delay_us = 2000};
 
 static void what_was_computed_comes_back_after_a_restart(void **state)
 {
@@ -251,7 +252,7 @@ static void host_memory_takes_what_the_device_gives_up(void **state)
     enum { N = 6, N_PAGES = 60, EACH = 161 }; // 40 pages each
     struct rig r;
     int32_t ids[N][EACH];
-    rig_open(&r, &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20});
+    rig_open(&r, &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20, .delay_us = 500});
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < N; i++) {
             fill_tokens(ids[i], EACH, (uint64_t)50 + (uint64_t)i);

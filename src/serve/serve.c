@@ -357,7 +357,7 @@ static int open_signals(struct err *e)
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL); // inherited by every thread started later
     signal(SIGPIPE, SIG_IGN);
-    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0) err_errno(e, ERR_IO, "cannot wait for signals");
     return fd;
 }
@@ -395,10 +395,12 @@ static bool announce(struct server *sv, struct err *e)
     return true;
 }
 
-static void take_signal(int signal_fd)
+// The one that ended the loop, so that another one can hurry the drain. None is there when the server ends
+// because it was idle for long enough.
+static bool take_signal(int signal_fd)
 {
     struct signalfd_siginfo info;
-    if (read(signal_fd, &info, sizeof info) < 0) log_debug("serve", "no signal to take");
+    return read(signal_fd, &info, sizeof info) == (ssize_t)sizeof info;
 }
 
 static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
@@ -439,10 +441,7 @@ bool serve_run(const struct serve_settings *s, const struct engine_settings *es,
         ok = serve_until_signal(sv, signal_fd, &local);
         if (!ok && e != NULL) *e = local;
         notify_send(s->notify_socket, "STOPPING=1\nSTATUS=finishing running answers");
-        if (ok) {
-            take_signal(signal_fd);
-            server_drain(sv, signal_fd);
-        }
+        if (ok && take_signal(signal_fd)) server_drain(sv, signal_fd);
         unblock_signals();
         server_close(sv);
     }

@@ -237,6 +237,15 @@ test('uninstall', async () => {
     assert.equal((await service('status')).code, 2);
 });
 
+test('a private server that nobody asks ends by itself', async () => {
+    const start = performance.now();
+    const child = spawn(binary, ['serve', '--port', '0', '--idle-exit', '1', '--drain', '60'], { env, stdio: 'ignore' });
+    const code = await Promise.race([new Promise((done) => child.on('exit', done)), sleep(15_000)]);
+    child.kill('SIGKILL');
+    assert.equal(code, 0);
+    assert.ok(performance.now() - start < 10_000);
+});
+
 // ---- adopt ------------------------------------------------------------------------------------------
 
 test('adopt: a llama-server unit is read, ours takes its port, the old one stays', async () => {

@@ -13,6 +13,7 @@ static const struct {
     {"llama-server", cmd_llama_server, "serve with llama-server's own flags"},
     {"run", cmd_run, "run sub-minds: bootstrap, task, tool calls, report"},
     {"runs", cmd_runs, "what sub-minds did: list, show, follow"},
+    {"schedule", cmd_schedule, "put sub-minds on timers, or run what is due"},
     {"new", cmd_new, "write a sub-mind's definition to edit"},
     {"check", cmd_check, "validate the workspace's definitions"},
     {"ls", cmd_ls, "sub-minds with their last outcome and next run"},

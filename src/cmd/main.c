@@ -1,4 +1,4 @@
-// Finds the subcommand. What a command does stands in its own file.
+// Finds the subcommand in commands.def. What a command does stands in its own file.
 #include <stdio.h>
 #include <string.h>
 
@@ -9,20 +9,8 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
-    {"serve", cmd_serve, "serve a model over the OpenAI API"},
-    {"llama-server", cmd_llama_server, "serve with llama-server's own flags"},
-    {"run", cmd_run, "run sub-minds: bootstrap, task, tool calls, report"},
-    {"runs", cmd_runs, "what sub-minds did: list, show, follow"},
-    {"schedule", cmd_schedule, "put sub-minds on timers, or run what is due"},
-    {"new", cmd_new, "write a sub-mind's definition to edit"},
-    {"check", cmd_check, "validate the workspace's definitions"},
-    {"ls", cmd_ls, "sub-minds with their last outcome and next run"},
-    {"pull", cmd_pull, "fetch a model: from the hub, an address, or Ollama's store"},
-    {"service", cmd_service, "run the server under systemd; adopt, switch and roll back setups"},
-    {"bench", cmd_bench, "measure a server on the workload that matters"},
-    {"cache", cmd_cache, "what is cached, why a prompt missed, pin and warm prefixes"},
-    {"doctor", cmd_doctor, "what is wrong with this machine, why it matters, how to put it right"},
-    {"inspect", cmd_inspect, "tokens, prompts, logits, metadata: what the server would see"},
+#define COMMAND(name, function, settings, help) {name, function, help},
+#include "cmd/commands.def"
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

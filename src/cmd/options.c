@@ -167,6 +167,14 @@ bool options_parse(struct settings *out, enum command_bit command, int argc, cha
     return true;
 }
 
+bool options_row(size_t i, struct option_row *out)
+{
+    if (i >= N_SETTINGS) return false;
+    const struct setting *t = &settings_table[i];
+    *out = (struct option_row){t->commands, t->name, t->arg, t->help};
+    return true;
+}
+
 void options_help(enum command_bit command)
 {
     for (size_t i = 0; i < N_SETTINGS; i++) {

@@ -21,6 +21,7 @@ enum command_bit {
     C_RUNS = 1024,
     C_SUBMINDS = 2048, // new, check, ls, bootstrap
     C_SCHEDULE = 4096,
+    C_MANUAL = 8192,
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
     C_ALL = 0xffff,
 };
@@ -50,6 +51,13 @@ struct settings {
 // argv is reordered so that the positional arguments are contiguous.
 bool options_parse(struct settings *out, enum command_bit command, int argc, char **argv,
                    struct err *e);
+// One row of settings.def, for what describes the program.
+struct option_row {
+    unsigned commands;
+    const char *name, *arg, *help; // arg: "" for a switch
+};
+// The i-th; false behind the last one.
+bool options_row(size_t i, struct option_row *out);
 // Prints the flags of a command with their help to standard output.
 void options_help(enum command_bit command);
 // "512M", "8G", "1048576", "1.5g" -> bytes.

@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "agent/http_client.h"
-#include "agent/workspace.h"
+#include "agent/trunk.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "cmd/cache_display.h"
@@ -79,13 +80,13 @@ static json_t *read_request(const char *path, struct err *e)
 // What every run of a workspace begins with.
 static json_t *workspace_request(const char *dir, struct err *e)
 {
-    struct workspace ws = {0};
-    if (!workspace_open(&ws, dir, e)) return NULL;
-    const struct str b = buf_view(&ws.bootstrap);
-    json_t *o = json_pack("{s:[{s:s,s:s%},{s:s,s:s}]}", "messages", "role", "system", "content",
-                          b.p, b.n, "role", "user", "content", ".");
-    if (o == NULL) err_set(e, ERR_INPUT, "the workspace's text is not UTF-8, or memory is short");
-    workspace_close(&ws);
+    struct buf text = {0};
+    json_t *o = NULL;
+    if (trunk_request(dir, (const char *const *)environ, &text, e)) {
+        o = json_loadb(text.p, text.n, 0, NULL);
+        if (o == NULL) err_set(e, ERR_MEMORY, "no memory for the bootstrap");
+    }
+    buf_free(&text);
     return o;
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "cmd/serve_warm.h"
 #include "serve/serve.h"
 
 enum { MAX_KEYS = 1024, MAX_KEY_FILE = 1 << 20, MAX_TEMPLATE = 4 << 20, BAR_WIDTH = 30 };
@@ -123,6 +124,8 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
     if (s->reasoning != NULL && !read_reasoning(s->reasoning, &out->reasoning, e)) return false;
     if (s->api_key_file != NULL && !read_keys(s->api_key_file, f, out, e)) return false;
     if (!options_engine(s, es, e)) return false;
+    if (s->workspace != NULL && access(s->workspace, R_OK | X_OK) != 0)
+        return err_errno(e, ERR_INPUT, "--workspace: cannot read the folder %.300s", s->workspace);
     if (s->cache_dir == NULL) {
         options_home(&f->cache_dir, "XDG_CACHE_HOME", ".cache");
         if (f->cache_dir.n > 0) es->cache_dir = buf_cstr(&f->cache_dir);
@@ -141,6 +144,7 @@ int cmd_serve(int argc, char **argv)
     struct serve_settings serve;
     struct engine_settings engine;
     struct serve_files files = {0};
+    struct serve_warm warm = {0};
     int percent = -1;
     if (!options_parse(&s, C_SERVE, argc, argv, &e)) return cmd_fail("serve", &e);
     if (s.help) {
@@ -154,7 +158,15 @@ int cmd_serve(int argc, char **argv)
         serve.progress = draw_progress;
         serve.progress_arg = &percent;
     }
+    if (ok && s.workspace != NULL) {
+        warm = (struct serve_warm){.dir = s.workspace,
+                                   .public = s.public,
+                                   .key = serve.n_keys > 0 ? serve.keys[0] : STR("")};
+        serve.on_ready = serve_warm_start;
+        serve.on_ready_arg = &warm;
+    }
     ok = ok && serve_run(&serve, &engine, &e);
+    serve_warm_stop(&warm);
     buf_free(&files.keys);
     buf_free(&files.chat_template);
     buf_free(&files.cache_dir);

@@ -391,6 +391,7 @@ static bool announce(struct server *sv, struct err *e)
 {
     if (sv->daemon == NULL && !http_open(sv, e)) return false;
     log_ready(sv);
+    if (sv->s.on_ready != NULL) sv->s.on_ready(sv->s.on_ready_arg, sv->listener.url);
     notify_send(sv->s.notify_socket, "READY=1\nSTATUS=serving");
     return true;
 }

@@ -1,0 +1,10 @@
+// The request that every run of a workspace begins like: bootstrap, tools, thinking. Warming it makes
+// the first run as quick as the second.
+#pragma once
+
+#include "base/err.h"
+#include "base/str.h"
+
+// Appends a chat request's JSON: the workspace in dir, its tools, and a task of one full stop in the
+// place of a real one. environment: ours, NULL-terminated "NAME=value", for the tools' servers.
+bool trunk_request(const char *dir, const char *const *environment, struct buf *out, struct err *e);

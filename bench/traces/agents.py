@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints a trace of an agent box for bench_cache: who sends which prompt when.
+"""Prints a trace of an agent box for bench_tree: who sends which prompt when.
 
 A line is one request:   SECONDS SALT PRIORITY TTL HOW SEGMENT... | SEGMENT...
 A segment SEED:N stands for N tokens that depend on SEED only; what stands behind the bar was

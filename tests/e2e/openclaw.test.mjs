@@ -80,8 +80,8 @@ test('several trunks live side by side', async (t) => {
 });
 
 test('under pressure more is found than by plain LRU', (t) => {
-    const bench = path.join(process.env.SUBMIND_BUILD ?? '', 'bench/bench_cache');
-    if (!existsSync(bench) || spawnSync('python3', ['--version']).status !== 0) return t.skip('no bench_cache or python3');
+    const bench = path.join(process.env.SUBMIND_BUILD ?? '', 'bench/bench_tree');
+    if (!existsSync(bench) || spawnSync('python3', ['--version']).status !== 0) return t.skip('no bench_tree or python3');
     const dir = mkdtempSync(path.join(tmpdir(), 'submind-trace-'));
     const made = spawnSync('python3', [path.join(source, 'bench/traces/gateway.py'), '--server', server.url, folder], { encoding: 'utf8', maxBuffer: 1 << 28 });
     assert.equal(made.status, 0, made.stderr);

@@ -1,7 +1,7 @@
 // The prefix tree alone, without a network.
-//   bench_cache lookup [PAGES]            time of finding a 17,000-token prompt among PAGES pages (1,000,000)
-//   bench_cache trace FILE [TOKENS...]    hit rates of a trace (bench/traces) by policy and cache size
-//   bench_cache check FILE [TOKENS...]    the same; ends with 1 where the engine's policy loses to LRU
+//   bench_tree lookup [PAGES]            time of finding a 17,000-token prompt among PAGES pages (1,000,000)
+//   bench_tree trace FILE [TOKENS...]    hit rates of a trace (bench/traces) by policy and cache size
+//   bench_tree check FILE [TOKENS...]    the same; ends with 1 where the engine's policy loses to LRU
 // Policies: everything fits; plain LRU; what the engine does (evict.c), with other half-lives beside it.
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ enum { PAGE = 32, LINE_MAX_BYTES = 4 << 20, PROMPTS_MAX = 256, REQUEST_MAX = 1 <
 
 static void die(const char *what)
 {
-    fprintf(stderr, "bench_cache: %s\n", what);
+    fprintf(stderr, "bench_tree: %s\n", what);
     exit(1);
 }
 
@@ -310,6 +310,6 @@ int main(int argc, char **argv)
     else if (argc >= 3 && strcmp(argv[1], "check") == 0)
         return trace(argv[2], argc - 3, argv + 3) ? 0 : 1;
     else
-        die("usage: bench_cache lookup [PAGES] | trace|check FILE [TOKENS...]");
+        die("usage: bench_tree lookup [PAGES] | trace|check FILE [TOKENS...]");
     return 0;
 }

@@ -25,10 +25,10 @@ struct serve_settings {
     const char *allow_host;     // Host names besides loopback's, comma separated
     struct str template_kwargs; // JSON object: template variables that requests may override
     enum reasoning_mode reasoning;
-    size_t max_body_bytes;        // [32 MiB]
-    uint32_t max_connections;     // [1024]
-    uint32_t idle_exit_s;         // stop after so long without a request [never]
-    uint32_t timeout_ms;          // deadline of requests that name none [none]
+    size_t max_body_bytes;    // [32 MiB]
+    uint32_t max_connections; // [1024]
+    uint32_t idle_exit_s;     // stop after so long without a request [never]
+    uint32_t timeout_ms;      // deadline of requests that name none [none]
     // Called once, when the model is loaded and requests are answered; NULL is fine.
     void (*on_ready)(void *arg, const char *url);
     void *on_ready_arg;

@@ -157,7 +157,7 @@ static void work_on(struct tier *t, struct store *store, uint32_t slot, struct e
 {
     struct tier_slot *s = &t->slots[slot];
     if (s->state == SLOT_READ)
-        s->result = store_get(store, s->chain, s->parent, s->ids, s->record);
+        s->result = store_get(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record);
     else if (s->state == SLOT_WRITE)
         s->result = store_put(store, s->record, e) ? STORE_OK : STORE_BAD;
     else
@@ -312,6 +312,7 @@ void tier_close(struct tier *t)
     pthread_cond_broadcast(&t->work);
     pthread_mutex_unlock(&t->lock);
     for (uint32_t i = 0; i < t->n_threads; i++) pthread_join(t->threads[i], NULL);
+    tier_warm_end(t);
     if (t->attached != NULL) do_tick(t->attached, t->memo);
     store_close(t->attached);
     if (t->restores != NULL)
@@ -355,7 +356,9 @@ static void take_store(struct tier *t)
     t->read_bps = t->memo[0];
     if (t->prefill_tps == 0) t->prefill_tps = t->memo[1];
     pthread_mutex_unlock(&t->lock);
-    if (t->store != NULL) tier_queue_all(t); // what was computed before
+    if (t->store == NULL) return;
+    tier_queue_all(t); // what was computed before
+    if (t->cfg.warm) tier_warm_begin(t);
 }
 
 static void take_done(struct tier *t)
@@ -389,6 +392,7 @@ void tier_turn(struct tier *t, bool busy, double prefill_tps)
     if (t->store != NULL) note_speeds(t, prefill_tps);
     take_done(t);
     tier_deliver(t, busy);
+    tier_warm_turn(t);
     tier_save(t, busy);
 }
 

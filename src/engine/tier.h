@@ -3,7 +3,7 @@
 // sequence's text goes on where the tree ends.
 //
 // tier.c: slots, host memory, threads that read and write. tier_save.c: on the way down.
-// tier_restore.c: on the way up. tier_verify.c: every page on disk, looked at.
+// tier_restore.c: on the way up. tier_warm.c: at start. tier_verify.c: every page on disk, looked at.
 //
 // Threads: the engine thread calls everything but what says otherwise. Slots pass to the reading and
 // writing threads through queues under the lock and come back the same way; no lock is held over I/O.
@@ -54,6 +54,7 @@ struct tier_slot {
     enum slot_state state;
     enum store_result result;
     bool in_table, recent;
+    bool any_ids;                 // READ: for the warm-up, which expects no certain tokens
     uint32_t next;                // in its bucket
     uint32_t ticket, i_page;      // READ and ARRIVED: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
@@ -105,8 +106,9 @@ struct tier {
     uint32_t ring_first, ring_n;
     struct tier_restore *restores; // [n_parallel]
     uint32_t next_ticket, n_restores;
-    struct store *store; // NULL until there is one
-    int64_t credit_ns;   // time that saving may take
+    struct tier_warm *warm; // NULL: over, or not wanted
+    struct store *store;    // NULL until there is one
+    int64_t credit_ns;      // time that saving may take
     uint64_t turn_ns;
     double read_bps, prefill_tps; // measured, also by earlier processes; 0 = not known yet
     bool write_warned;
@@ -179,3 +181,9 @@ void tier_saved(struct tier *t, uint32_t slot); // a write is done
 // tier_restore.c
 void tier_arrived(struct tier *t, uint32_t slot); // a read is done
 void tier_deliver(struct tier *t, bool busy);
+// tier_warm.c
+void tier_warm_begin(struct tier *t);
+void tier_warm_end(struct tier *t); // NULL is fine
+void tier_warm_turn(struct tier *t);
+bool tier_warm_arrived(struct tier *t, uint32_t slot); // false: the read was not for it
+bool tier_warm_ready(const struct tier *t);            // has something to do now

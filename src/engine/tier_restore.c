@@ -163,6 +163,7 @@ static struct tier_restore *of_ticket(struct tier *t, uint32_t ticket)
 void tier_arrived(struct tier *t, uint32_t slot)
 {
     struct tier_slot *s = &t->slots[slot];
+    if (tier_warm_arrived(t, slot)) return;
     struct tier_restore *r = of_ticket(t, s->ticket);
     if (r != NULL) r->n_flight--;
     if (s->result != STORE_OK) {
@@ -244,6 +245,7 @@ void tier_deliver(struct tier *t, bool busy)
 int tier_timeout_ms(const struct tier *t)
 {
     if (t == NULL) return -1;
+    if (tier_warm_ready(t)) return 0;
     int ms = -1;
     for (uint32_t i = 0; t->n_restores > 0 && i < t->cfg.n_parallel; i++) {
         const struct tier_restore *r = &t->restores[i];

@@ -310,6 +310,49 @@ static void a_device_that_takes_no_page_gets_it_computed(void **state)
     rig_close(&r);
 }
 
+static void wait_warmed(const struct rig *r, uint64_t n)
+{
+    const uint64_t start = clock_ns();
+    while (stats_of(r).tiers.warmed < n) {
+        if (clock_ms_since(start) > 20000) fail_msg("fewer than %llu pages warmed", (long long)n);
+        clock_sleep_ms(1);
+    }
+}
+
+// Hot pages are on the device before anybody asks, also those of a salt.
+static void a_warm_start_needs_no_waiting(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 11);
+    struct job job = greedy_job(ids, LEN, 1), salted = greedy_job(ids, 201, 1);
+    salted.cache_salt = STR("somebody");
+    struct rig_settings s = on_disk;
+    s.n_pages = 400;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    expect(&r, &salted);
+    rig_close(&r);
+    s.warm = true;
+    rig_open(&r, &s);
+    wait_warmed(&r, 150);
+    struct outcome o = expect(&r, &job);
+    assert_int_equal(o.status.n_cached, TRUNK);
+    assert_int_equal(o.status.cache.n_disk, 0);
+    o = expect(&r, &salted);
+    assert_int_equal(o.status.n_cached, 200);
+    assert_int_equal(o.status.cache.n_disk, 0);
+    assert_int_equal(stats_of(&r).prefill_tokens, 2);
+    rig_close(&r);
+    s.n_pages = 120; // half of it at most; the rest comes when it is asked for
+    rig_open(&r, &s);
+    expect(&r, &job);
+    assert_true(stats_of(&r).tiers.warmed <= 60);
+    assert_int_equal(stats_of(&r).prefill_tokens, 1);
+    rig_close(&r);
+}
+
 static void forget_texts(struct loop *l, void *arg)
 {
     (void)arg;
@@ -393,7 +436,8 @@ static void random_traffic_over_all_tiers_is_answered_right(void **state)
                                        .n_parallel = 4,
                                        .cache_dir = dir,
                                        .cap_bytes = 60000,
-                                       .ram_bytes = draw(&t, 3) * 10000};
+                                       .ram_bytes = draw(&t, 3) * 10000,
+                                       .warm = draw(&t, 2) == 0};
         rig_open(&r, &s);
         for (int i = 0; i < 25; i++) run_some(&r, &t);
         ram += stats_of(&r).tiers.ram_tokens;
@@ -438,6 +482,7 @@ int main(void)
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
         TEST(a_device_that_takes_no_page_gets_it_computed),
+        TEST(a_warm_start_needs_no_waiting),
         TEST(dropped_pages_do_not_come_back),
         TEST(random_traffic_over_all_tiers_is_answered_right),
         TEST(the_token_loop_allocates_nothing_with_tiers),

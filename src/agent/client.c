@@ -152,6 +152,7 @@ static bool judge(struct asking *a, const struct http_client *c, const struct ht
     if (a->error.code != ERR_NONE) {
         err_set(e, a->error.code, "%s", a->error.msg);
         name_stage(a, e);
+        if (e->code == ERR_TIMEOUT) name_need(&a->status->progress, e);
         return false;
     }
     bool whole = a->reply->finish.n > 0; // [DONE] or the connection's end may follow

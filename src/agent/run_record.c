@@ -90,6 +90,13 @@ static void on_status(void *arg, const struct chat_status *s)
     if (r->shown.on_status != NULL) r->shown.on_status(r->shown.arg, s);
 }
 
+static void on_wait(void *arg, struct str what)
+{
+    struct run_record *r = arg;
+    run_record_wait(r, what);
+    if (r->shown.on_wait != NULL) r->shown.on_wait(r->shown.arg, what);
+}
+
 static void on_content(void *arg, struct str text)
 {
     struct run_record *r = arg;
@@ -160,6 +167,7 @@ struct run_view run_record_view(struct run_record *r)
 {
     return (struct run_view){.arg = r,
                              .on_status = on_status,
+                             .on_wait = on_wait,
                              .on_content = on_content,
                              .on_turn = on_turn,
                              .on_call = on_call,

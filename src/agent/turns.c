@@ -11,7 +11,15 @@
 #include "base/clock.h"
 #include "base/hash.h"
 
-enum { SAME_FAILURES_MAX = 2 }; // the same call may fail this often; then the run is cut
+enum {
+    SAME_FAILURES_MAX = 2, // the same call may fail this often; then the run is cut
+    RESENDS_MAX = 3, // of requests that broke off: the prompt itself may be what kills a server
+    BACK_FIRST_MS = 250,
+    BACK_PAUSE_MS = 2000,
+    BACK_MAX_MS = 120000,    // a server that loads 20 GB is back by then
+    RESERVE_FROM_MS = 10000, // with so much left a tool leaves time to report
+    RESERVE_MAX_MS = 30000,
+};
 
 struct loop {
     const struct run_settings *s;
@@ -19,7 +27,9 @@ struct loop {
     struct http_client *server;
     struct buf messages; // "[{...},{...}" without the closing bracket
     size_t n_told;       // bytes of them that view.on_transcript has
-    bool reconnected;
+    bool refused[4];     // OPTION_*: the server does not take it
+    bool met;            // the server has answered in this run
+    uint32_t n_resent;
 };
 
 const char *run_outcome_name(enum run_outcome o)
@@ -115,6 +125,32 @@ static void put_result(struct buf *b, const struct chat_call *call, struct str t
     buf_c(b, '}');
 }
 
+// What other servers may refuse with a 400 that names it: then it is left out from there on.
+enum { OPTION_USAGE, OPTION_TIMEOUT, OPTION_THINKING, OPTION_MAX_TOKENS, OPTIONS };
+static const char *const option_names[OPTIONS] = {"stream_options", "timeout_ms",
+                                                  "chat_template_kwargs", "max_tokens"};
+
+static uint64_t left_ms(const struct loop *l)
+{
+    uint64_t now = clock_ns(), end = l->s->deadline_ns;
+    return end > now ? (end - now) / 1000000 + 1 : 1;
+}
+
+// The server is told how long the answer is waited for, so that it gives up what nobody reads.
+static void put_options(const struct loop *l, struct buf *body)
+{
+    const struct run_settings *s = l->s;
+    const bool *refused = l->refused;
+    if (!refused[OPTION_USAGE]) buf_z(body, ",\"stream_options\":{\"include_usage\":true}");
+    if (!refused[OPTION_TIMEOUT] && s->deadline_ns != 0)
+        buf_printf(body, ",\"timeout_ms\":%llu", (unsigned long long)left_ms(l));
+    if (!refused[OPTION_THINKING] && s->thinking >= 0)
+        buf_printf(body, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
+                   s->thinking ? "true" : "false");
+    buf_printf(body, ",\"%s\":%u",
+               refused[OPTION_MAX_TOKENS] ? "max_completion_tokens" : "max_tokens", s->max_tokens);
+}
+
 static void put_request(const struct loop *l, struct buf *body)
 {
     const struct run_settings *s = l->s;
@@ -122,16 +158,13 @@ static void put_request(const struct loop *l, struct buf *body)
     buf_json(body, str_from(s->model != NULL ? s->model : "default"));
     buf_z(body, ",\"messages\":");
     buf_str(body, buf_view(&l->messages));
-    buf_z(body, "],\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    buf_z(body, "],\"stream\":true");
     if (tool_set_count(s->tools) > 0) {
         buf_z(body, ",\"tools\":");
         tool_set_json(s->tools, body);
     }
-    buf_printf(body, ",\"max_tokens\":%u", s->max_tokens);
+    put_options(l, body);
     if (s->has_temperature) buf_printf(body, ",\"temperature\":%g", (double)s->temperature);
-    if (s->thinking >= 0)
-        buf_printf(body, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
-                   s->thinking ? "true" : "false");
     buf_c(body, '}');
 }
 
@@ -217,24 +250,93 @@ static bool send_once(struct loop *l, struct str body, struct chat_reply *reply,
     return record_turn(l, reply, &status, &times, e) && ok;
 }
 
-static bool ask_model(struct loop *l, struct chat_reply *reply, struct err *e)
+static bool send_request(struct loop *l, struct chat_reply *reply, struct err *e)
 {
     struct buf body = {0};
+    chat_reply_free(reply); // of a try before this one
     put_request(l, &body);
     bool ok = !body.failed && !l->messages.failed;
     if (!ok) err_set(e, ERR_MEMORY, "no memory for the request");
     ok = ok && send_once(l, buf_view(&body), reply, e);
-    if (!ok && e->code == ERR_NO_SERVER && l->s->reconnect != NULL && !l->reconnected) {
-        struct err second = {0};
-        l->reconnected = true;
-        struct http_client *server = l->s->reconnect(l->s->reconnect_arg, &second);
-        *e = second;
-        if (server != NULL) {
-            l->server = server;
-            ok = send_once(l, buf_view(&body), reply, e);
-        }
-    }
+    l->met = l->met || ok || strcmp(buf_cstr(&l->out->stage), "request") != 0;
     buf_free(&body);
+    return ok;
+}
+
+// True when the server refused a field that it can do without.
+static bool drop_refused(struct loop *l, const struct err *e)
+{
+    if (e->code != ERR_INPUT && e->code != ERR_UNSUPPORTED) return false;
+    for (size_t i = 0; i < OPTIONS; i++) {
+        if (l->refused[i] || strstr(e->msg, option_names[i]) == NULL) continue;
+        l->refused[i] = true;
+        return true;
+    }
+    return false;
+}
+
+static bool is_gone(const struct err *e)
+{
+    return e->code == ERR_NO_SERVER || e->code == ERR_IO || e->code == ERR_SHUTDOWN ||
+           e->code == ERR_LOADING;
+}
+
+static void tell_wait(struct loop *l, uint64_t since_ns, const struct err *why)
+{
+    struct buf text = {0};
+    buf_printf(&text, "waiting for the server to come back, %.0f s: %.200s",
+               clock_ms_since(since_ns) / 1000, why->msg);
+    set_stage(l, "server, gone in the middle of the run");
+    if (l->s->view.on_wait != NULL) l->s->view.on_wait(l->s->view.arg, buf_view(&text));
+    buf_free(&text);
+}
+
+// A private server is found, or started, anew; a named one has to come back by itself.
+static bool connect_again(struct loop *l, struct err *e)
+{
+    if (l->s->reconnect == NULL) return true;
+    struct http_client *server = l->s->reconnect(l->s->reconnect_arg, e);
+    if (server != NULL) l->server = server;
+    return server != NULL;
+}
+
+// The server had answered in this run and is gone, restarting perhaps. Nothing of the transcript is
+// lost: the same request goes out again, and again while nobody answers, for a bounded time.
+static bool send_until_back(struct loop *l, struct chat_reply *reply, struct err *e)
+{
+    uint64_t since_ns = clock_ns(), pause_ms = BACK_FIRST_MS;
+    bool ok = false;
+    while (!ok && is_gone(e) && l->n_resent < RESENDS_MAX) {
+        struct err why = *e;
+        tell_wait(l, since_ns, &why);
+        clock_sleep_ms((uint32_t)pause_ms);
+        if (!check_time(l)) {
+            *e = l->out->error;
+            return false;
+        }
+        if (clock_ms_since(since_ns) > BACK_MAX_MS) break;
+        *e = (struct err){0};
+        ok = connect_again(l, e) && send_request(l, reply, e);
+        // Not reached is not sent; what broke off once more counts.
+        l->n_resent += !ok && e->code != ERR_NO_SERVER && e->code != ERR_LOADING;
+        pause_ms = pause_ms * 2 < BACK_PAUSE_MS ? pause_ms * 2 : BACK_PAUSE_MS;
+    }
+    return ok;
+}
+
+static bool ask_model(struct loop *l, struct chat_reply *reply, struct err *e)
+{
+    bool ok = send_request(l, reply, e);
+    while (!ok && drop_refused(l, e)) {
+        *e = (struct err){0};
+        ok = send_request(l, reply, e);
+    }
+    // A private server may have ended between being found and being asked.
+    if (!ok && e->code == ERR_NO_SERVER && !l->met && l->s->reconnect != NULL) {
+        *e = (struct err){0};
+        ok = connect_again(l, e) && send_request(l, reply, e);
+    }
+    if (!ok && l->met && is_gone(e)) ok = send_until_back(l, reply, e);
     return ok;
 }
 
@@ -263,14 +365,19 @@ static size_t count_same_failures(const struct loop *l, const struct chat_call *
     return n;
 }
 
+// A tool that hangs must not take the time in which the model can say so.
+static uint32_t tool_ms(uint64_t left)
+{
+    uint64_t reserve = left < RESERVE_FROM_MS ? 0 : left / 5;
+    left -= reserve < RESERVE_MAX_MS ? reserve : RESERVE_MAX_MS;
+    return left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
+}
+
 static bool run_tool(struct loop *l, const struct chat_call *call, struct tool_result *r,
                      struct err *e)
 {
     struct tool_limits limits = {.cancel = l->s->cancel};
-    if (l->s->deadline_ns != 0) {
-        uint64_t now = clock_ns(), end = l->s->deadline_ns;
-        limits.timeout_ms = end > now ? (uint32_t)((end - now) / 1000000) + 1 : 1;
-    }
+    if (l->s->deadline_ns != 0) limits.timeout_ms = tool_ms(left_ms(l));
     return tool_set_call(l->s->tools, buf_view(&call->name), buf_view(&call->arguments), &limits, r,
                          e);
 }

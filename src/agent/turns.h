@@ -41,6 +41,7 @@ struct run_result { // text owned
 struct run_view {
     void *arg;
     void (*on_status)(void *arg, const struct chat_status *s);
+    void (*on_wait)(void *arg, struct str what); // for a server, with no request under way
     void (*on_content)(void *arg, struct str text);
     void (*on_turn)(void *arg, const struct run_turn *t); // a request has ended, well or not
     void (*on_call)(void *arg, struct str name, struct str arguments); // before it runs
@@ -55,8 +56,8 @@ struct run_settings { // all borrowed
     const char *model;      // name to ask for; NULL = "default"
     struct tool_set *tools; // NULL: none
     struct http_client *server;
-    // Called once when the server is gone before the first answer; gives another connection,
-    // borrowed. NULL: the run ends then.
+    // Called when the server is gone; gives another connection, borrowed, or NULL. Without it the
+    // same server is asked again, if it had answered before in this run.
     struct http_client *(*reconnect)(void *arg, struct err *e);
     void *reconnect_arg;
     uint64_t deadline_ns; // clock_ns; 0 = none

@@ -236,8 +236,6 @@ static void run_single(struct run_command *r)
     struct run_job *j = &r->jobs[0];
     run_display_init(&r->display, r->s.quiet, r->s.json);
     j->shown = run_display_view(&r->display);
-    j->on_wait = run_display_wait;
-    j->wait_arg = &r->display;
     run_job_do(j);
     show_single(r, j);
 }

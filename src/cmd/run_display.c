@@ -127,6 +127,7 @@ struct run_view run_display_view(struct run_display *d)
 {
     return (struct run_view){.arg = d,
                              .on_status = on_status,
+                             .on_wait = run_display_wait,
                              .on_content = on_content,
                              .on_call = on_call,
                              .on_result = on_result};

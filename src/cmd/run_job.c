@@ -74,7 +74,7 @@ static void on_wait(void *arg, struct str what)
 {
     struct attempt *a = arg;
     run_record_wait(&a->record, what);
-    if (a->job->on_wait != NULL) a->job->on_wait(a->job->wait_arg, what);
+    if (a->job->shown.on_wait != NULL) a->job->shown.on_wait(a->job->shown.arg, what);
 }
 
 // A private server may have gone idle, or died; then another is started.

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/exec_tool.h"
+#include "agent/mcp.h"
 #include "agent/notes_tool.h"
 #include "agent/schema.h"
 #include "agent/tool_text.h"
@@ -17,6 +18,7 @@ enum { MAX_TOOLS = 512 };
 struct entry {
     struct tool tool;
     json_t *schema; // what arguments are checked against
+    void *owned;    // the row's arg where it is ours
 };
 
 struct tool_set {
@@ -25,6 +27,9 @@ struct tool_set {
     struct files_tool files;
     struct http_tool http;
     struct notes_tool notes;
+    struct mcp_specs mcp;
+    struct mcp_server *servers; // [mcp.n]
+    struct mcp_place place;
     struct secrets secrets;
     struct words hide; // files of secrets: no command may read them
     struct entry *entries;
@@ -48,7 +53,7 @@ static bool put_tool(struct tool_set *t, const struct tool *tool, struct err *e)
     if (schema == NULL)
         return err_set(e, ERR_INPUT, "the parameters of the tool %.100s are no JSON: %.100s",
                        tool->name, where.text);
-    list[t->n++] = (struct entry){*tool, schema};
+    list[t->n++] = (struct entry){*tool, schema, NULL};
     return true;
 }
 
@@ -159,6 +164,75 @@ static bool open_built_in(struct tool_set *t, struct err *e)
     return ok;
 }
 
+// ---- MCP servers ----------------------------------------------------------------------------
+
+struct mcp_entry { // what a row of an MCP tool carries
+    struct mcp_server *server;
+    const struct mcp_tool *tool;
+};
+
+static bool run_mcp(void *arg, json_t *args, const struct tool_limits *limits,
+                    struct tool_result *out, struct err *e)
+{
+    const struct mcp_entry *m = arg;
+    (void)e;
+    mcp_server_call(m->server, m->tool, args, limits, out);
+    return true;
+}
+
+static bool is_offered(const struct tool_set *t, const char *name)
+{
+    const struct words *names = &t->spec.config->tools;
+    return names->n == 0 || is_named(names, name);
+}
+
+static bool put_mcp_tools(struct tool_set *t, struct mcp_server *server, struct err *e)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < server->n_tools; i++) {
+        struct mcp_tool *m = &server->tools[i];
+        if (!is_offered(t, m->name)) continue;
+        struct mcp_entry *entry = malloc(sizeof *entry);
+        if (entry == NULL) return err_set(e, ERR_MEMORY, "no memory for a tool");
+        *entry = (struct mcp_entry){server, m};
+        struct tool tool = {.name = m->name,
+                            .description = m->description,
+                            .parameters = m->parameters,
+                            .arg = entry,
+                            .run = run_mcp};
+        ok = put_tool(t, &tool, e);
+        if (ok)
+            t->entries[t->n - 1].owned = entry;
+        else
+            free(entry);
+    }
+    return ok;
+}
+
+// All are started before the first is waited for: their starts overlap.
+static bool open_mcp(struct tool_set *t, struct err *e)
+{
+    const struct workspace_config *c = t->spec.config;
+    if (c->mcp_file == NULL) return true;
+    t->place = (struct mcp_place){.sandbox = &c->sandbox,
+                                  .secrets = &t->secrets,
+                                  .hide = &t->hide,
+                                  .environment = t->spec.environment,
+                                  .dir = c->dir,
+                                  .output_bytes = c->exec.output_bytes};
+    if (!mcp_config_read(&t->mcp, c->mcp_file, c->dir, e)) return false;
+    t->servers = calloc(t->mcp.n + 1, sizeof *t->servers);
+    bool ok = t->servers != NULL || err_set(e, ERR_MEMORY, "no memory for MCP servers");
+    for (size_t i = 0; ok && i < t->mcp.n; i++)
+        ok = mcp_server_start(&t->servers[i], &t->mcp.list[i], &t->place, e);
+    for (size_t i = 0; ok && i < t->mcp.n; i++)
+        ok = mcp_server_ready(&t->servers[i], t->spec.deadline_ns, t->spec.cancel, e) &&
+             put_mcp_tools(t, &t->servers[i], e);
+    return ok;
+}
+
+// ---- the set --------------------------------------------------------------------------------
+
 static bool put_hidden(struct tool_set *t, struct err *e)
 {
     const char *key = t->spec.config->key_file;
@@ -176,7 +250,8 @@ bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, stru
     if (ok) t->spec = *spec;
     ok = ok && secrets_open(&t->secrets, &spec->config->secrets, spec->environment, e) &&
          put_hidden(t, e);
-    ok = ok && open_built_in(t, e);
+    ok = ok && open_built_in(t, e) && open_mcp(t, e);
+    if (!ok && t != NULL && e != NULL) redact_line(&t->secrets.redactor, e->msg, sizeof e->msg);
     if (ok)
         *out = t;
     else
@@ -187,7 +262,13 @@ bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, stru
 void tool_set_close(struct tool_set *t)
 {
     if (t == NULL) return;
-    for (size_t i = 0; i < t->n; i++) json_decref(t->entries[i].schema);
+    for (size_t i = 0; i < t->n; i++) {
+        json_decref(t->entries[i].schema);
+        free(t->entries[i].owned);
+    }
+    for (size_t i = 0; t->servers != NULL && i < t->mcp.n; i++) mcp_server_close(&t->servers[i]);
+    free(t->servers);
+    mcp_specs_free(&t->mcp);
     free(t->entries);
     exec_tool_close(&t->exec);
     secrets_close(&t->secrets);

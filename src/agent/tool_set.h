@@ -14,6 +14,8 @@ struct tool_set_spec { // all borrowed, as long as the set lives
     const struct workspace_config *config;
     const char *const *environment; // ours: NULL-terminated "NAME=value"
     const char *run_id;
+    uint64_t deadline_ns;           // for servers that take long to start; 0 = their own limit
+    const atomic_int *cancel;       // NULL: never
     const char *notes_file;         // what `remember` appends to; NULL = it is not there
     const struct words *tools;      // names, "*" allowed, that this definition may call; NULL: all
     const struct allow_list *allow; // instead of exec.allow; NULL: that

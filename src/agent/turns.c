@@ -74,6 +74,20 @@ void run_id_make(char *out, size_t size)
 
 // ---- messages -------------------------------------------------------------------------------
 
+static void redact(const struct loop *l, struct buf *text)
+{
+    redact_text(tool_set_redactor(l->s->tools), text);
+}
+
+// What the model says goes back to it and into the record; it should not know a secret, but if it
+// does (somebody wrote it into a page), it ends here. The call itself was made with its own words.
+static void redact_reply(const struct loop *l, struct chat_reply *r)
+{
+    redact(l, &r->content);
+    redact(l, &r->reasoning);
+    for (size_t i = 0; i < r->n_calls; i++) redact(l, &r->calls[i].arguments);
+}
+
 static void put_message(struct buf *b, const char *role, struct str content)
 {
     buf_printf(b, "%s{\"role\":\"%s\",\"content\":", b->n > 1 ? "," : "", role);
@@ -91,7 +105,20 @@ static void put_task(struct loop *l)
     strftime(when, sizeof when, "%a %Y-%m-%d %H:%M UTC", &tm);
     buf_str(&text, l->s->task);
     buf_printf(&text, "\n\nRuntime: date=%s | run=%s", when, l->out->id);
+    redact(l, &text);
     put_message(&l->messages, "user", buf_view(&text));
+    buf_c(&l->messages, '}');
+    l->messages.failed |= text.failed;
+    buf_free(&text);
+}
+
+// A secret that stands in a workspace file is none for the model either; the same bytes on each run.
+static void put_bootstrap(struct loop *l)
+{
+    struct buf text = {0};
+    buf_str(&text, l->s->bootstrap);
+    redact(l, &text);
+    put_message(&l->messages, "system", buf_view(&text));
     buf_c(&l->messages, '}');
     l->messages.failed |= text.failed;
     buf_free(&text);
@@ -351,6 +378,7 @@ static struct run_call *new_call(struct loop *l, const struct chat_call *call)
     *p = (struct run_call){0};
     buf_str(&p->name, buf_view(&call->name));
     buf_str(&p->arguments, buf_view(&call->arguments));
+    redact(l, &p->arguments);
     return p;
 }
 
@@ -438,6 +466,7 @@ static bool do_calls(struct loop *l, struct chat_reply *reply, struct err *e)
     bool ok = true;
     for (size_t i = 0; ok && i < reply->n_calls; i++)
         ok = do_call(l, &reply->calls[i], e) && check_time(l);
+    redact_reply(l, reply);
     put_answer(&l->messages, reply);
     for (size_t i = first; i < l->out->n_calls; i++)
         put_result(&l->messages, &reply->calls[i - first], buf_view(&l->out->calls[i].output));
@@ -497,6 +526,7 @@ static bool take_turn(struct loop *l, size_t *n_last_calls)
         if (e.code != ERR_NONE) end_with(l, &e);
         if (go_on && l->out->report_status != REPORT_NONE) go_on = judge_report(l);
     } else {
+        redact_reply(l, &reply);
         buf_str(&l->out->report, str_trim(buf_view(&reply.content)));
         put_answer(&l->messages, &reply);
         judge_answer(l, &reply, *n_last_calls);
@@ -521,8 +551,7 @@ void run_loop(const struct run_settings *s, struct run_result *out)
     snprintf(out->id, sizeof out->id, "%s", s->id);
     set_stage(&l, "request");
     buf_c(&l.messages, '[');
-    put_message(&l.messages, "system", s->bootstrap);
-    buf_c(&l.messages, '}');
+    put_bootstrap(&l);
     l.n_told = l.messages.n;
     put_task(&l);
     for (uint32_t turn = 0; check_time(&l); turn++) {
@@ -538,6 +567,9 @@ void run_loop(const struct run_settings *s, struct run_result *out)
     }
     tell_transcript(&l);
     buf_c(&l.messages, ']');
+    redact(&l, &out->stage);
+    redact(&l, &out->report);
+    redact_line(tool_set_redactor(s->tools), out->error.msg, sizeof out->error.msg);
     out->messages = l.messages;
     out->total_ms = clock_ms_since(start_ns);
 }

@@ -39,6 +39,7 @@ static const struct yaml_field fields[] = {
     {"exec", "env", FIELD_NAMES, AT(exec.env)},
     {"exec", "timeout", FIELD_COUNT, AT(exec.timeout_s), 1, 86400},
     {"exec", "output_bytes", FIELD_COUNT, AT(exec.output_bytes), 256, 16 << 20},
+    {"", "mcp", FIELD_PATH, AT(mcp_file)},
     {"", "tools", FIELD_NAMES, AT(tools)},
     {"files", "read", FIELD_PATHS, AT(files.read)},
     {"files", "output_bytes", FIELD_COUNT, AT(files.output_bytes), 256, 16 << 20},
@@ -104,6 +105,7 @@ void workspace_config_close(struct workspace_config *c)
     free(c->key_file);
     free(c->model_file);
     free(c->dir);
+    free(c->mcp_file);
     words_free(&c->tools);
     words_free(&c->files.read);
     http_settings_free(&c->http);

@@ -40,6 +40,7 @@
 //         private: yes            it may resolve to an address of this network
 //     timeout: 20
 //     output_bytes: 16000
+//   mcp: mcp.json                 servers of tools, see mcp_config.h
 //   secrets:
 //     MAIL: keys/mail             a file, or credential:NAME (systemd)
 //   sandbox: on                   auto: without one where none can be made; off; or with settings:
@@ -68,7 +69,8 @@ struct workspace_config { // text is owned, NULL when not set; zero means the de
     float temperature;
     int thinking; // -1 auto, 0 off, 1 on
     uint32_t file_bytes, total_bytes;
-    char *dir;          // the workspace
+    char *dir; // the workspace
+    char *mcp_file;
     struct words tools; // n 0: all that have rules
     struct exec_settings exec;
     struct files_settings files;

@@ -136,13 +136,15 @@ static struct run_settings settings_of(struct attempt *a, uint64_t deadline_ns)
     };
 }
 
-static bool open_tools(struct attempt *a, struct err *e)
+static bool open_tools(struct attempt *a, uint64_t deadline_ns, struct err *e)
 {
     const struct run_job *j = a->job;
     const struct definition *d = &j->definition;
     struct tool_set_spec spec = {.config = &j->session->ws.config,
                                  .environment = (const char *const *)environ,
                                  .run_id = j->id,
+                                 .deadline_ns = deadline_ns,
+                                 .cancel = j->session->cancel,
                                  .notes_file = j->notes_file.p,
                                  .tools = d->has_tools ? &d->tools : NULL,
                                  .allow = d->has_allow ? &d->allow : NULL};
@@ -169,7 +171,7 @@ static void run_attempt(struct run_job *j, struct run_store *store, uint64_t dea
                               .inputs = buf_view(&j->inputs),
                               .attempt = j->attempt,
                               .first_id = j->attempt > 1 ? j->first_id : NULL};
-    bool ready = open_tools(&a, &e); // first: it knows the secrets
+    bool ready = open_tools(&a, deadline_ns, &e); // first: it knows the secrets
     run_record_init(&a.record, store, j->id,
                     (struct run_redact){redact, tool_set_redactor(a.tools)}, j->shown);
     run_record_start(&a.record, &start, buf_view(&s->ws.bootstrap));

@@ -3,12 +3,14 @@
 // else runs.
 #include <dirent.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -310,6 +312,35 @@ static void a_device_that_takes_no_page_gets_it_computed(void **state)
     rig_close(&r);
 }
 
+static int answer_on_a_full_disk(void)
+{
+    struct rig r;
+    int32_t ids[LEN];
+    const struct rlimit limit = {5000, 5000};
+    fill_tokens(ids, LEN, 12);
+    const struct job job = greedy_job(ids, LEN, 5);
+    signal(SIGXFSZ, SIG_IGN);
+    rig_open(&r, &on_disk);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    for (int i = 0; i < 3; i++) expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &on_disk); // what fitted is there
+    const uint32_t n = expect(&r, &job).status.cache.n_disk;
+    rig_close(&r);
+    return n > 0 && n < TRUNK ? 0 : 1;
+}
+
+static void a_full_disk_stops_nothing(void **state)
+{
+    (void)state;
+    int status;
+    const pid_t pid = fork();
+    if (pid == 0) _exit(answer_on_a_full_disk());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void wait_warmed(const struct rig *r, uint64_t n)
 {
     const uint64_t start = clock_ns();
@@ -482,6 +513,7 @@ int main(void)
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
         TEST(a_device_that_takes_no_page_gets_it_computed),
+        TEST(a_full_disk_stops_nothing),
         TEST(a_warm_start_needs_no_waiting),
         TEST(dropped_pages_do_not_come_back),
         TEST(random_traffic_over_all_tiers_is_answered_right),

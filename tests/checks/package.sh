@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The deb is built from the build folder, installs into an empty root, and holds a program that runs, its man
+# pages and completions. Skipped where CPack or dpkg are missing, and in sanitizer builds.
+set -euo pipefail
+build=${SUBMIND_BUILD:-}
+for tool in cpack dpkg-deb dpkg dpkg-shlibdeps; do
+    command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 77; }
+done
+[ -f "$build/CPackConfig.cmake" ] && [ -x "$build/submind" ] || { echo "skipped: nothing is built"; exit 77; }
+grep -q '^SUBMIND_SANITIZE:STRING=$' "$build/CMakeCache.txt" || { echo "skipped: a sanitizer build"; exit 77; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+[ -s "$build/manual/submind.fish" ] || { echo "skipped: the man pages are not built"; exit 77; }
+(cd "$build" && cpack -G DEB -B "$work/out" >"$work/log" 2>&1) || { cat "$work/log"; exit 1; }
+deb=$(ls "$work"/out/*.deb)
+dpkg-deb -f "$deb" Depends | grep -q libmicrohttpd || { echo "the deb does not name its libraries"; exit 1; }
+mkdir -p "$work/root/var/lib/dpkg/updates" "$work/root/var/lib/dpkg/info"
+: >"$work/root/var/lib/dpkg/status"
+: >"$work/root/var/lib/dpkg/available"
+dpkg --root="$work/root" --force-not-root --force-depends --force-bad-path --log=/dev/null -i "$deb" >"$work/log" 2>&1 ||
+    { cat "$work/log"; exit 1; }
+"$work/root/usr/bin/submind" --version | grep -q '^submind [0-9]'
+while read -r command; do
+    page=$work/root/usr/share/man/man1/submind-$command.1
+    [ -s "$page" ] || { echo "no man page of $command"; exit 1; }
+    # every flag that --help shows is in the page, written for roff
+    while read -r flag; do
+        grep -qF -- "$(sed 's/-/\\-/g' <<<"$flag")" "$page" || { echo "$page lacks $flag"; exit 1; }
+    done < <("$work/root/usr/bin/submind" "$command" --help | grep -oE '^  --[a-z0-9-]+' | tr -d ' ')
+done < <(grep -oE '^COMMAND\("[a-z-]+"' "${SUBMIND_SOURCE:-.}/src/cmd/commands.def" | cut -d'"' -f2)
+if command -v man >/dev/null; then
+    LC_ALL=C.UTF-8 MANROFFSEQ='' man --warnings -E UTF-8 -l "$work/root/usr/share/man/man1/submind-serve.1" 2>"$work/warnings" >/dev/null
+    [ ! -s "$work/warnings" ] || { cat "$work/warnings"; exit 1; }
+fi
+bash -n "$work/root/usr/share/bash-completion/completions/submind"
+completed=$(bash -c 'source "$1"; COMP_WORDS=(submind serve --kv-m); COMP_CWORD=2; _submind; echo "${COMPREPLY[@]}"' _ \
+    "$work/root/usr/share/bash-completion/completions/submind")
+[ "$completed" = "--kv-memory" ] || { echo "bash completes --kv-m to \"$completed\""; exit 1; }
+dpkg --root="$work/root" --force-not-root --log=/dev/null -r submind >/dev/null 2>&1
+[ ! -e "$work/root/usr/bin/submind" ] || { echo "removal left the program"; exit 1; }
+if command -v rpmbuild >/dev/null; then
+    (cd "$build" && cpack -G RPM -B "$work/out" >"$work/log" 2>&1) || { cat "$work/log"; exit 1; }
+    rpm -qpl "$work"/out/*.rpm 2>/dev/null | grep -q '^/usr/bin/submind$'
+fi
+echo "deb$(command -v rpmbuild >/dev/null && echo ' and rpm'): $(dpkg-deb -f "$deb" Package Version Installed-Size | tr '\n' ' ')"

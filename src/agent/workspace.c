@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/skills.h"
 #include "base/file.h"
 #include "base/utf8.h"
 
@@ -126,9 +127,13 @@ static bool assemble(struct workspace *w, struct err *e)
                          "results. If a tool fails, say so.\n");
     for (size_t i = 0; i < w->n_parts; i++) {
         size_t room = w->config.total_bytes > used ? w->config.total_bytes - used : 0;
+        w->parts[i].at = w->bootstrap.n;
         if (!put_file(w, &w->parts[i], room, e)) return false;
+        w->parts[i].n = w->bootstrap.n - w->parts[i].at;
         used += w->parts[i].kept_bytes;
     }
+    w->skills_at = w->bootstrap.n;
+    if (!skills_put(w->dir, &w->bootstrap, &w->n_skills, e)) return false;
     return !w->bootstrap.failed || err_set(e, ERR_MEMORY, "no memory for the bootstrap");
 }
 

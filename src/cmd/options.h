@@ -19,7 +19,8 @@ enum command_bit {
     C_SERVICE = 64,
     C_PULL = 128,
     C_RUNS = 1024,
-    C_SUBMINDS = 2048, // new, check, ls, bootstrap
+    C_SUBMINDS = 2048, // new, check, ls
+    C_BOOTSTRAP = 8192,
     C_SCHEDULE = 4096,
     C_MANUAL = 8192,
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model

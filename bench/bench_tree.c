@@ -220,8 +220,8 @@ struct policy {
 };
 
 struct score {
-    double hit, all, salted_hit, salted_all; // prompt tokens; those of requests without a salt
-    double cost_saved, cost;                 // weighted by what a token costs at its place
+    double hit, all, plain_hit, plain_all; // prompt tokens; those of requests without a salt
+    double cost_saved, cost;               // weighted by what a token costs at its place
 };
 
 static double cost_of(const struct tree *t, uint32_t from, uint32_t to)
@@ -242,6 +242,7 @@ static struct score run(const struct trace *tr, uint32_t n_pages, const struct p
     if (p->half_life_s > 0) t.half_life_s = p->half_life_s;
     if (p->half_life_s == 0) t.rank = rank_lru;
     t.quota_pages = quota;
+    t.exempt = (struct hash128){0, 7}; // salt 0 of a trace
     for (size_t i = 0; i < tr->n; i++) {
         const struct request *q = &tr->items[i];
         const struct hash128 salt = {q->salt, 7};
@@ -255,13 +256,26 @@ static struct score run(const struct trace *tr, uint32_t n_pages, const struct p
         s.cost += cost_of(&t, 0, q->n_prompt);
         s.cost_saved += cost_of(&t, 0, hit);
         if (q->salt != 0) continue;
-        s.salted_all += q->n_prompt;
-        s.salted_hit += hit;
+        s.plain_all += q->n_prompt;
+        s.plain_hit += hit;
     }
     tree_deinit(&t);
     kv_deinit(&pool);
     free(path);
     return s;
+}
+
+// What those without a salt still find when a tenant with one sends much.
+static void show_quota(const struct trace *tr, uint32_t n_pages, const struct policy *p)
+{
+    static const uint32_t percents[] = {100, 50, 25};
+    for (int i = 0; i < 3; i++) {
+        const uint32_t quota = percents[i] == 100 ? 0 : n_pages * percents[i] / 100;
+        const struct score s = run(tr, n_pages, p, quota);
+        if (s.plain_all == s.all) return; // no salts in this trace
+        printf("%-16u %s, a salt may hold %u %%: the others hit %.1f %%\n", n_pages * PAGE, p->name,
+               percents[i], 100 * s.plain_hit / s.plain_all);
+    }
 }
 
 static bool trace(const char *path, int n_sizes, char **sizes)
@@ -294,6 +308,7 @@ static bool trace(const char *path, int n_sizes, char **sizes)
             printf("   %5.1f (%4.1f)", 100 * s.hit / s.all, 100 * s.cost_saved / s.cost);
         }
         printf("\n");
+        show_quota(&tr, n_pages, &policies[1]);
     }
     for (size_t i = 0; i < tr.n; i++) free(tr.items[i].ids);
     for (size_t i = 0; i < PROMPTS_MAX; i++) free(tr.prompts[i]);

@@ -13,7 +13,7 @@ What is in it, because it is what such a box sees:
   cron          the same long prompt every half hour, with another last line
   heartbeat     the main trunk every 30 minutes with a short question
   documents     one large prompt now and then that never comes back
-  a tenant      with its own salt, who sends unrelated prompts in a burst (--flood)
+  a tenant      with its own salt, who sends unrelated prompts in a burst (--flood, --greedy)
 """
 import argparse
 import heapq
@@ -23,6 +23,7 @@ p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDes
 p.add_argument("--hours", type=float, default=8)
 p.add_argument("--seed", type=int, default=1)
 p.add_argument("--flood", action="store_true", help="add a tenant that sends 200 unrelated prompts in a burst")
+p.add_argument("--greedy", action="store_true", help="... with priority 100 and a day to live, so that they push all others out")
 a = p.parse_args()
 r = random.Random(a.seed)
 end = a.hours * 3600
@@ -113,7 +114,6 @@ if a.flood:
         session = once([seg(r.uniform(1000, 6000))])
         salts[id(session)] = 1
         start(t, session)
-        events_keep = session
         t += 3
 
 while events:
@@ -125,6 +125,8 @@ while events:
         continue
     text, gen, wait, how = step
     show = lambda segments: " ".join(f"{s}:{n}" for s, n in segments)
-    print(f"{t:.2f} {salts.get(id(session), 0)} - - {how} {show(text)} | {show(gen)}")
+    salt = salts.get(id(session), 0)
+    hints = "100 86400" if salt and a.greedy else "- -"
+    print(f"{t:.2f} {salt} {hints} {how} {show(text)} | {show(gen)}")
     if wait is not None:
         start(t + 2 + wait, session)

@@ -25,7 +25,7 @@ enum {
     PARALLEL_DEFAULT = 16,
     PARALLEL_MAX = 256,
     QUEUE_DEFAULT = 256,
-    QUOTA_PERCENT = 50,
+    QUOTA_PERCENT = 25,
     QUEUE_MAX = 65536,
     CTX_MIN = 16,
     CTX_MAX = 1 << 24,

@@ -36,7 +36,7 @@ struct engine_settings {
     const char *cache_dir; // where pages outlive the process; NULL = nowhere
     uint64_t
         cache_disk_bytes;     // of all models there; 0 = a quarter of the free ones, at most 64 GiB
-    uint32_t cache_quota;     // percent of the cache that one salt may hold; 0 = 50
+    uint32_t cache_quota;     // percent of the cache that one salt may hold; 0 = 25
     bool has_cache_ram;       // cache_ram_bytes was given; otherwise as the device asks for it
     uint64_t cache_ram_bytes; // host memory for pages that the device has no room for
     bool warm;                // bring pages back from disk before they are asked for

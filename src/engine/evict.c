@@ -10,7 +10,9 @@
 // product with the last use counted from the beginning instead of to now, it stays the same until the
 // next use, and leaves can stand in a heap by it.
 //
-// Quotas: where a salt has more than its share and is not alone, its own pages go first.
+// Quotas: where a salt has more than its share and is not alone, its own pages go before those of
+// others (requests without a salt are the owner's own and have no quota), but for what the others have not used for GRACE half-lives longer: a strict share would keep
+// the remains of a tenant who is long gone, and cost the others more than the tenant did.
 //
 // Invariant: a page is queued exactly when it is in the tree, has no child and only the tree owns it.
 // Cost: a heap operation, and a look at each salt's lowest leaf, of which there are at most 256.
@@ -21,6 +23,7 @@
 
 enum {
     NO_USE = 8, // half-lives that a page which nobody needs any more looks older
+    GRACE = 6,  // half-lives for which a quota protects a page that is not used any more
     PAUSED = 6, // half-lives that a page looks younger which comes back after a tool's result
 };
 
@@ -130,7 +133,8 @@ static void end_kept(struct tree *t, struct tree_space *s)
 
 static bool over_quota(const struct tree *t, const struct tree_space *s)
 {
-    return t->quota_pages > 0 && s->n_nodes > t->quota_pages && s->n_nodes < t->n_nodes;
+    const bool exempt = s->salt.lo == t->exempt.lo && s->salt.hi == t->exempt.hi;
+    return t->quota_pages > 0 && !exempt && s->n_nodes > t->quota_pages && s->n_nodes < t->n_nodes;
 }
 
 // The lowest leaf of all spaces, or of those above their quota only; KV_NONE.
@@ -146,18 +150,23 @@ static uint32_t lowest(const struct tree *t, bool kept, bool over)
     return best;
 }
 
+// Of the salts above their quota, unless another's page is so much older that nobody will miss it.
+static uint32_t choose_over(const struct tree *t)
+{
+    const uint32_t over = lowest(t, false, true), any = lowest(t, false, false);
+    if (over == KV_NONE)
+        return lowest(t, true, true); // a time to live does not help against others
+    return t->links[any].rank + GRACE < t->links[over].rank ? KV_NONE : over;
+}
+
 bool tree_evict(struct tree *t)
 {
     if (t->n_idle == 0) return false;
     for (uint32_t i = 0; i < t->n_spaces; i++) end_kept(t, &t->spaces[i]);
-    enum evict_reason reason = EVICT_QUOTA;
-    uint32_t page = lowest(t, false, true);
-    if (page == KV_NONE) page = lowest(t, true, true);
-    if (page == KV_NONE) {
-        reason = EVICT_ROOM;
-        page = lowest(t, false, false);
-        if (page == KV_NONE) page = lowest(t, true, false);
-    }
+    uint32_t page = choose_over(t);
+    const enum evict_reason reason = page != KV_NONE ? EVICT_QUOTA : EVICT_ROOM;
+    if (page == KV_NONE) page = lowest(t, false, false);
+    if (page == KV_NONE) page = lowest(t, true, false);
     assert(page != KV_NONE); // an idle page's children are idle: one of them is a leaf
     tree_remove(t, page, reason);
     return true;

@@ -295,6 +295,7 @@ bool loop_open(struct loop **out, const struct loop_settings *s, struct err *e)
     if (ok) {
         if (s->attend_tokens > 0) l->tree.attend_tokens = s->attend_tokens;
         l->tree.quota_pages = s->quota_pages;
+        l->tree.exempt = seq_public_salt();
     }
     ok = ok && open_tiers(l, e);
     if (ok && !alloc_scratch(l)) ok = err_set(e, ERR_MEMORY, "no memory for the scheduler");

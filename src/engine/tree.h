@@ -100,7 +100,8 @@ struct tree {
     double use_half_life_s; // in which a turn that used it counts half
     double
         attend_tokens; // tokens before a page at which attending to them costs as much as the rest
-    uint32_t quota_pages; // beyond it a salt's pages go first; 0 = none
+    struct hash128 exempt; // the salt without a quota: of requests that name none
+    uint32_t quota_pages;  // beyond it a salt's pages go first; 0 = none
     double (*rank)(const struct tree *t, uint32_t page); // lowest goes first; tree_rank
 };
 

@@ -186,16 +186,42 @@ static void a_salt_beyond_its_quota_pays_itself(void **state)
     struct fixture *f = *state;
     f->t.quota_pages = 4;
     use(f, salt_b, 1, 1, 0, &usual);
-    for (int32_t i = 10; i < 25; i++) use(f, salt_a, i, 1, 1000 + i, &usual); // 15 and 1: full
+    for (int32_t i = 10; i < 25; i++) use(f, salt_a, i, 1, 100 + i, &usual); // 15 and 1: full
     assert_int_equal(f->pool.n_free, 0);
-    for (int32_t i = 30; i < 60; i++) use(f, salt_a, i, 1, 2000 + i, &usual);
+    for (int32_t i = 30; i < 60; i++) use(f, salt_a, i, 1, 200 + i, &usual);
     assert_true(holds(f, salt_b, 1)); // by far the oldest of all
     assert_int_equal(f->t.evicted[EVICT_QUOTA], 30);
     assert_int_equal(f->t.evicted[EVICT_ROOM], 0);
-    for (int32_t i = 2; i < 16; i++) use(f, salt_b, i, 1, 3000 + i, &usual);
+    for (int32_t i = 2; i < 16; i++) use(f, salt_b, i, 1, 300 + i, &usual);
     uint32_t n_a = 0;
     for (int32_t i = 30; i < 60; i++) n_a += holds(f, salt_a, i);
     assert_int_equal(n_a, 4); // down to its share and no further
+}
+
+// What a tenant left who is long gone does not keep the others small for ever.
+static void a_quota_does_not_protect_for_ever(void **state)
+{
+    struct fixture *f = *state;
+    f->t.quota_pages = 4;
+    use(f, salt_b, 1, 1, 0, &usual);
+    for (int32_t i = 10; i < 25; i++) use(f, salt_a, i, 1, 100 + i, &usual);
+    for (int32_t i = 30; i < 45; i++) use(f, salt_a, i, 1, 580, &usual);
+    assert_true(holds(f, salt_b, 1)); // the oldest of the others is from second 124
+    for (int32_t i = 50; i < 65; i++) use(f, salt_a, i, 1, 610, &usual);
+    assert_true(holds(f, salt_b, 1)); // 580 - 0 is less than six half-lives
+    use(f, salt_a, 70, 1, 620, &usual);
+    assert_false(holds(f, salt_b, 1)); // 610 - 0 is more
+}
+
+// A time to live counts among one's own pages, not against those of others.
+static void a_time_to_live_is_no_way_around_a_quota(void **state)
+{
+    struct fixture *f = *state;
+    const struct tree_hint live = {.priority = 100, .has_ttl = true, .ttl_s = 100000};
+    f->t.quota_pages = 4;
+    use(f, salt_b, 1, 1, 0, &usual);
+    for (int32_t i = 10; i < 60; i++) use(f, salt_a, i, 1, 100 + i, &live);
+    assert_true(holds(f, salt_b, 1));
 }
 
 static void a_single_salt_has_all(void **state)
@@ -287,6 +313,8 @@ int main(void)
         CASE(a_priority_of_ten_more_is_a_half_life),
         CASE(a_time_to_live_goes_before_all_worth_until_it_ends),
         CASE(a_salt_beyond_its_quota_pays_itself),
+        CASE(a_quota_does_not_protect_for_ever),
+        CASE(a_time_to_live_is_no_way_around_a_quota),
         CASE(a_single_salt_has_all),
         CASE(a_held_trunk_stays_and_drops_only_when_released),
         CASE(a_watch_hears_of_every_page),

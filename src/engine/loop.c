@@ -190,6 +190,19 @@ static void sleep_until_needed(struct loop *l)
     event_clear(&l->bell->event);
 }
 
+// Sequences that wait for pages to come back do not hinder others from going down.
+static enum tier_load load_of(const struct loop *l)
+{
+    bool urgent = l->n_waiting > 0, busy = false;
+    for (uint32_t i = 0; i < l->n_running; i++) {
+        const struct seq *s = l->running[i];
+        if (tier_holds(s)) continue;
+        busy = true;
+        if (s->n_generated == 0) urgent = true;
+    }
+    return urgent ? TIER_URGENT : busy ? TIER_BUSY : TIER_IDLE;
+}
+
 static void *run(void *arg)
 {
     struct loop *l = arg;
@@ -198,8 +211,7 @@ static void *run(void *arg)
         take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only
-        tier_turn(l->tier, l->tier != NULL && l->n_running > l->tier->n_restores,
-                  stats_speed(&l->stats).prefill_tps);
+        tier_turn(l->tier, load_of(l), stats_speed(&l->stats).prefill_tps);
         loop_admit(l);
         const bool stepped = loop_step(l);
         loop_report(l);

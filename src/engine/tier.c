@@ -385,15 +385,15 @@ static void note_speeds(struct tier *t, double prefill_tps)
     pthread_mutex_unlock(&t->lock);
 }
 
-void tier_turn(struct tier *t, bool busy, double prefill_tps)
+void tier_turn(struct tier *t, enum tier_load load, double prefill_tps)
 {
     if (t == NULL) return;
     take_store(t);
     if (t->store != NULL) note_speeds(t, prefill_tps);
     take_done(t);
-    tier_deliver(t, busy);
+    tier_deliver(t, load != TIER_IDLE);
     tier_warm_turn(t);
-    tier_save(t, busy);
+    tier_save(t, load);
 }
 
 void tier_drain(struct tier *t, uint32_t ms)
@@ -402,7 +402,7 @@ void tier_drain(struct tier *t, uint32_t ms)
     const uint64_t start = clock_ns();
     while ((t->ring_n > 0 || t->n_writing > 0) && clock_ms_since(start) < ms) {
         take_done(t);
-        tier_save(t, false);
+        tier_save(t, TIER_IDLE);
         if (t->n_writing > 0) clock_sleep_ms(1);
     }
 }

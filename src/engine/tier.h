@@ -28,6 +28,9 @@
 
 enum { SLOT_NONE = UINT32_MAX, TIER_THREADS = 4 };
 
+// What the engine thread has to do beside: nothing, answers that go on, or somebody waits for a first token.
+enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
+
 // How a page's bytes are read from the device and written to it.
 struct page_io {
     void *arg;
@@ -138,7 +141,7 @@ bool tier_verify(struct tier *t, bool (*stop)(void *arg), void *arg, struct cach
                  struct err *e);
 
 // Once a turn of the loop, between steps. busy: a step follows. prefill_tps: measured, 0 = not yet.
-void tier_turn(struct tier *t, bool busy, double prefill_tps);
+void tier_turn(struct tier *t, enum tier_load load, double prefill_tps);
 // How long the engine may sleep: ms, -1 = until the doorbell rings.
 int tier_timeout_ms(const struct tier *t);
 // The last turns: saves what is not saved yet, for at most ms.
@@ -176,7 +179,7 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work); // READ, 
 // tier_save.c
 void tier_watch(struct tier *t); // sets the tree's hooks
 void tier_queue_all(struct tier *t);
-void tier_save(struct tier *t, bool busy);
+void tier_save(struct tier *t, enum tier_load load);
 void tier_saved(struct tier *t, uint32_t slot); // a write is done
 // tier_restore.c
 void tier_arrived(struct tier *t, uint32_t slot); // a read is done

@@ -1,17 +1,23 @@
 // On the way down: pages that the tree takes in are noted, and copied and written when there is time.
-// Copies may take 2 % of the engine thread's time while it works, and all of it while it has nothing to
-// do. What is evicted before its turn is copied at once if a slot is free.
+// Copies may take 2 % of the engine thread's time while it works, none while somebody waits for a first token, and
+// all of it while it has nothing to do, until the doorbell rings: a page of a large model takes milliseconds, and a
+// request that comes waits for one at most. What is evicted before its turn is copied at once if a slot is free.
 //
 // Invariant: a page is in the ring at most once; what is in the ring is looked at again when its turn
 // comes, for it may have left the tree.
 #include <assert.h>
+#include <poll.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/tier.h"
 
-enum { SHARE = 50, CREDIT_MS = 50, IDLE_MS = 50 }; // one part in SHARE of the time
+enum {
+    SHARE = 50,
+    CREDIT_MS = 1,
+    IDLE_MS = 50
+}; // one part in SHARE of the time; a page at once then
 
 static bool is_known(const struct tier *t, uint32_t page)
 {
@@ -127,13 +133,21 @@ void tier_queue_all(struct tier *t)
         if (is_known(t, page)) queue_page(t, page);
 }
 
-void tier_save(struct tier *t, bool busy)
+static bool is_called(const struct tier *t)
 {
+    struct pollfd p = {.fd = t->cfg.bell->event.fd, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+void tier_save(struct tier *t, enum tier_load load)
+{
+    const bool busy = load == TIER_BUSY;
     const uint64_t start = clock_ns();
     t->credit_ns += (int64_t)(start - t->turn_ns) / SHARE;
     t->turn_ns = start;
     if (t->credit_ns > CREDIT_MS * 1000000ll) t->credit_ns = CREDIT_MS * 1000000ll;
     const int64_t limit = busy ? t->credit_ns : IDLE_MS * 1000000ll;
+    if (load == TIER_URGENT) return;
     if (t->cfg.disk && t->store == NULL && !tier_keeps(t)) return; // until the store is there
     uint64_t now = start;
     while (t->ring_n > 0 && (int64_t)(now - start) < limit) {
@@ -143,6 +157,7 @@ void tier_save(struct tier *t, bool busy)
         t->ring_first = (t->ring_first + 1) % t->n_pages;
         t->ring_n--;
         now = clock_ns();
+        if (!busy && is_called(t)) break;
     }
     if (busy) t->credit_ns -= (int64_t)(now - start);
 }

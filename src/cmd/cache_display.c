@@ -150,6 +150,15 @@ static void put_side(struct buf *out, const char *label, const json_t *text, con
     buf_c(out, '\n');
 }
 
+static void put_tier(struct buf *out, const json_t *answer, const char *field, const char *name)
+{
+    const double n = number_of(answer, field);
+    if (n == 0) return;
+    buf_z(out, ", ");
+    put_count(out, n);
+    buf_printf(out, " of them from %s", name);
+}
+
 void cache_show_explain(struct buf *out, const json_t *answer)
 {
     const json_t *text = json_object_get(answer, "text");
@@ -159,7 +168,10 @@ void cache_show_explain(struct buf *out, const json_t *answer)
     put_count(out, n);
     buf_z(out, " tokens, ");
     put_count(out, hit);
-    buf_printf(out, " cached (%.0f %%); to compute: ", n > 0 ? 100 * hit / n : 0);
+    buf_printf(out, " cached (%.0f %%)", n > 0 ? 100 * hit / n : 0);
+    put_tier(out, answer, "ram_tokens", "host memory");
+    put_tier(out, answer, "disk_tokens", "disk");
+    buf_z(out, "; to compute: ");
     put_tokens_seconds(out, answer, "recompute_tokens", "recompute_seconds");
     if (number_of(answer, "prefill_tokens_per_second") > 0)
         buf_printf(out, " at %.0f tokens/s", number_of(answer, "prefill_tokens_per_second"));

@@ -165,6 +165,19 @@ static void copy_other(struct probe_ask *a, const struct tree *t, uint32_t page)
     }
 }
 
+// Where the lower tiers go on, what stands beside is not known: their pages are not read for this.
+static void probe_below(const struct loop *l, struct seq *s, struct cache_probe *p)
+{
+    uint32_t n_ram, n_disk;
+    tier_probe(l->tier, s, s->n_match, s->match_page, &n_ram, &n_disk);
+    if (n_ram + n_disk == 0) return;
+    const uint32_t n = s->n_match + n_ram + n_disk;
+    p->n_ram = n_ram * s->page_tokens;
+    p->n_disk = n_disk * s->page_tokens;
+    p->n_hit = p->diverged_at = n * s->page_tokens;
+    p->reason = n == seq_sharable(s) ? CACHE_WHOLE : CACHE_ENDS;
+}
+
 static void probe(struct loop *l, void *arg)
 {
     struct probe_ask *a = arg;
@@ -178,7 +191,8 @@ static void probe(struct loop *l, void *arg)
         .reason = s->report.reason,
         .prefill_tps = stats_speed(&l->stats).prefill_tps,
     };
-    if (nearest != KV_NONE) copy_other(a, &l->tree, nearest);
+    probe_below(l, s, a->out);
+    if (nearest != KV_NONE && a->out->n_ram + a->out->n_disk == 0) copy_other(a, &l->tree, nearest);
 }
 
 bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,

@@ -212,7 +212,9 @@ bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, s
 
 // What would be found for a prompt now, and what is cached in place of its first missing page.
 struct cache_probe {
-    uint32_t n_hit;       // tokens in whole pages
+    uint32_t n_hit;       // tokens in whole pages, of all tiers ...
+    uint32_t n_ram;       // ... of them in host memory
+    uint32_t n_disk;      // ... or on disk
     uint32_t n_public;    // of them in a public trunk
     uint32_t diverged_at; // first token that no cached text has there
     enum cache_reason reason;

@@ -151,6 +151,10 @@ void tier_figures(struct tier *t, struct tier_figures *out);
 // tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
 // and loading is estimated to be quicker than computing, s waits for it (tier_holds).
 void tier_seek(struct tier *t, struct seq *s);
+// How many pages more of s's text the lower tiers hold behind its first n_pages, the last of them
+// `last` (KV_NONE: none). Looks only: nothing is asked for or counted as used.
+void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
+                uint32_t *n_ram, uint32_t *n_disk);
 static inline bool tier_holds(const struct seq *s)
 {
     return s->n_shared < s->n_restore;

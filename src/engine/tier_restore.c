@@ -153,6 +153,23 @@ void tier_seek(struct tier *t, struct seq *s)
     ask(t, r);
 }
 
+void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
+                uint32_t *n_ram, uint32_t *n_disk)
+{
+    *n_ram = *n_disk = 0;
+    if (t == NULL || (last != KV_NONE && !t->marks[last].known)) return;
+    struct hash128 chain = last == KV_NONE ? (struct hash128){0} : t->marks[last].chain;
+    for (uint32_t i = n_pages; i < seq_sharable(s); i++) {
+        chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
+        if (tier_find(t, chain) != SLOT_NONE)
+            (*n_ram)++;
+        else if (t->store != NULL && store_has(t->store, chain, false))
+            (*n_disk)++;
+        else
+            return;
+    }
+}
+
 static struct tier_restore *of_ticket(struct tier *t, uint32_t ticket)
 {
     for (uint32_t i = 0; i < t->cfg.n_parallel; i++)

@@ -260,10 +260,11 @@ static void put_head(struct buf *b, const struct explain_input *in)
     const struct cache_probe *p = in->probe;
     const size_t n = in->ids->n;
     buf_printf(b,
-               "{\"prompt_tokens\":%zu,\"hit_tokens\":%u,\"public_tokens\":%u,\"reason\":\"%s\","
+               "{\"prompt_tokens\":%zu,\"hit_tokens\":%u,\"ram_tokens\":%u,\"disk_tokens\":%u,"
+               "\"public_tokens\":%u,\"reason\":\"%s\","
                "\"diverged_at\":%u,\"recompute_tokens\":%zu,\"recompute_seconds\":",
-               n, p->n_hit, p->n_public, engine_cache_reason(p->reason), p->diverged_at,
-               n - p->n_hit);
+               n, p->n_hit, p->n_ram, p->n_disk, p->n_public, engine_cache_reason(p->reason),
+               p->diverged_at, n - p->n_hit);
     put_seconds(b, in, n - p->n_hit);
     buf_printf(b, ",\"prefill_tokens_per_second\":%.1f,", p->prefill_tps);
 }

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
-import { binary, events, notes, requireBinary, startServer, tool } from './harness.mjs';
+import { binary, events, notes, requireBinary, sleep, startServer, tool } from './harness.mjs';
 
 requireBinary();
 let server, page;
@@ -312,4 +312,28 @@ test('the command says what is wrong', () => {
     const away = spawnSync(binary, ['cache', 'ls', '--server', 'http://127.0.0.1:1'], { encoding: 'utf8' });
     assert.equal(away.status, 3);
     assert.match(away.stderr, /no server answers.*submind serve/);
+});
+
+test('after a restart explain counts what is on disk', async () => {
+    const dir = mkdtempSync(path.join(tmpdir(), 'submind-disk-'));
+    const request = ask(notes(400, 61), 'hello');
+    const first = await startServer('--ctx', 2048, '--cache-dir', dir);
+    await first.json('/v1/chat/completions', request);
+    await first.stop();
+    const second = await startServer('--ctx', 2048, '--cache-dir', dir);
+    let e = null;
+    for (let i = 0; i < 100 && !(e?.hit_tokens > 0); i++) { // the fingerprint is known a little later
+        e = await second.json('/submind/cache/explain', request);
+        await sleep(50);
+    }
+    assert.ok(e.hit_tokens > 300 && e.disk_tokens + e.ram_tokens > 0, JSON.stringify(e));
+    assert.equal(e.recompute_tokens, e.prompt_tokens - e.hit_tokens);
+    const out = spawnSync(binary, ['cache', 'explain', '-', '--server', second.url], { input: JSON.stringify(request), encoding: 'utf8' });
+    assert.match(out.stdout, /cached \(\d+ %\), \d+ of them from (disk|host memory); to compute/);
+    const answer = await (await second.post('/v1/chat/completions', request, { 'X-Submind-Explain': '1' })).json();
+    const c = answer.submind.cache;
+    assert.equal(c.hit_tokens, c.device_tokens + c.ram_tokens + c.disk_tokens);
+    assert.ok(c.hit_tokens <= e.hit_tokens && (c.hit_tokens === 0 || c.disk_tokens + c.ram_tokens > 0), JSON.stringify(c));
+    await second.stop();
+    rmSync(dir, { recursive: true });
 });

@@ -281,9 +281,8 @@ static void check_shape(const struct shape *s)
         for (uint32_t pos = h; pos < N_POS; pos += 41) check_row(s, &r, &q, pos, h);
     float *reference = test_alloc(N_POS * q_cols(s) * sizeof *reference);
     memcpy(reference, q.out, N_POS * q_cols(s) * sizeof *reference);
-    static const char *const devices[] = {"cpu:avx512", "cpu:avx2", "cpu:portable"};
-    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++)
-        if (ops_can(devices[i])) check_equal_bits(devices[i], s, &r, &q, reference);
+    for (int i = 0; i < OPS_CPU_DEVICES; i++)
+        if (ops_can(ops_cpu_devices[i])) check_equal_bits(ops_cpu_devices[i], s, &r, &q, reference);
     free(reference);
     sequence_close(&q);
 }

@@ -1,28 +1,41 @@
 // Which table of kernels this processor runs. A new instruction set is a row of the table and a file
 // named for it, which the build compiles for it.
 #include <string.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
+#include "base/str.h"
 #include "compute/cpu/cpu.h"
 
+#if defined(__x86_64__)
 // F16C came before AVX2 in every line of processors; clang 14 cannot ask for it.
 static bool can_avx2(void)
 {
-#if defined(__x86_64__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
 }
 
 static bool can_avx512(void)
 {
-#if defined(__x86_64__)
     return can_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-#else
-    return false;
-#endif
 }
+#endif
+
+#if defined(__aarch64__)
+// Bits of the Linux interface (asm/hwcap.h), which older headers lack.
+enum { HWCAP_DOTPROD = 1 << 20, HWCAP2_MATRIX = 1 << 13 };
+
+static bool can_dotprod(void)
+{
+    return getauxval(AT_HWCAP) & HWCAP_DOTPROD;
+}
+
+static bool can_i8mm(void)
+{
+    return can_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_MATRIX);
+}
+#endif
 
 static bool can_always(void)
 {
@@ -38,6 +51,9 @@ static const struct isa {
 #if defined(__x86_64__)
     {"cpu:avx512", &cpu_kernels_avx512, can_avx512},
     {"cpu:avx2", &cpu_kernels_avx2, can_avx2},
+#elif defined(__aarch64__)
+    {"cpu:i8mm", &cpu_kernels_i8mm, can_i8mm},
+    {"cpu:dotprod", &cpu_kernels_dotprod, can_dotprod},
 #endif
     {"cpu:portable", &cpu_kernels_c, can_always},
 };
@@ -51,6 +67,10 @@ bool cpu_isa_choose(const struct cpu_kernels **out, const char *device, struct e
         if (isas[i].can()) return true;
         if (!any) return err_set(e, ERR_NOT_FOUND, "this processor cannot do %s", device);
     }
-    return err_set(e, ERR_NOT_FOUND, "no device %s: take cpu, cpu:avx512, cpu:avx2 or cpu:portable",
-                   device);
+    struct buf known = {0};
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+        buf_printf(&known, ", %s", isas[i].device);
+    err_set(e, ERR_NOT_FOUND, "no device %s: take cpu%s", device, buf_cstr(&known));
+    buf_free(&known);
+    return false;
 }

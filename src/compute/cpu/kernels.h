@@ -130,6 +130,8 @@ struct cpu_kernels {
 extern const struct cpu_kernels cpu_kernels_c;
 extern const struct cpu_kernels cpu_kernels_avx2;
 extern const struct cpu_kernels cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_dotprod; // aarch64
+extern const struct cpu_kernels cpu_kernels_i8mm;
 
 // Columns that share an f32 scale (struct row_block's d): 32, or the whole block.
 static inline uint32_t sub_cols(enum fmt f)

@@ -1,6 +1,6 @@
 // The CPU kernels in portable C: what kernels.h describes, for machines without a table of their own.
 // Compiled with -ffp-contract=off: products and sums round separately everywhere.
-#include "compute/cpu/kernels.h"
+#include "compute/cpu/kernels_c.h"
 
 #include <math.h>
 #include <string.h>
@@ -30,7 +30,7 @@ static float quantize_vector(const float *x, uint32_t n, int16_t *q, int limit)
     return max / (float)limit;
 }
 
-static void c_quantize(const float *x, uint32_t n, int16_t *q, int16_t *sums, float *scales)
+void c_quantize(const float *x, uint32_t n, int16_t *q, int16_t *sums, float *scales)
 {
     for (uint32_t i = 0; i * BLOCK_K < n; i++, q += BLOCK_K, sums += 16) {
         const uint32_t cols = block_cols(n, i);
@@ -113,8 +113,8 @@ static void unpack(enum fmt f, const uint8_t *row, uint32_t i_block, uint32_t co
     }
 }
 
-static void c_panel_expand(enum fmt f, const uint8_t *rows, size_t row_bytes, uint32_t n_rows,
-                           uint32_t i_block, uint32_t n_k, struct panel_block *out)
+void c_panel_expand(enum fmt f, const uint8_t *rows, size_t row_bytes, uint32_t n_rows,
+                    uint32_t i_block, uint32_t n_k, struct panel_block *out)
 {
     memset(out, 0, sizeof *out);
     for (uint32_t r = 0; r < n_rows; r++) {
@@ -127,9 +127,8 @@ static void c_panel_expand(enum fmt f, const uint8_t *rows, size_t row_bytes, ui
     }
 }
 
-static void c_panel_dot(enum fmt f, const struct panel_block *p, const struct acts *a,
-                        uint32_t i_block, uint32_t n_k, uint32_t row0, uint32_t n_rows,
-                        float (*acc)[PANEL_ROWS])
+void c_panel_dot(enum fmt f, const struct panel_block *p, const struct acts *a, uint32_t i_block,
+                 uint32_t n_k, uint32_t row0, uint32_t n_rows, float (*acc)[PANEL_ROWS])
 {
     const uint32_t cols = block_cols(n_k, i_block), sub = sub_cols(f);
     for (uint32_t i = 0; i < n_rows; i++) {
@@ -152,8 +151,8 @@ static void c_panel_dot(enum fmt f, const struct panel_block *p, const struct ac
     }
 }
 
-static void c_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
-                      uint32_t n_rows, float *out)
+void c_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a, uint32_t n_rows,
+               float *out)
 {
     const uint32_t sub = sub_cols(f), n_blocks = (n_k + BLOCK_K - 1) / BLOCK_K;
     for (uint32_t i = 0; i < n_rows; i++) out[i] = 0;

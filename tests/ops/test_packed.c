@@ -1,0 +1,236 @@
+// Packed weights (compute/cpu/repack.h): the tables that have kernels for them against the arithmetic as
+// that header states it, written out in C, bit for bit. Skipped where this machine runs none of them.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/half.h"
+#include "compute/cpu/cpu.h"
+#include "kernels/common/decode.h"
+#include "lib/ops_rig.h"
+
+enum { SKIP = 77, K = 1056, ROWS = 12 };
+
+static const enum fmt formats[] = {FMT_Q8_0, FMT_Q4_0, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K};
+
+// ---- the statement ------------------------------------------------------------------------------
+
+// One row of activations: 32 with a scale, some with a second block of what was left over.
+struct row {
+    int q[K], low[K];
+    float scale[K / 32], sum[K / 32];
+    bool has_low[K / 32];
+};
+
+// The sum over sixteen strided sums, halved again and again.
+static float root_mean_square(const float *x, uint32_t n)
+{
+    float lane[16] = {0};
+    for (uint32_t i = 0; i < n; i++) lane[i % 16] = fmaf(x[i], x[i], lane[i % 16]);
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return sqrtf(lane[0] / (float)n);
+}
+
+static void state_row(const float *x, uint32_t n, struct row *out)
+{
+    const float bound = 3.5f * root_mean_square(x, n);
+    for (uint32_t b = 0; b < n / 32; b++) {
+        float top = 0;
+        int sum = 0, low_sum = 0;
+        for (uint32_t i = b * 32; i < b * 32 + 32; i++) top = fmaxf(top, fabsf(x[i]));
+        const float inverse = top > 0 ? 127.0f / top : 0.0f;
+        out->scale[b] = top / 127.0f;
+        out->has_low[b] = top > bound;
+        for (uint32_t i = b * 32; i < b * 32 + 32; i++) {
+            out->q[i] = (int)rintf(x[i] * inverse);
+            out->low[i] = (int)rintf(fmaf(x[i], inverse, -(float)out->q[i]) * LOW_STEPS);
+            sum += out->q[i];
+            low_sum += out->low[i];
+        }
+        float total = (float)sum;
+        if (out->has_low[b]) total += (float)low_sum / LOW_STEPS;
+        out->sum[b] = out->scale[b] * total;
+    }
+}
+
+// What a format makes of 32 weights: integers, a scale for each half, a minimum.
+struct group {
+    int w[32];
+    float d[2], min;
+    bool two;
+};
+
+static int nibble_of(const uint8_t *q, int i)
+{
+    return q[i % 16] >> i / 16 * 4 & 15;
+}
+
+static void open_k(enum fmt f, const uint8_t *p, uint32_t g, struct group *out)
+{
+    int scale, min;
+    decode_scale_min(p + 4, (int)g, &scale, &min);
+    out->d[0] = decode_f16(p) * (float)scale;
+    out->min = decode_f16(p + 2) * (float)min;
+    for (uint32_t i = 0; i < 32; i++) {
+        out->w[i] = (f == FMT_Q5_K ? p + 48 : p + 16)[g / 2 * 32 + i] >> g % 2 * 4 & 15;
+        if (f == FMT_Q5_K) out->w[i] |= (p[16 + i] >> g & 1) << 4;
+    }
+}
+
+static void open_q6_k(const uint8_t *p, uint32_t g, struct group *out)
+{
+    const uint8_t *low = p + g / 4 * 64 + g % 2 * 32, *high = p + 128 + g / 4 * 32;
+    out->two = true;
+    for (uint32_t h = 0; h < 2; h++)
+        out->d[h] = decode_f16(p + 208) * (float)(int8_t)p[192 + 2 * g + h];
+    for (uint32_t i = 0; i < 32; i++)
+        out->w[i] = ((low[i] >> g % 4 / 2 * 4 & 15) | (high[i] >> 2 * (g % 4) & 3) << 4) - 32;
+}
+
+// Group g of 32 columns of a weight row.
+static struct group open_group(enum fmt f, const uint8_t *row, uint32_t g)
+{
+    struct group out = {0};
+    if (fmt_info[f].block == 32) {
+        const uint8_t *p = row + g * fmt_info[f].block_bytes;
+        out.d[0] = decode_f16(p);
+        for (int i = 0; i < 32; i++)
+            out.w[i] = f == FMT_Q8_0 ? (int8_t)p[2 + i] : nibble_of(p + 2, i) - 8;
+        return out;
+    }
+    const uint8_t *p = row + g / 8 * fmt_info[f].block_bytes;
+    if (f == FMT_Q6_K)
+        open_q6_k(p, g % 8, &out);
+    else
+        open_k(f, p, g % 8, &out);
+    return out;
+}
+
+static float add_group(const struct group *w, const int *q, float scale, float acc)
+{
+    const int halves = w->two ? 2 : 1;
+    for (int h = 0; h < halves; h++) {
+        int sum = 0;
+        for (int i = h * 32 / halves; i < (h + 1) * 32 / halves; i++) sum += w->w[i] * q[i];
+        acc = fmaf((float)sum, w->d[h] * scale, acc);
+    }
+    return acc;
+}
+
+static float state_dot(enum fmt f, const uint8_t *weights, const struct row *x, uint32_t n)
+{
+    float acc = 0;
+    for (uint32_t b = 0; b < n / 32; b++) {
+        const struct group w = open_group(f, weights, b);
+        acc = add_group(&w, x->q + b * 32, x->scale[b], acc);
+        if (f == FMT_Q4_K || f == FMT_Q5_K) acc = fmaf(-w.min, x->sum[b], acc);
+    }
+    for (uint32_t b = 0; b < n / 32; b++) {
+        const struct group w = open_group(f, weights, b);
+        if (x->has_low[b]) acc = add_group(&w, x->low + b * 32, x->scale[b] / LOW_STEPS, acc);
+    }
+    return acc;
+}
+
+// ---- the kernels --------------------------------------------------------------------------------
+
+struct groups {
+    struct act_groups g;
+};
+
+static void groups_open(struct groups *out, uint32_t n)
+{
+    const uint32_t n_blocks = n / PACK_COLS, n_groups = ROWS / ACT_GROUP;
+    out->g = (struct act_groups){.high = test_alloc(n_groups * n_blocks * sizeof *out->g.high),
+                                 .low = test_alloc(n_groups * n_blocks * sizeof *out->g.low),
+                                 .low_at = test_alloc(n_groups * n_blocks * sizeof(uint16_t)),
+                                 .n_low = test_alloc(n_groups * sizeof(uint32_t)),
+                                 .n_blocks = n_blocks};
+    memset(out->g.high, 0, n_groups * n_blocks * sizeof *out->g.high);
+}
+
+static void groups_close(struct groups *g)
+{
+    free(g->g.high);
+    free(g->g.low);
+    free(g->g.low_at);
+    free(g->g.n_low);
+}
+
+static void check_rows(const struct cpu_kernels *k, enum fmt f, const uint8_t *w,
+                       const uint8_t *panel, const float *x, uint32_t n, uint32_t n_rows)
+{
+    static struct row stated;
+    struct groups g;
+    float out[ROWS][PANEL_ROWS];
+    groups_open(&g, n);
+    for (uint32_t r = 0; r < n_rows; r += ACT_GROUP) {
+        const float *rows[ACT_GROUP];
+        const uint32_t left = n_rows - r;
+        for (uint32_t i = 0; i < ACT_GROUP; i++) rows[i] = x + (r + i) * n;
+        k->quantize_group(rows, left < ACT_GROUP ? left : ACT_GROUP, n, &g.g, r / ACT_GROUP);
+    }
+    k->packed_dot(f, panel, n, &g.g, 0, n_rows, out);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        state_row(x + r * n, n, &stated);
+        for (uint32_t c = 0; c < PANEL_ROWS; c++) {
+            const float want = state_dot(f, w + c * fmt_row_bytes(f, n), &stated, n);
+            if (out[r][c] != want)
+                fail_msg("%s, %s, %u columns, row %u of %u, weight row %u: %.9g, expected %.9g",
+                         k->isa, fmt_info[f].name, n, r, n_rows, c, (double)out[r][c],
+                         (double)want);
+        }
+    }
+    groups_close(&g);
+}
+
+static void check_format(const struct cpu_kernels *k, enum fmt f, uint32_t n)
+{
+    random_seed(n + (uint32_t)f);
+    uint8_t *w = random_weight(f, PANEL_ROWS, n), *panel = test_alloc(pack_bytes(f, PANEL_ROWS, n));
+    float *x = test_alloc(ROWS * n * sizeof *x);
+    random_floats(x, ROWS * n, 1);
+    for (uint32_t r = 0; r < ROWS; r += 3) x[r * n + 40 * r % n] = 30; // outliers in some rows
+    memset(x + n, 0, n * sizeof *x);                                   // and a row of zeros
+    pack_panel(f, w, fmt_row_bytes(f, n), PANEL_ROWS, n, panel);
+    for (uint32_t rows = 1; rows <= ROWS; rows++) check_rows(k, f, w, panel, x, n, rows);
+    free(w);
+    free(panel);
+    free(x);
+}
+
+static const struct cpu_kernels *tables[OPS_CPU_DEVICES];
+static int n_tables;
+
+static void equals_the_statement(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_tables; i++)
+        for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+            check_format(tables[i], formats[f], 768);
+            if (fmt_info[formats[f]].block == 32) check_format(tables[i], formats[f], K);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_the_statement)};
+    for (int i = 0; i < OPS_CPU_DEVICES; i++) {
+        struct err e = {0};
+        const struct cpu_kernels *k;
+        if (!cpu_isa_choose(&k, ops_cpu_devices[i], &e) || !k->packed_dot) continue;
+        printf("checked: %s\n", k->isa);
+        tables[n_tables++] = k;
+    }
+    if (n_tables == 0) {
+        printf("skipped: no instruction set of this machine has packed kernels\n");
+        return SKIP;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

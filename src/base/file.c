@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/map_guard.h"
+
 bool file_map(struct file_map *out, const char *path, struct err *e)
 {
     struct stat st;
@@ -31,6 +33,7 @@ bool file_map(struct file_map *out, const char *path, struct err *e)
             goto fail;
         }
         m.p = p;
+        map_guard_add(p, m.n, path);
     }
     *out = m;
     return true;
@@ -41,6 +44,7 @@ fail:
 
 void file_unmap(struct file_map *m)
 {
+    map_guard_remove(m->p);
     if (m->p != NULL) munmap((void *)(uintptr_t)m->p, m->n);
     if (m->fd > 0) close(m->fd);
     *m = (struct file_map){.fd = -1};

@@ -28,6 +28,7 @@ struct rig {
     struct net *net;
     struct dbuf *kv;
     uint32_t page_tokens, n_pages;
+    double factor; // context over trained context, at least 1
 };
 
 static void rig_open(struct rig *r, const struct make_shape *s, const struct net_settings *ns)
@@ -45,6 +46,7 @@ static void rig_open(struct rig *r, const struct make_shape *s, const struct net
     if (!gguf_open_memory(&r->g, &part, 1, "m.gguf", &e) || !arch_read(&r->c, r->g, false, &e) ||
         !backend_open(&r->b, &bs, &e) || !net_open(&r->net, r->b, r->g, &r->c, ns, &e))
         fail_msg("%s", e.msg);
+    r->factor = fmax((double)ns->n_ctx / r->c.n_ctx_train, 1);
     r->b->class->info(r->b, &info);
     r->page_tokens = info.page_tokens;
     r->n_pages = 2 * ((N_CTX + info.page_tokens - 1) / info.page_tokens);
@@ -120,14 +122,42 @@ static void norm(const double *x, const float *w, uint32_t n, double *out)
     for (uint32_t i = 0; i < n; i++) out[i] = x[i] / sqrt(sum + 1e-6) * (double)w[i];
 }
 
-// Rotates pair i of a head by pos * base^(-2i/d); pairs are halves apart, or neighbours for llama.
-static void rotate(double *x, uint32_t d, uint32_t pos, bool neighbours)
+// YaRN, when the context is `factor` times the trained one: the pair (a real number, found by halving)
+// that turns so often within the trained context.
+static double pair_that_turns(double turns, uint32_t d, uint32_t trained)
 {
+    double low = 0, high = d;
+    for (int step = 0; step < 60; step++) {
+        double i = (low + high) / 2, radians = trained * pow(1e6, -2 * i / d);
+        if (radians / (2 * acos(-1)) > turns)
+            low = i;
+        else
+            high = i;
+    }
+    return low;
+}
+
+// Pairs of 32 turns and more keep their frequency, those of one and fewer are slowed by the factor.
+static double frequency(uint32_t i, uint32_t d, double factor, uint32_t trained)
+{
+    double plain = pow(1e6, -2.0 * i / d);
+    double from = floor(pair_that_turns(32, d, trained));
+    double to = fmin(ceil(pair_that_turns(1, d, trained)), d - 1);
+    double slowed = i <= from ? 0 : i >= to ? 1 : (i - from) / (to - from);
+    return plain * (1 - slowed) + plain / factor * slowed;
+}
+
+// Rotates pair i of a head by pos * base^(-2i/d); pairs are halves apart, or neighbours for llama.
+static void rotate(const struct rig *r, double *x, uint32_t pos)
+{
+    const uint32_t d = r->c.head_dim;
+    const bool neighbours = strcmp(r->c.traits->name, "llama") == 0;
+    const double size = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
     for (uint32_t i = 0; i < d / 2; i++) {
         uint32_t a = neighbours ? 2 * i : i, b = neighbours ? 2 * i + 1 : i + d / 2;
-        double angle = pos * pow(1e6, -2.0 * i / d), u = x[a], v = x[b];
-        x[a] = u * cos(angle) - v * sin(angle);
-        x[b] = u * sin(angle) + v * cos(angle);
+        double angle = pos * frequency(i, d, r->factor, r->c.n_ctx_train), u = x[a], v = x[b];
+        x[a] = size * (u * cos(angle) - v * sin(angle));
+        x[b] = size * (u * sin(angle) + v * cos(angle));
     }
 }
 
@@ -142,7 +172,7 @@ static void heads_ready(const struct rig *r, uint32_t layer, const char *norm_na
     const uint32_t d = r->c.head_dim;
     for (uint32_t h = 0; h < n_heads; h++) {
         if (w != NULL) norm(x + h * d, w, d, x + h * d);
-        rotate(x + h * d, d, pos, strcmp(r->c.traits->name, "llama") == 0);
+        rotate(r, x + h * d, pos);
     }
 }
 
@@ -224,15 +254,17 @@ static void make_tokens(int32_t *out, uint32_t n, uint32_t seed)
     for (uint32_t i = 0; i < n; i++) out[i] = (int32_t)((i * i * 31 + i * 7 + seed) % VOCAB);
 }
 
-static void equals_the_second_pass(void **state)
+// With a context of n_ctx: above the trained 512, YaRN.
+static void check_second_pass(uint32_t n_ctx)
 {
-    (void)state;
+    struct net_settings ns = settings;
+    ns.n_ctx = n_ctx;
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         struct rig r;
         int32_t tokens[45];
         float logits[VOCAB];
         double want[VOCAB];
-        rig_open(&r, &shapes[k], &settings);
+        rig_open(&r, &shapes[k], &ns);
         make_tokens(tokens, 45, 5);
         naive_logits(&r, tokens, 45, want);
         step(&r, tokens, 30, 0, 0, NULL); // no logits asked for: keys and values only
@@ -244,6 +276,19 @@ static void equals_the_second_pass(void **state)
                          (double)logits[i], want[i]);
         rig_close(&r);
     }
+}
+
+static void equals_the_second_pass(void **state)
+{
+    (void)state;
+    check_second_pass(N_CTX);
+}
+
+static void equals_it_beyond_training(void **state)
+{
+    (void)state;
+    check_second_pass(1024);
+    check_second_pass(4096);
 }
 
 // However the prompt is cut, the logits have the same bits.
@@ -581,6 +626,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_second_pass),
+        cmocka_unit_test(equals_it_beyond_training),
         cmocka_unit_test(any_split_gives_the_same_bits),
         cmocka_unit_test(sequences_do_not_meet),
         cmocka_unit_test(takes_what_it_plans),

@@ -321,11 +321,77 @@ static void leftovers_do_not_matter(void **state)
     sequence_close(&b);
 }
 
+enum { N_TWINS = 4, SPLIT = 160 };
+
+// The first `shared` positions, and their pages, are the trunk's.
+static void twin_open(struct sequence *t, const struct shape *s, const struct sequence *trunk,
+                      uint32_t shared, uint32_t first_page)
+{
+    sequence_open(t, s, 0);
+    memcpy(t->q, trunk->q, shared * q_cols(s) * sizeof *t->q);
+    memcpy(t->k, trunk->k, shared * k_cols(s) * sizeof *t->k);
+    memcpy(t->v, trunk->v, shared * k_cols(s) * sizeof *t->v);
+    for (uint32_t i = 0; i < N_PAGES / 2; i++)
+        t->pages[i] = i < shared / PAGE ? trunk->pages[i] : first_page + i - shared / PAGE;
+}
+
+// Prompts up to SPLIT, one after the other, then decode steps: of all together, or of number `only`.
+static void decode_twins(const char *device, uint32_t n_threads, const struct shape *s,
+                         const struct rope *r, struct sequence *twins, int only)
+{
+    struct machine m;
+    machine_open(&m, device, n_threads, KV_F16, s, r);
+    for (int i = 0; i < N_TWINS; i++) {
+        const struct part prompt = {&twins[i], 0, SPLIT};
+        if (only < 0 || only == i) step(&m, &prompt, 1);
+    }
+    for (uint32_t pos = SPLIT; pos < N_POS; pos++) {
+        struct part parts[N_TWINS];
+        uint32_t n = 0;
+        for (int i = 0; i < N_TWINS; i++)
+            if (only < 0 || only == i) parts[n++] = (struct part){&twins[i], pos, 1};
+        step(&m, parts, n);
+    }
+    machine_close(&m);
+}
+
+// Decoding sequences that share pages pass over them together; nobody's result may change.
+static void shared_pages_change_nothing(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"cpu:avx512", "cpu:avx2", "cpu:portable"};
+    const struct shape *s = &shapes[0];
+    const size_t n = (size_t)N_POS * q_cols(s), n_prompt = SPLIT * q_cols(s);
+    struct rope r;
+    struct sequence twins[N_TWINS];
+    random_seed(11);
+    rope_fill(&r, s);
+    sequence_open(&twins[0], s, 0);
+    twin_open(&twins[1], s, &twins[0], 5 * PAGE, 12);
+    twin_open(&twins[2], s, &twins[0], PAGE, 14); // too little to go with the others
+    twin_open(&twins[3], s, &twins[0], 3 * PAGE, 20);
+    float *alone = test_alloc(n * sizeof *alone);
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++) {
+        for (int i = 0; i < N_TWINS && ops_can(devices[d]); i++) {
+            decode_twins(devices[d], 1, s, &r, twins, i);
+            memcpy(alone, twins[i].out, n * sizeof *alone);
+            for (uint32_t n_threads = 1; n_threads <= 2; n_threads++) {
+                decode_twins(devices[d], n_threads, s, &r, twins, -1);
+                assert_memory_equal(alone + n_prompt, twins[i].out + n_prompt,
+                                    (n - n_prompt) * sizeof *alone);
+            }
+        }
+    }
+    free(alone);
+    for (int i = 0; i < N_TWINS; i++) sequence_close(&twins[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_right_and_exact),
         cmocka_unit_test(leftovers_do_not_matter),
+        cmocka_unit_test(shared_pages_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

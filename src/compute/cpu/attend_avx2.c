@@ -46,11 +46,12 @@ INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t 
     }
 }
 
-static void score_page(struct attend_tile *t, const struct kv_unit *u, float *scores)
+static void score_page(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *u,
+                       float *scores)
 {
     for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16)
-        for (uint32_t i = 0, n; i < t->n; i += n)
-            score_tile(t, u, slot, i, n = tile_size(t->n - i), scores + slot);
+        for (uint32_t i = first, n; i < end; i += n)
+            score_tile(t, u, slot, i, n = tile_size(end - i), scores + slot);
 }
 
 // ---- softmax --------------------------------------------------------------------------------
@@ -133,14 +134,16 @@ INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint3
     }
 }
 
-void avx2_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
+void avx2_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+                 uint32_t n_pages)
 {
-    for (uint32_t p = 0; p < n_pages; p++) score_page(t, &units[p], t->scores + p * PAGE_TOKENS);
+    for (uint32_t p = 0; p < n_pages; p++)
+        score_page(t, first, end, &units[p], t->scores + p * PAGE_TOKENS);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
-    for (uint32_t i = 0; i < t->n; i++) soften(t, both, i);
+    for (uint32_t i = first; i < end; i++) soften(t, both, i);
     for (uint32_t d = 0; d < t->head_dim; d += 16)
-        for (uint32_t i = 0, n; i < t->n; i += n)
-            value_tile(t, units, n_pages, d, i, n = tile_size(t->n - i));
+        for (uint32_t i = first, n; i < end; i += n)
+            value_tile(t, units, n_pages, d, i, n = tile_size(end - i));
 }
 
 // ---- the rest -------------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 #include "compute/cpu/kernels.h"
 
 float avx2_quantize_head(const float *x, uint32_t n, int16_t *q);
-void avx2_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages);
+void avx2_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+                 uint32_t n_pages);
 void avx2_rms_norm(const float *x, const float *w, float *out, uint32_t n, float eps);
 void avx2_swiglu(const float *gate, const float *up, float *out, uint32_t n);
 uint32_t avx2_find_above(const float *x, uint32_t from, uint32_t n, float bound);

@@ -226,6 +226,11 @@ static bool cpu_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
     c->ops = ops;
     c->n_ops = n_ops;
     c->batch = batch;
+    for (uint32_t i = 0; i < n_ops; i++) {
+        if (ops[i].kind != OP_ATTENTION) continue;
+        cpu_attention_plan(c, batch, &ops[i].attention);
+        break;
+    }
     atomic_store_explicit(&c->next_item[0], 0, memory_order_relaxed);
     threads_run(c->threads, run_step, c);
     return true;
@@ -262,9 +267,8 @@ static bool fit_weight(struct cpu *c, uint32_t n_cols)
         grow((void **)&c->acts.scales, n * sizeof(float)) &&
         grow((void **)&c->acts.split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof(int16_t)) &&
         grow((void **)&c->groups.high, n_group_blocks * sizeof *c->groups.high) &&
-        grow((void **)&c->groups.low, n_group_blocks * sizeof *c->groups.low) &&
-        grow((void **)&c->groups.low_at, n_group_blocks * sizeof *c->groups.low_at) &&
-        grow((void **)&c->groups.n_low, (c->n_rows / ACT_GROUP + 1) * sizeof *c->groups.n_low);
+        grow((void **)&c->groups.low, n * PACK_SUBS * sizeof *c->groups.low) &&
+        grow((void **)&c->groups.n_low, c->n_rows * sizeof *c->groups.n_low);
     for (uint32_t i = 0; i < c->n_threads && ok; i++)
         ok = grow((void **)&c->scratch[i]->panel, n_blocks * sizeof(struct panel_block));
     if (ok) c->max_blocks = n_blocks;
@@ -333,9 +337,10 @@ static void cpu_close(struct backend *b)
     free(c->acts.sums);
     free(c->acts.scales);
     free(c->acts.split);
+    free(c->seq_order);
+    free(c->attend_groups);
     free(c->groups.high);
     free(c->groups.low);
-    free(c->groups.low_at);
     free(c->groups.n_low);
     free(c->rope);
     free(c);
@@ -343,6 +348,9 @@ static void cpu_close(struct backend *b)
 
 static bool open_scratch(struct cpu *c)
 {
+    c->seq_order = calloc(c->n_rows, sizeof *c->seq_order);
+    c->attend_groups = calloc(c->n_rows, sizeof *c->attend_groups);
+    if (!c->seq_order || !c->attend_groups) return false;
     for (uint32_t i = 0; i < c->n_threads; i++) {
         c->scratch[i] = aligned_alloc(64, (sizeof *c->scratch[i] + 63) / 64 * 64);
         if (!c->scratch[i]) return false;

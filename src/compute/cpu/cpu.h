@@ -16,6 +16,12 @@ struct cpu_scratch {
     struct attend_tile tile;
 };
 
+// Sequences whose rows pass over the keys together: seq_order[first .. first + n - 1], which have the
+// first `shared` keys in common.
+struct attend_group {
+    uint32_t first, n, shared;
+};
+
 struct cpu {
     struct backend base;
     struct backend_settings settings;
@@ -33,6 +39,9 @@ struct cpu {
     const struct op *ops;
     uint32_t n_ops;
     const struct batch *batch;
+    uint32_t *seq_order;                // [n_rows]
+    struct attend_group *attend_groups; // [n_rows]
+    uint32_t n_groups;
     atomic_uint next_item[2]; // items taken in this phase (even, odd); see cpu_sync
 };
 
@@ -63,6 +72,8 @@ void cpu_linear(struct cpu_worker *w, const struct op_linear *o); // cpu_linear.
 bool cpu_pack(struct cpu *c, struct dbuf *weight, const char *name, struct err *e);
 size_t cpu_pack_bytes(const struct cpu *c, enum fmt f, uint32_t n_rows, uint32_t n_cols);
 void cpu_attention(struct cpu_worker *w, const struct op_attention *o); // cpu_attention.c
+// Before a step whose first ATTENTION is o: which sequences go together in all of them.
+void cpu_attention_plan(struct cpu *c, const struct batch *b, const struct op_attention *o);
 struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer, uint32_t head);
 size_t cpu_kv_unit_bytes(const struct kv_shape *s);
 bool cpu_tile_open(struct attend_tile *t); // its arrays, from the heap

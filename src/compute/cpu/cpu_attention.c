@@ -1,5 +1,8 @@
-// ATTENTION: workers take items of (kv head, some rows of one sequence). All q heads of the kv head's
-// group and all rows of the item share a pass over the keys, block by absolute block.
+// ATTENTION: workers take items of (kv head, some rows). All q heads of the kv head's group and all rows
+// of the item share a pass over the keys, block by absolute block. The rows are a tile of one sequence,
+// or the single rows of decoding sequences that begin with the same pages: what they share is then
+// read once for all of them, and what is their own follows one by one. A row meets the same blocks
+// in the same order either way.
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -43,28 +46,108 @@ void cpu_tile_close(struct attend_tile *t)
     *t = (struct attend_tile){0};
 }
 
+// ---- which sequences go together --------------------------------------------------------------
+
+// How many leading pages a and b have in common, of those that are full for both.
+static uint32_t common_pages(const struct batch *b, const struct batch_seq *x,
+                             const struct batch_seq *y)
+{
+    const uint32_t *p = b->pages + x->page0, *q = b->pages + y->page0;
+    const uint32_t pos = x->pos0 < y->pos0 ? x->pos0 : y->pos0, n = pos / PAGE_TOKENS;
+    uint32_t i = 0;
+    while (i < n && p[i] == q[i]) i++;
+    return i;
+}
+
+// Sequences that may join a group: as many as a tile holds, and few enough that no worker is idle.
+static uint32_t group_limit(const struct cpu *c, const struct batch *b,
+                            const struct op_attention *o)
+{
+    const uint32_t fit = Q_TILE / (o->n_heads / o->n_kv_heads);
+    const uint32_t fair = b->n_seqs * o->n_kv_heads / c->n_threads;
+    const uint32_t n = fit < fair ? fit : fair;
+    return n > 0 ? n : 1;
+}
+
+// All later sequences that share at least half of what the group has in common so far join it.
+static void fill_group(struct cpu *c, const struct batch *b, uint32_t first, uint32_t limit,
+                       struct attend_group *g)
+{
+    const struct batch_seq *head = &b->seqs[c->seq_order[first]];
+    uint32_t shared = head->pos0 / PAGE_TOKENS;
+    *g = (struct attend_group){.first = first, .n = 1};
+    if (head->n_rows != 1) return;
+    for (uint32_t i = first + 1; i < b->n_seqs && g->n < limit; i++) {
+        const uint32_t s = c->seq_order[i];
+        const uint32_t n = b->seqs[s].n_rows == 1 ? common_pages(b, head, &b->seqs[s]) : 0;
+        if (n < KEY_PAGES || n < shared / 2) continue;
+        shared = n;
+        c->seq_order[i] = c->seq_order[first + g->n];
+        c->seq_order[first + g->n++] = s;
+    }
+    if (g->n > 1) g->shared = shared / KEY_PAGES * KEY_BLOCK;
+}
+
+void cpu_attention_plan(struct cpu *c, const struct batch *b, const struct op_attention *o)
+{
+    const uint32_t limit = group_limit(c, b, o);
+    for (uint32_t i = 0; i < b->n_seqs; i++) c->seq_order[i] = i;
+    c->n_groups = 0;
+    for (uint32_t i = 0; i < b->n_seqs; i += c->attend_groups[c->n_groups++].n)
+        fill_group(c, b, i, limit, &c->attend_groups[c->n_groups]);
+}
+
+// ---- items ------------------------------------------------------------------------------------
+
 struct item {
-    const struct batch_seq *seq;
-    uint32_t row0, n_rows; // within the sequence's rows
+    const struct batch_seq *seqs;
+    const uint32_t *order; // [n_seqs] which of seqs
+    uint32_t n_seqs;
+    uint32_t row0, n_rows; // of the one sequence; or 0 and 1 of each
+    uint32_t shared;       // keys that all have in common, whole blocks; 0 for one sequence
     uint32_t kv_head;
 };
 
 // Item number i of the batch, long ones first within a sequence; false when there are no more.
-static bool find_item(const struct batch *b, uint32_t tile_rows, uint32_t n_kv_heads, uint32_t i,
+static bool find_item(const struct cpu *c, uint32_t tile_rows, uint32_t n_kv_heads, uint32_t i,
                       struct item *out)
 {
-    for (uint32_t s = 0; s < b->n_seqs; s++) {
-        const struct batch_seq *seq = &b->seqs[s];
-        const uint32_t n_tiles = (seq->n_rows + tile_rows - 1) / tile_rows;
+    for (uint32_t k = 0; k < c->n_groups; k++) {
+        const struct attend_group *g = &c->attend_groups[k];
+        const uint32_t *order = c->seq_order + g->first;
+        const uint32_t n_rows = c->batch->seqs[order[0]].n_rows;
+        const uint32_t n_tiles = (n_rows + tile_rows - 1) / tile_rows;
         if (i >= n_tiles * n_kv_heads) {
             i -= n_tiles * n_kv_heads;
             continue;
         }
-        const uint32_t row0 = (n_tiles - 1 - i / n_kv_heads) * tile_rows, left = seq->n_rows - row0;
-        *out = (struct item){seq, row0, left < tile_rows ? left : tile_rows, i % n_kv_heads};
+        const uint32_t row0 = (n_tiles - 1 - i / n_kv_heads) * tile_rows, left = n_rows - row0;
+        *out = (struct item){.seqs = c->batch->seqs,
+                             .order = order,
+                             .n_seqs = g->n,
+                             .row0 = row0,
+                             .n_rows = left < tile_rows ? left : tile_rows,
+                             .shared = g->shared,
+                             .kv_head = i % n_kv_heads};
         return true;
     }
     return false;
+}
+
+static uint32_t item_rows(const struct item *it)
+{
+    return it->n_seqs * it->n_rows;
+}
+
+static const struct batch_seq *item_seq(const struct item *it, uint32_t r)
+{
+    return &it->seqs[it->order[r / it->n_rows]];
+}
+
+// Row r of the item within its sequence.
+static uint32_t item_row(const struct item *it, uint32_t r)
+{
+    return it->row0 + r % it->n_rows;
 }
 
 // Vector v of the tile is head v % group of row v / group, so that heads of a row stand together.
@@ -72,10 +155,10 @@ static void load_queries(struct cpu_worker *w, const struct op_attention *o, con
 {
     struct attend_tile *t = &w->s->tile;
     const uint32_t group = o->n_heads / o->n_kv_heads;
-    t->n = it->n_rows * group;
+    t->n = item_rows(it) * group;
     t->head_dim = o->head_dim;
     for (uint32_t v = 0; v < t->n; v++) {
-        const uint32_t row = it->seq->row0 + it->row0 + v / group;
+        const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
         const uint32_t head = it->kv_head * group + v % group;
         const float *q = hostbuf_row(o->q, row) + head * o->head_dim;
         const float scale = w->cpu->k->quantize_head(q, o->head_dim, t->q + v * o->head_dim);
@@ -91,9 +174,10 @@ static void store_rows(struct cpu_worker *w, const struct op_attention *o, const
     const struct attend_tile *t = &w->s->tile;
     const uint32_t group = o->n_heads / o->n_kv_heads;
     for (uint32_t v = 0; v < t->n; v++) {
-        const uint32_t row = it->seq->row0 + it->row0 + v / group;
+        const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
         float *out = hostbuf_row(o->out, row) + (it->kv_head * group + v % group) * o->head_dim;
-        const float *s = t->sum[v];
+        float s[8];
+        for (int i = 0; i < 8; i++) s[i] = t->sum[v][i] + t->sum[v][i + 8];
         const float sum = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
         const float inverse = 1.0f / sum;
         for (uint32_t d = 0; d < o->head_dim; d++) out[d] = t->out[v * o->head_dim + d] * inverse;
@@ -103,32 +187,47 @@ static void store_rows(struct cpu_worker *w, const struct op_attention *o, const
 // The keys and values from `key` on into the second-level cache while the block before is worked on:
 // a unit is 16 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
 static void prefetch_block(const struct op_attention *o, const struct batch *b,
-                           const struct item *it, uint32_t key, uint32_t last)
+                           const struct batch_seq *seq, uint32_t kv_head, uint32_t key,
+                           uint32_t n_keys)
 {
-    for (uint32_t k = key; k <= last && k < key + KEY_BLOCK; k += PAGE_TOKENS) {
-        const unsigned char *p = hostbuf_kv(o->kv, cpu_page(b, it->seq, k), o->layer, it->kv_head);
+    for (uint32_t k = key; k < n_keys && k < key + KEY_BLOCK; k += PAGE_TOKENS) {
+        const unsigned char *p = hostbuf_kv(o->kv, cpu_page(b, seq, k), o->layer, kv_head);
         for (size_t i = 0; i < o->kv->unit_bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+    }
+}
+
+// Rows [first, end) of the item meet the keys [key, n_keys) of their sequence, the first of them
+// standing for all.
+static void attend_keys(struct cpu_worker *w, const struct op_attention *o, const struct item *it,
+                        uint32_t first, uint32_t end, uint32_t key, uint32_t n_keys)
+{
+    struct attend_tile *t = &w->s->tile;
+    const struct batch *b = w->cpu->batch;
+    const struct batch_seq *seq = item_seq(it, first);
+    const uint32_t group = o->n_heads / o->n_kv_heads;
+    for (; key < n_keys; key += KEY_BLOCK) {
+        struct kv_unit units[KEY_PAGES];
+        uint32_t n_pages = 0;
+        for (uint32_t k = key; k < n_keys && n_pages < KEY_PAGES; k += PAGE_TOKENS)
+            units[n_pages++] = cpu_kv_unit(o->kv, cpu_page(b, seq, k), o->layer, it->kv_head);
+        prefetch_block(o, b, seq, it->kv_head, key + KEY_BLOCK, n_keys);
+        for (uint32_t r = first; r < end; r++) {
+            const uint32_t n_seen = item_seq(it, r)->pos0 + item_row(it, r) + 1;
+            const uint32_t n = n_seen > key ? n_seen - key : 0;
+            for (uint32_t v = r * group; v < (r + 1) * group; v++)
+                t->n_visible[v] = n < KEY_BLOCK ? n : KEY_BLOCK;
+        }
+        w->cpu->k->attend(t, first * group, end * group, units, n_pages);
     }
 }
 
 static void do_item(struct cpu_worker *w, const struct op_attention *o, const struct item *it)
 {
-    struct attend_tile *t = &w->s->tile;
-    const struct batch *b = w->cpu->batch;
-    const uint32_t group = o->n_heads / o->n_kv_heads;
-    const uint32_t pos0 = it->seq->pos0 + it->row0, last = pos0 + it->n_rows - 1;
     load_queries(w, o, it);
-    for (uint32_t key = 0; key <= last; key += KEY_BLOCK) {
-        struct kv_unit units[KEY_PAGES];
-        uint32_t n_pages = 0;
-        for (uint32_t k = key; k <= last && n_pages < KEY_PAGES; k += PAGE_TOKENS)
-            units[n_pages++] = cpu_kv_unit(o->kv, cpu_page(b, it->seq, k), o->layer, it->kv_head);
-        prefetch_block(o, b, it, key + KEY_BLOCK, last);
-        for (uint32_t v = 0; v < t->n; v++) {
-            const uint32_t pos = pos0 + v / group, n = pos + 1 > key ? pos + 1 - key : 0;
-            t->n_visible[v] = n < KEY_BLOCK ? n : KEY_BLOCK;
-        }
-        w->cpu->k->attend(t, units, n_pages);
+    if (it->shared > 0) attend_keys(w, o, it, 0, item_rows(it), 0, it->shared);
+    for (uint32_t r = 0; r < item_rows(it); r += it->n_rows) {
+        const uint32_t n_keys = item_seq(it, r)->pos0 + it->row0 + it->n_rows;
+        attend_keys(w, o, it, r, r + it->n_rows, it->shared, n_keys);
     }
     store_rows(w, o, it);
 }
@@ -139,5 +238,5 @@ void cpu_attention(struct cpu_worker *w, const struct op_attention *o)
     assert(group > 0 && group <= Q_TILE);
     const uint32_t tile_rows = Q_TILE / group;
     struct item it;
-    while (find_item(w->cpu->batch, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, &it);
+    while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, &it);
 }

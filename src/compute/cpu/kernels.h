@@ -38,6 +38,7 @@ enum {
     Q_TILE = 48, // q vectors (rows x heads of a group) that share a pass over the keys
     MAX_HEAD_DIM = 512,
     SUM_COLS = 128, // columns of an exact score sum
+    SUM_LANES = 16,
 };
 
 // Quantised activations. k_pad: columns rounded up to BLOCK_K, the rest is zero.
@@ -74,10 +75,10 @@ struct attend_tile {
     int16_t *probs; // [Q_TILE][KEY_BLOCK]
     float q_scale[Q_TILE];
     float max[Q_TILE];
-    float shrink[Q_TILE];              // of this block: what the sums so far are multiplied with
-    float prob_scale[Q_TILE];          // of this block
-    uint32_t n_visible[Q_TILE];        // keys of this block that the row sees
-    _Alignas(32) float sum[Q_TILE][8]; // lane i: keys i, i + 8, ...
+    float shrink[Q_TILE];       // of this block: what the sums so far are multiplied with
+    float prob_scale[Q_TILE];   // of this block
+    uint32_t n_visible[Q_TILE]; // keys of this block that the row sees
+    _Alignas(64) float sum[Q_TILE][SUM_LANES]; // of the weights, as the table spreads them
 };
 
 // Keys and values of one page and kv head, as they lie in memory.
@@ -116,8 +117,10 @@ struct cpu_kernels {
     void (*split)(const int16_t *q, uint32_t n, int16_t *to);
     // One head to int16; returns the scale.
     float (*quantize_head)(const float *x, uint32_t n, int16_t *q);
-    // One block of keys for all of t: scores, softmax, weighted values. n_pages of units.
-    void (*attend)(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages);
+    // One block of keys for vectors [first, end) of t: scores, softmax, weighted values. n_pages of
+    // units.
+    void (*attend)(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+                   uint32_t n_pages);
     void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
     void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
     struct topk_scan scan;

@@ -183,9 +183,10 @@ static float c_quantize_head(const float *x, uint32_t n, int16_t *q)
     return quantize_vector(x, n, q, HEAD_MAX);
 }
 
-static void score_block(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
+static void score_block(struct attend_tile *t, uint32_t first, uint32_t end,
+                        const struct kv_unit *units, uint32_t n_pages)
 {
-    for (uint32_t i = 0; i < t->n; i++) {
+    for (uint32_t i = first; i < end; i++) {
         const int16_t *q = t->q + i * t->head_dim;
         for (uint32_t key = 0; key < n_pages * PAGE_TOKENS; key++) {
             const struct kv_unit *u = &units[key / PAGE_TOKENS];
@@ -227,10 +228,11 @@ static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t 
     t->prob_scale[i] = prob_max / PROB_MAX;
 }
 
-static void c_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
+static void c_attend(struct attend_tile *t, uint32_t first, uint32_t end,
+                     const struct kv_unit *units, uint32_t n_pages)
 {
-    score_block(t, units, n_pages);
-    for (uint32_t i = 0; i < t->n; i++) {
+    score_block(t, first, end, units, n_pages);
+    for (uint32_t i = first; i < end; i++) {
         soften(t, units, i);
         const int16_t *p = t->probs + i * KEY_BLOCK;
         float *out = t->out + i * t->head_dim;

@@ -28,81 +28,113 @@ INLINE struct ints round_32(__m512 a, __m512 b, float inverse)
                          _mm512_cvtps_epi32(_mm512_mul_ps(b, z))};
 }
 
-// Into their place in a block; returns their sum.
-INLINE int32_t put_32(struct ints v, float scale, uint32_t r, struct act_block *out)
+struct sums {
+    int32_t a, b;
+};
+
+INLINE struct sums sum_32(struct ints v)
 {
-    const int32_t sum_a = _mm512_reduce_add_epi32(v.a), sum_b = _mm512_reduce_add_epi32(v.b);
-    int32_t quads[PACK_QUADS];
-    _mm_storeu_si128((__m128i *)(void *)quads, _mm512_cvtsepi32_epi8(v.a));
-    _mm_storeu_si128((__m128i *)(void *)(quads + 4), _mm512_cvtsepi32_epi8(v.b));
-    for (uint32_t i = 0; i < PACK_QUADS; i++) memcpy(out->q[i][r], &quads[i], sizeof quads[i]);
-    out->scale[r] = scale;
-    out->bias[r] = -128 * (sum_a + sum_b);
-    out->half[0][r] = -32 * sum_a;
-    out->half[1][r] = -32 * sum_b;
-    return sum_a + sum_b;
+    return (struct sums){_mm512_reduce_add_epi32(v.a), _mm512_reduce_add_epi32(v.b)};
 }
 
-// What rounding to v left over, in steps of 1 / LOW_STEPS.
-INLINE struct ints left_32(__m512 a, __m512 b, struct ints v, float inverse)
+INLINE void store_32(struct ints v, void *to)
+{
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(v.a));
+    _mm_storeu_si128((__m128i *)to + 1, _mm512_cvtsepi32_epi8(v.b));
+}
+
+// v, the rounded values, into row r of a block.
+INLINE void put_high(struct ints v, float scale, uint32_t r, struct act_block *out)
+{
+    const struct sums s = sum_32(v);
+    int32_t quads[PACK_QUADS];
+    store_32(v, quads);
+    for (uint32_t i = 0; i < PACK_QUADS; i++) memcpy(out->q[i][r], &quads[i], sizeof quads[i]);
+    out->scale[r] = scale;
+    out->sum[r] = scale * (float)(s.a + s.b);
+    out->bias[r] = -128 * (s.a + s.b);
+    out->half[0][r] = -32 * s.a;
+    out->half[1][r] = -32 * s.b;
+}
+
+// What rounding a and b to v left over, in steps of 1 / LOW_STEPS.
+INLINE void put_low(__m512 a, __m512 b, struct ints v, float inverse, float scale, uint32_t at,
+                    struct act_low *out)
 {
     const __m512 z = _mm512_set1_ps(inverse);
     a = _mm512_fmsub_ps(a, z, _mm512_cvtepi32_ps(v.a));
     b = _mm512_fmsub_ps(b, z, _mm512_cvtepi32_ps(v.b));
-    return round_32(a, b, LOW_STEPS);
+    const struct ints l = round_32(a, b, LOW_STEPS);
+    const struct sums s = sum_32(l);
+    store_32(l, out->q);
+    out->scale = scale / LOW_STEPS;
+    out->bias = -128 * (s.a + s.b);
+    out->half[0] = -32 * s.a;
+    out->half[1] = -32 * s.b;
+    out->at = at;
 }
 
-// Row r of one block; true if a second block was written, which then is wholly defined.
-INLINE bool quantize_32(__m512 a, __m512 b, float bound, uint32_t r, bool has_low,
-                        struct act_block *high, struct act_block *low)
+// Sixteen values from column k on of n, zeros behind them.
+INLINE __m512 load_cols(const float *x, uint32_t k, uint32_t n)
 {
-    const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-    const float inverse = max > 0 ? 127.0f / max : 0.0f, scale = max / 127.0f;
-    const struct ints v = round_32(a, b, inverse);
-    float sum = (float)put_32(v, scale, r, high);
-    if (max > bound) {
-        if (!has_low) memset(low, 0, sizeof *low);
-        has_low = true;
-        const struct ints l = left_32(a, b, v, inverse);
-        sum += (float)put_32(l, scale / LOW_STEPS, r, low) / LOW_STEPS;
-    }
-    high->sum[r] = scale * sum;
-    return has_low;
+    const uint32_t left = k < n ? n - k : 0;
+    const __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+    return _mm512_maskz_loadu_ps(mask, x + k);
 }
 
-// LOW_ABOVE_TENTHS / 10 times the root mean square.
-static float outlier_bound(const float *x, uint32_t n)
+// Each block's absmax into its scale[r]; returns the absmax above which a second term is needed.
+INLINE float find_outliers(const float *x, uint32_t n, uint32_t n_blocks, uint32_t r,
+                           struct act_block *blocks)
 {
-    __m512 sum = _mm512_setzero_ps();
-    for (uint32_t k = 0; k < n; k += 16) {
-        const uint32_t left = n - k;
-        const __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-        const __m512 v = _mm512_maskz_loadu_ps(mask, x + k);
-        sum = _mm512_fmadd_ps(v, v, sum);
+    __m512 squares = _mm512_setzero_ps();
+    float top = 0, error = 0;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const __m512 a = load_cols(x, i * PACK_COLS, n), b = load_cols(x, i * PACK_COLS + 16, n);
+        const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+        squares = _mm512_fmadd_ps(a, a, _mm512_fmadd_ps(b, b, squares));
+        blocks[i].scale[r] = max;
+        top = max > top ? max : top;
+        error += max * max;
     }
-    return LOW_ABOVE_TENTHS / 10.0f * sqrtf(_mm512_reduce_add_ps(sum) / (float)n);
+    const float bound = ERROR_BOUND / (float)PACK_COLS * _mm512_reduce_add_ps(squares);
+    // Steps of 3 dB: at most one octave of errors is taken that need not be. Ends where nothing is left.
+    for (float last = -1; error > bound && error != last;) {
+        last = error;
+        top *= 0.84f;
+        error = 0;
+        for (uint32_t i = 0; i < n_blocks; i++)
+            if (blocks[i].scale[r] <= top) error += blocks[i].scale[r] * blocks[i].scale[r];
+        if (error == last && top > 0) last = -1; // no block between the steps
+    }
+    return top;
+}
+
+static void quantize_row(const float *x, uint32_t n, uint32_t r, uint32_t n_blocks,
+                         struct act_block *high, struct act_low *low, uint32_t *n_low)
+{
+    const float bound = find_outliers(x, n, n_blocks, r, high);
+    *n_low = 0;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const __m512 a = load_cols(x, i * PACK_COLS, n), b = load_cols(x, i * PACK_COLS + 16, n);
+        const float max = high[i].scale[r], scale = max / 127.0f;
+        const float inverse = max > 0 ? 127.0f / max : 0.0f;
+        const struct ints v = round_32(a, b, inverse);
+        put_high(v, scale, r, &high[i]);
+        if (!(max > bound)) continue;
+        struct act_low *l = &low[(*n_low)++];
+        put_low(a, b, v, inverse, scale, i, l);
+        high[i].sum[r] += l->scale * (float)(l->bias / -128);
+    }
 }
 
 void avx512_quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
                            const struct act_groups *to, uint32_t group)
 {
-    const size_t first = (size_t)group * to->n_blocks;
-    struct act_block *high = to->high + first, *low = to->low + first;
-    uint16_t *low_at = to->low_at + first;
-    float bound[ACT_GROUP];
-    uint32_t n_low = 0;
-    for (uint32_t r = 0; r < n_rows; r++) bound[r] = outlier_bound(x[r], n);
-    for (uint32_t i = 0; i < to->n_blocks; i++) {
-        const uint32_t k = i * PACK_COLS, left = n - k < PACK_COLS ? n - k : PACK_COLS;
-        const uint32_t mask = left == PACK_COLS ? UINT32_MAX : (1u << left) - 1;
-        bool has_low = false;
-        for (uint32_t r = 0; r < n_rows; r++)
-            has_low = quantize_32(_mm512_maskz_loadu_ps((__mmask16)mask, x[r] + k),
-                                  _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x[r] + k + 16),
-                                  bound[r], r, has_low, &high[i], &low[n_low]);
-        if (has_low) low_at[n_low++] = (uint16_t)i;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const size_t row = (size_t)group * ACT_GROUP + r;
+        quantize_row(x[r], n, r, to->n_blocks, to->high + (size_t)group * to->n_blocks,
+                     to->low + row * to->n_blocks, &to->n_low[row]);
     }
-    to->n_low[group] = n_low;
 }
 
 // ---- formats --------------------------------------------------------------------------------
@@ -273,20 +305,40 @@ INLINE void add_high(enum fmt f, const uint8_t *p, uint32_t n_k, const struct ac
     EACH_ROW(t) _mm512_storeu_ps(out[t], acc[t]);
 }
 
-// The n_low second blocks of one group of rows.
-INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_block *low, const uint16_t *at,
-                    uint32_t n_low, float (*out)[PANEL_ROWS])
+// The correction for unsigned weights that a sum starts with, as bias_of.
+INLINE __m512i low_bias(enum fmt f, const struct act_low *a, uint32_t h)
 {
-    const uint32_t n = ACT_GROUP;
-    __m512 acc[ACT_GROUP];
-    EACH_ROW(t) acc[t] = _mm512_loadu_ps(out[t]);
-    for (uint32_t i = 0; i < n_low; i++) {
-        const uint8_t *block = p + at[i] / PACK_SUBS * pack_block_bytes(f);
+    if (f == FMT_Q8_0) return _mm512_set1_epi32(a->bias);
+    if (f == FMT_Q4_0) return _mm512_set1_epi32(a->bias / 16);
+    if (f == FMT_Q6_K) return _mm512_set1_epi32(a->half[h]);
+    return _mm512_setzero_si512();
+}
+
+// The second terms of one row.
+INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_low *low, uint32_t n_low,
+                    float *out)
+{
+    const uint32_t halves = halves_of(f), quads = PACK_QUADS / halves;
+    __m512 acc = _mm512_loadu_ps(out);
+    for (const struct act_low *l = low; l < low + n_low; l++) {
+        const uint8_t *block = p + l->at / PACK_SUBS * pack_block_bytes(f);
+        const uint32_t s = l->at % PACK_SUBS;
         struct scales sc;
         open_block(f, block, &sc);
-        add_products(f, block, &sc, at[i] % PACK_SUBS, low + i, 0, n, acc);
+        for (uint32_t h = 0; h < halves; h++) {
+            __m512i sum = low_bias(f, l, h);
+#pragma GCC unroll 8
+            for (uint32_t q = h * quads; q < (h + 1) * quads; q++) {
+                int32_t quad;
+                memcpy(&quad, l->q[q], sizeof quad);
+                sum = _mm512_dpbusd_epi32(sum, weights_of(f, block, s, q), _mm512_set1_epi32(quad));
+            }
+            const __m512 scale =
+                _mm512_mul_ps(scale_of(f, block, &sc, s, h), _mm512_set1_ps(l->scale));
+            acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc);
+        }
     }
-    EACH_ROW(t) _mm512_storeu_ps(out[t], acc[t]);
+    _mm512_storeu_ps(out, acc);
 }
 
 // How many rows the next pass takes of n_left, all kernels being of whole groups but the smallest.
@@ -307,9 +359,8 @@ INLINE void run(enum fmt f, const uint8_t *p, uint32_t n_k, const struct act_gro
     case 8: add_high(f, p, n_k, a, stride, 8, out); break;
     default: add_high(f, p, n_k, a, stride, 12, out); break;
     }
-    for (uint32_t i = group; i * ACT_GROUP < group * ACT_GROUP + n; i++, out += ACT_GROUP)
-        if (g->n_low[i])
-            add_low(f, p, g->low + i * stride, g->low_at + i * stride, g->n_low[i], out);
+    for (size_t t = 0, row = (size_t)group * ACT_GROUP; t < n; t++, row++)
+        if (g->n_low[row]) add_low(f, p, g->low + row * stride, g->n_low[row], out[t]);
 }
 
 void avx512_packed_dot(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,

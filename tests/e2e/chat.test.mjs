@@ -145,14 +145,15 @@ test('user text never becomes a control token', async () => {
     assert.equal(answer.usage.prompt_tokens, honest.usage.prompt_tokens - one + asText);
 });
 
+// What the model says differs from one instruction set to the next, so the stops are cut from its own words.
 test('stop strings end the answer and never leak', async () => {
     const request = { ...greedy, messages: [system, user('repeat after me: alpha beta gamma delta')] };
-    const full = await client.chat.completions.create(request);
-    assert.match(full.choices[0].message.content, /beta gamma/);
-    for (const stop of ['gamma', ['nothing', ' gam']]) {
+    const full = (await client.chat.completions.create(request)).choices[0].message.content;
+    const middle = full.slice(full.length >> 1, (full.length >> 1) + 4);
+    assert.equal(middle.length, 4, full);
+    for (const stop of [middle, ['nothing of the kind', middle]]) {
         const stream = await collect(await client.chat.completions.create({ ...request, stop, stream: true }));
-        assert.match(stream.content, /beta/);
-        assert.ok(!stream.content.includes('gam'), stream.content);
+        assert.equal(stream.content, full.slice(0, full.indexOf(middle)));
         assert.equal(stream.finish, 'stop');
     }
 });

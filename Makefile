@@ -33,6 +33,7 @@ check: test
 soak: all
 	scripts/deps test
 	bash tests/e2e/node.sh tests/e2e/soak.mjs --minutes 10
+	bash tests/e2e/node.sh tests/e2e/soak_runs.mjs --runs 1000
 	bash tests/e2e/node.sh tests/e2e/kills.mjs --kills 1000
 
 bench: all

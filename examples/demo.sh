@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The point of the program in one table: a server on the built-in model, three sub-minds one after the
 # other and then eight at once on the example workspace. The first one pays for the bootstrap, the others
-# take it from the cache. Usage: examples/demo.sh build/submind. Fails when one run does.
+# take it from the cache. Then one that fails and one that runs out of time, and the records of them all.
+# Usage: examples/demo.sh build/submind. Fails when a run does not end as it should.
 set -euo pipefail
 
 submind=$(realpath "${1:-build/submind}")
@@ -19,18 +20,21 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# What is asked, and what the report must hold.
+export SUBMIND_STATE_DIR="$scratch/state" # records of the demo only
+
+# What is asked (a definition of subminds/ with its inputs, or a task in words), and what the report must
+# hold.
 tasks=(
-    "check whether service mosquitto is active|mosquitto is active"
-    "refresh the credential for mail-relay|mail-relay credential was refreshed: token valid until"
-    "track shipment NP-482913 at Northpost|in transit, last seen in Porto"
+    "check-service service=mosquitto|mosquitto is active"
+    "refresh-credential credential=mail-relay|mail-relay credential was refreshed: token valid until"
+    "track-parcel shipment=NP-482913 carrier=Northpost|in transit, last seen in Porto"
 )
 crowd=(
     "${tasks[@]}"
-    "is cups running?|cups is not active"
+    "check-service service=cups|cups is not active"
     "check the health of paperless|degraded"
-    "refresh the credential for weather-feed|weather-feed credential was refreshed: token valid until"
-    "track shipment 77120458 at Swiftline|out for delivery"
+    "refresh-credential credential=weather-feed|weather-feed credential was refreshed: token valid until"
+    "track-parcel shipment=77120458 carrier=Swiftline|out for delivery"
     "what is the first item in notes/garden.md?|cut the fig back"
 )
 
@@ -48,12 +52,14 @@ start_server() {
     exit 1
 }
 
-# run_task FILE TASK: one sub-mind; its JSON goes to FILE, its exit code to FILE.code.
+# run_task FILE TASK [flags]: one sub-mind; its JSON goes to FILE, its exit code to FILE.code.
 run_task() {
-    local code=0
-    "$submind" run --workspace "$here/workspace" --server "$url" --json "$2" \
-        >"$1" 2>"$1.err" || code=$?
-    echo "$code" >"$1.code"
+    local file=$1 code=0 words=("$2")
+    [[ $2 != *=* ]] || read -ra words <<<"$2"
+    shift 2
+    "$submind" run --workspace "$here/workspace" --server "$url" --json "$@" "${words[@]}" \
+        >"$file" 2>"$file.err" || code=$?
+    echo "$code" >"$file.code"
 }
 
 # A field of the flat part of a run's JSON: field FILE NAME
@@ -61,28 +67,28 @@ field() { sed -n "s/^.*\"$2\":\"\{0,1\}\([^\",}]*\).*$/\1/p" <(sed 's/,"tool_cal
 report() { sed -n 's/.*"report":"\(\([^"\\]\|\\.\)*\)".*/\1/p' "$1"; }
 
 failed=0
-# print_row FILE "TASK|WORDS": a line of the table, checked.
+# print_row FILE "TASK|WORDS" [OUTCOME]: a line of the table, checked.
 print_row() {
-    local file=$1 task=${2%%|*} words=${2#*|} outcome ttft
+    local file=$1 task=${2%%|*} words=${2#*|} wanted=${3:-done} outcome ttft
     outcome=$(field "$file" outcome)
-    if [ "$(cat "$file.code")" != 0 ] || [ "$outcome" != done ]; then
+    if [ "$outcome" != "$wanted" ]; then
         outcome="${outcome:-no answer} (exit code $(cat "$file.code"))"
         failed=$((failed + 1))
         cat "$file.err" >&2
-    elif [[ "$(report "$file")" != *"$words"* ]]; then
+    elif [[ "$(report "$file")$(field "$file" error)" != *"$words"* ]]; then
         outcome="wrong report: $(report "$file")"
         failed=$((failed + 1))
     fi
     ttft=$(field "$file" ttft_ms)
-    printf '| %-42s | %6s | %6s | %8.2f s | %8.0f t/s | %s |\n' "$task" \
+    printf '| %-51s | %6s | %6s | %8.2f s | %8.0f t/s | %s |\n' "$task" \
         "$(field "$file" prompt_tokens)" "$(field "$file" cached_tokens)" \
-        "$(awk -v ms="${ttft:-0}" 'BEGIN { print ms / 1000 }')" "$(field "$file" gen_tps)" "$outcome"
+        "$(awk -v ms="${ttft/null/0}" 'BEGIN { print ms / 1000 }')" "$(field "$file" gen_tps)" "$outcome"
 }
 
 head_of_table() {
     printf '\n%s\n\n' "$1"
-    printf '| %-42s | %6s | %6s | %10s | %12s | %s |\n' Task Prompt Cached TTFT Generation Outcome
-    printf '|%s|%s|%s|%s|%s|%s|\n' -------------------------------------------- -------: -------: \
+    printf '| %-51s | %6s | %6s | %10s | %12s | %s |\n' Task Prompt Cached TTFT Generation Outcome
+    printf '|%s|%s|%s|%s|%s|%s|\n' ----------------------------------------------------- -------: -------: \
         -----------: -------------: ---------
 }
 
@@ -122,6 +128,22 @@ for row in "${crowd[@]}"; do
     i=$((i + 1))
     printf '  %s\n' "$(report "$scratch/crowd.$i")"
 done
+
+head_of_table "One that may not do what it is told, and one whose bootstrap is new and whose time is short."
+run_task "$scratch/refused" "run whoami"
+print_row "$scratch/refused" "run whoami|" failed
+cp -rP "$here/workspace" "$scratch/workspace"
+{ echo "# Another house"; cat "$here/workspace/AGENTS.md"; } >"$scratch/workspace/AGENTS.md"
+here=$scratch
+run_task "$scratch/late" "check-service service=mosquitto" --timeout 2
+case $(field "$scratch/late" outcome) in # a machine that is that quick has nothing to show here
+done) print_row "$scratch/late" "check-service service=mosquitto|mosquitto is active" ;;
+*) print_row "$scratch/late" "check-service service=mosquitto|" timeout ;;
+esac
+printf '  %s\n  %s\n' "$(cat "$scratch/refused.err")" "$(cat "$scratch/late.err")"
+
+printf '\nThe records (submind runs; submind runs show ID tells everything about one):\n\n'
+"$submind" runs --limit 6 | cut -c1-150
 if [ "$failed" -gt 0 ]; then
     echo "$failed runs failed" >&2
     exit 1

@@ -1,13 +1,14 @@
 // What keeps it right: values are always bound, never put into the text of a statement.
 #include "agent/database.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
-enum { BUSY_MS = 5000 }; // how long another process may write
+#include "base/clock.h"
+
+enum { BUSY_MS = 5000, SETUP_PAUSE_MS = 5 }; // how long another process may write
 
 static bool failed(const struct database *d, struct err *e)
 {
@@ -24,13 +25,17 @@ bool database_script(struct database *d, const char *sql, struct err *e)
     return sqlite3_exec(d->db, sql, NULL, NULL, NULL) == SQLITE_OK || failed(d, e);
 }
 
-// SQLite would make the file readable for others; the records are this user's.
-static bool make_private(const char *path, struct err *e)
+// SQLite does not wait where it could deadlock: two connections that make the same file WAL at once.
+static bool set_up(struct database *d, struct err *e)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return err_errno(e, ERR_IO, "cannot open %.200s", path);
-    close(fd);
-    return true;
+    static const char sql[] = "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;"
+                              "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;";
+    uint64_t start_ns = clock_ns();
+    int code;
+    while ((code = sqlite3_exec(d->db, sql, NULL, NULL, NULL)) == SQLITE_BUSY &&
+           clock_ms_since(start_ns) < BUSY_MS)
+        clock_sleep_ms(SETUP_PAUSE_MS);
+    return code == SQLITE_OK || failed(d, e);
 }
 
 // NORMAL: a killed process loses nothing; a power cut may lose the last second, never more.
@@ -38,14 +43,13 @@ bool database_open(struct database *out, const char *path, struct err *e)
 {
     struct database d = {.path = strdup(path)};
     if (d.path == NULL) return err_set(e, ERR_MEMORY, "no memory for a path");
-    bool ok = make_private(path, e);
-    if (ok && sqlite3_open_v2(path, &d.db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
-        ok = failed(&d, e);
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW;
+    bool ok = sqlite3_open_v2(path, &d.db, flags, NULL) == SQLITE_OK || failed(&d, e);
+    // The records are this user's. chmod, because to open and close the file here would drop the
+    // locks of this process's other connections (fcntl's locks belong to the process).
+    if (ok && chmod(path, 0600) != 0) ok = err_errno(e, ERR_IO, "cannot protect %.200s", path);
     if (ok) sqlite3_busy_timeout(d.db, BUSY_MS);
-    ok = ok && database_script(&d,
-                               "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;"
-                               "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
-                               e);
+    ok = ok && set_up(&d, e);
     if (ok)
         *out = d;
     else

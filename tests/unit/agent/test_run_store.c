@@ -1,4 +1,5 @@
 // Records: what is written is read back, a killed process leaves a true record, many write at once.
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -249,6 +250,48 @@ static void many_processes_write_at_once(void **state)
     run_store_close(&s);
 }
 
+static void *write_in_thread(void *arg)
+{
+    enum { RUNS = 12 };
+    for (int i = 0; i < RUNS; i++) {
+        char id[40];
+        struct run_store s = {0};
+        struct err e = {0};
+        snprintf(id, sizeof id, "t%d-%d", *(int *)arg, i);
+        if (!run_store_open(&s, dir, &e)) return (void *)(uintptr_t) "cannot open";
+        struct run_start start = start_of(id, "look");
+        struct run_end end = {.outcome = "done"};
+        bool ok = run_store_start(&s, &start, &e) &&
+                  run_store_bootstrap(&s, id, STR("You help."), &e) &&
+                  run_store_end(&s, id, &end, &e);
+        run_store_close(&s);
+        if (!ok) return (void *)(uintptr_t) "cannot write";
+    }
+    return NULL;
+}
+
+// Threads that each open and close the file, from its making on: locks of one must survive what
+// another does (they belong to the process).
+static void many_threads_open_and_write(void **state)
+{
+    (void)state;
+    enum { THREADS = 8 };
+    pthread_t threads[THREADS];
+    int numbers[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        numbers[i] = i;
+        assert_int_equal(pthread_create(&threads[i], NULL, write_in_thread, &numbers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        void *problem = NULL;
+        pthread_join(threads[i], &problem);
+        if (problem != NULL) fail_msg("thread %d: %s", i, (const char *)problem);
+    }
+    struct run_store s = open_store();
+    assert_int_equal(count(&s, (struct run_filter){.name = "look"}), THREADS * 12);
+    run_store_close(&s);
+}
+
 static void old_runs_go_and_running_ones_stay(void **state)
 {
     (void)state;
@@ -379,6 +422,7 @@ int main(void)
         TEST(a_run_is_found_by_either_end_of_its_id),
         TEST(a_killed_run_is_marked_interrupted_where_it_was),
         TEST(many_processes_write_at_once),
+        TEST(many_threads_open_and_write),
         TEST(old_runs_go_and_running_ones_stay),
         TEST(a_file_that_is_no_database_is_told),
         TEST(secrets_never_reach_the_file),

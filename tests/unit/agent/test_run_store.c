@@ -250,46 +250,77 @@ static void many_processes_write_at_once(void **state)
     run_store_close(&s);
 }
 
+struct writer {
+    pthread_t thread;
+    pthread_barrier_t *start;
+    const char *dir;
+    int number;
+    struct err e;
+    bool ok;
+};
+
 static void *write_in_thread(void *arg)
 {
-    enum { RUNS = 12 };
-    for (int i = 0; i < RUNS; i++) {
+    struct writer *w = arg;
+    w->ok = true;
+    for (int i = 0; w->ok && i < 4; i++) {
         char id[40];
         struct run_store s = {0};
-        struct err e = {0};
-        snprintf(id, sizeof id, "t%d-%d", *(int *)arg, i);
-        if (!run_store_open(&s, dir, &e)) return (void *)(uintptr_t) "cannot open";
+        snprintf(id, sizeof id, "t%d-%d", w->number, i);
         struct run_start start = start_of(id, "look");
         struct run_end end = {.outcome = "done"};
-        bool ok = run_store_start(&s, &start, &e) &&
-                  run_store_bootstrap(&s, id, STR("You help."), &e) &&
-                  run_store_end(&s, id, &end, &e);
+        if (i == 0) pthread_barrier_wait(w->start);
+        w->ok = run_store_open(&s, w->dir, &w->e) && run_store_start(&s, &start, &w->e) &&
+                run_store_bootstrap(&s, id, STR("You help."), &w->e) &&
+                run_store_end(&s, id, &end, &w->e);
         run_store_close(&s);
-        if (!ok) return (void *)(uintptr_t) "cannot write";
     }
     return NULL;
 }
 
-// Threads that each open and close the file, from its making on: locks of one must survive what
-// another does (they belong to the process).
-static void many_threads_open_and_write(void **state)
+// Starts them together; false with the first problem in *e.
+static bool write_in_threads(const char *where, int base, struct err *e)
+{
+    enum { THREADS = 6 };
+    struct writer writers[THREADS] = {0};
+    pthread_barrier_t start;
+    bool ok = pthread_barrier_init(&start, NULL, THREADS) == 0;
+    for (int i = 0; i < THREADS; i++) {
+        writers[i] = (struct writer){.start = &start, .dir = where, .number = base + i};
+        ok = pthread_create(&writers[i].thread, NULL, write_in_thread, &writers[i]) == 0 && ok;
+    }
+    for (int i = 0; i < THREADS; i++) pthread_join(writers[i].thread, NULL);
+    for (int i = 0; i < THREADS; i++) {
+        if (!writers[i].ok) *e = writers[i].e;
+        ok = ok && writers[i].ok;
+    }
+    pthread_barrier_destroy(&start);
+    return ok;
+}
+
+// Threads of two processes that each open and close the file, from its making on. A lock belongs to
+// the process: when one thread opened and closed the file by itself, the locks of the others were
+// gone, and the other process wrote at the same time ("disk I/O error").
+static void threads_of_two_processes_write(void **state)
 {
     (void)state;
-    enum { THREADS = 8 };
-    pthread_t threads[THREADS];
-    int numbers[THREADS];
-    for (int i = 0; i < THREADS; i++) {
-        numbers[i] = i;
-        assert_int_equal(pthread_create(&threads[i], NULL, write_in_thread, &numbers[i]), 0);
+    enum { ROUNDS = 15 };
+    for (int round = 0; round < ROUNDS; round++) {
+        char fresh[80];
+        int status = -1;
+        struct err e = {0};
+        snprintf(fresh, sizeof fresh, "%s/%d", dir, round);
+        pid_t pid = fork();
+        if (pid == 0) _exit(write_in_threads(fresh, 100, &e) ? 0 : 1);
+        bool ok = write_in_threads(fresh, 0, &e);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (!ok) fail_msg("round %d: %s", round, e.msg);
+        assert_int_equal(status, 0);
+        struct run_store s = {0};
+        assert_true(run_store_open(&s, fresh, &e));
+        assert_int_equal(count(&s, (struct run_filter){.name = "look"}), 2 * 6 * 4);
+        run_store_close(&s);
     }
-    for (int i = 0; i < THREADS; i++) {
-        void *problem = NULL;
-        pthread_join(threads[i], &problem);
-        if (problem != NULL) fail_msg("thread %d: %s", i, (const char *)problem);
-    }
-    struct run_store s = open_store();
-    assert_int_equal(count(&s, (struct run_filter){.name = "look"}), THREADS * 12);
-    run_store_close(&s);
 }
 
 static void old_runs_go_and_running_ones_stay(void **state)
@@ -422,7 +453,7 @@ int main(void)
         TEST(a_run_is_found_by_either_end_of_its_id),
         TEST(a_killed_run_is_marked_interrupted_where_it_was),
         TEST(many_processes_write_at_once),
-        TEST(many_threads_open_and_write),
+        TEST(threads_of_two_processes_write),
         TEST(old_runs_go_and_running_ones_stay),
         TEST(a_file_that_is_no_database_is_told),
         TEST(secrets_never_reach_the_file),

@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-enum { NUMERICS = 3, PREFILL_ROWS = 8192, WORKSPACE_BYTES = 64 << 20, GRAPH_ROWS_MAX = 64 };
+enum { NUMERICS = 4, PREFILL_ROWS = 8192, WORKSPACE_BYTES = 64 << 20, GRAPH_ROWS_MAX = 64 };
 
 // ---- kernels ----------------------------------------------------------------------------------
 

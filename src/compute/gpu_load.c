@@ -9,8 +9,8 @@
 
 #include "compute/gpu.h"
 
-enum { N_WORKERS = 8, SLOTS = 2, PIECE_BYTES = 16 << 20, PIECES_MAX = 4096 };
-enum { BATCH_BYTES = 1 << 30 };
+enum { N_WORKERS = 16, SLOTS = 2, PIECE_BYTES = 8 << 20, PIECES_MAX = 4096 };
+#define BATCH_BYTES ((uint64_t)4 << 30)
 
 struct piece {
     struct weight_source source;

@@ -114,8 +114,8 @@ static bool launch_few(const struct run *r, struct args_linear *a)
 {
     const bool gated = a->mode == LINEAR_SWIGLU;
     const uint32_t n_panels = (a->part[0].n_rows + 15) / 16;
-    const uint32_t warps = gpu_few_warps(a->n_units, gated);
     const uint32_t blocks = gated ? n_panels : place_blocks(a, PACK_ROWS);
+    const uint32_t warps = gpu_few_warps(a->n_units, blocks, gated);
     const uint32_t panels = gated ? 2 : 1, sums = warps * panels * 512;
     const uint32_t units = warps * staged_bytes(a, warps, panels);
     const enum gpu_kernel k =

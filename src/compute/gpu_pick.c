@@ -65,10 +65,12 @@ enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool g
     return GPU_KERNEL_COUNT;
 }
 
-// Four units and more a warp pay for the sum at the end; eight warps keep a long row's memory busy.
-uint32_t gpu_few_warps(uint32_t n_units, bool gated)
+// Four units and more a warp pay for the sum at the end; eight warps keep a long row's memory busy, and that of a
+// matrix whose blocks are too few to fill the device (3 of them on each of 132 multiprocessors).
+uint32_t gpu_few_warps(uint32_t n_units, uint32_t n_panels, bool gated)
 {
-    return gated || n_units < 32 ? 4 : 8; // a block of four has a thread for each result
+    const bool few_blocks = n_panels <= 396 && n_units >= 16;
+    return !gated && (n_units >= 32 || few_blocks) ? 8 : 4; // four have a thread for each result
 }
 
 // As many slices as fill the device once, two units and more each.

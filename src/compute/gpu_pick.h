@@ -39,5 +39,5 @@ enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool g
                          uint32_t *columns);
 // Warps of a FEW block and slices of K of a SOME or WIDE launch of n_blocks where `live` blocks run at once, for rows of n_units units: functions
 // of the matrices alone, so that the order of sums is too.
-uint32_t gpu_few_warps(uint32_t n_units, bool gated);
+uint32_t gpu_few_warps(uint32_t n_units, uint32_t n_panels, bool gated);
 uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live);

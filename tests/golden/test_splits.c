@@ -4,8 +4,8 @@
 //
 // Pages: what precedes the cut was computed by the same steps either way, so it must be equal bit for bit; what
 // follows is computed in a shorter step, which may go to other kernels (few rows, up to 384, more), whose sums
-// run in another order. Logits: the largest difference over all cuts, bounded by ten times the largest seen when
-// this was written, and never so large that a token with a margin above it would change.
+// run in another order: 13 of 28 such pages were equal. Logits of random tokens: 0.04 to 0.08 at most with f16 pages
+// and 0.25 to 0.27 with q8_0 were seen on an H200; the bounds are a little above.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

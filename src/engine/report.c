@@ -96,8 +96,8 @@ static void set_gauges(struct loop *l)
     l->stats.backlog = backlog;
     l->stats.s.running = l->n_running;
     l->stats.s.waiting = l->n_waiting;
-    l->stats.s.pages_used = l->pool.n_pages - l->pool.n_free - l->tree.n_idle;
-    l->stats.s.pages_cached = l->tree.n_idle;
+    l->stats.s.pages_cached = l->tree.n_idle + l->tree.n_held; // held ones wait for requests too
+    l->stats.s.pages_used = l->pool.n_pages - l->pool.n_free - l->stats.s.pages_cached;
     l->stats.s.evictions = l->tree.n_evicted;
     l->stats.s.pages_pinned = l->tree.n_held;
     l->stats.s.pages_public = l->tree.n_public;

@@ -9,6 +9,7 @@
 
 enum {
     CONTEXT_BYTES = 80, // shown on each side
+    PROBE_LEAST = 8,    // shorter ones could be anywhere
     PROBE_BYTES = 200,  // of a message that are looked for
 };
 
@@ -103,16 +104,19 @@ static void in_message(struct value messages, struct str text, size_t at, struct
         const struct value m = messages.list->items[i], role = value_get(m, "role");
         const struct value content = value_get(m, "content");
         const struct str body = content.kind == VALUE_STRING ? str_trim(content.s) : STR("");
-        if (body.n == 0) continue;
-        const size_t found = str_find(text, str_sub(body, 0, PROBE_BYTES), from);
+        const bool last = i + 1 == messages.list->n;
+        if (body.n == 0 || (!last && body.n < PROBE_LEAST)) continue;
+        size_t found = str_find(text, str_sub(body, 0, PROBE_BYTES), from);
         if (found == SIZE_MAX) continue;
+        if (last) found = str_rfind(text, body); // may be a word that stands elsewhere too
+        if (found == SIZE_MAX || found < from) continue;
         if (at < found) return; // the template's words in front of it
         from = found + body.n < text.n ? found + body.n : text.n;
         *out = (struct place){.what = at < from ? "message" : "template",
                               .index = i,
                               .role = role.kind == VALUE_STRING ? role.s : STR(""),
                               .line = line_number(text, found, at),
-                              .last_message = i + 1 == messages.list->n};
+                              .last_message = last};
         if (at < from) return;
     }
 }

@@ -89,6 +89,24 @@ static bool start_installed(struct service *sv, const struct before *b, const st
     return write_units(sv, unit, socket, e) && service_apply(sv, unit, flags, e);
 }
 
+// Somebody else on the port would only show as a failed job.
+static bool check_port(struct service *sv, const struct cmdline *flags, struct err *e)
+{
+    const char *host = cmdline_flag(flags, "host"), *port = cmdline_flag(flags, "port");
+    struct buf state = {0};
+    struct err ignored = {0};
+    systemd_property(&sv->manager, buf_cstr(&sv->files.socket_name), "ActiveState", &state,
+                     &ignored);
+    const bool ours = strcmp(buf_cstr(&state), "active") == 0;
+    buf_free(&state);
+    if (ours || cmdline_flag(flags, "unix-socket") != NULL) return true;
+    if (service_port_is_free(host, port)) return true;
+    return err_set(e, ERR_INPUT,
+                   "somebody listens on port %s already; a llama-server unit is taken over with "
+                   "submind service adopt UNIT, any other needs another --port",
+                   port == NULL ? "8080" : port);
+}
+
 static bool install(struct service *sv, struct err *e)
 {
     struct cmdline flags = {.arena = &sv->arena};
@@ -97,6 +115,7 @@ static bool install(struct service *sv, struct err *e)
     bool ok = service_given_flags(sv, &flags, e);
     set_defaults(&flags);
     ok = ok && service_texts(sv, &flags, NULL, &unit, &socket, e);
+    if (ok && !sv->s.dry_run) ok = check_port(sv, &flags, e);
     if (ok && sv->s.dry_run) {
         printf("# %s\n%s\n# %s\n%s", buf_cstr(&sv->files.socket), buf_cstr(&socket),
                buf_cstr(&sv->files.unit), buf_cstr(&unit));

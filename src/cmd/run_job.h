@@ -12,7 +12,7 @@ struct run_job {
     struct buf task, inputs, notes_file; // notes_file: what the tool `remember` appends to
     const char *cause;                   // "hand", "schedule", "after NAME"
     struct run_view shown;               // borrowed by the run
-    uint32_t depth; // 1: this one follows another's failure
+    uint32_t depth;                      // 1: this one follows another's failure
     char id[40], first_id[40];
     uint32_t attempt;
     bool skipped;             // it was due but did not start; the result's error says why

@@ -42,6 +42,8 @@ void service_log_tail(struct service *sv, struct buf *out);
 // Its address and first key, as the flags say; both in the arena, the key NULL when none is wanted.
 bool service_url(struct service *sv, const struct cmdline *flags, const char **url,
                  const char **key, struct err *e);
+// Can host:port be listened on now? NULL: 127.0.0.1, 8080.
+bool service_port_is_free(const char *host, const char *port);
 // Waits until it is healthy, then asks for a real completion.
 bool service_probe(const char *url, const char *key, uint32_t wait_s, struct err *e);
 // One look: healthy, and requests that failed since its start (SIZE_MAX: not told).

@@ -95,18 +95,27 @@ static void put_block(const struct served *s, const char *url, const char *key, 
     buf_free(&reference);
 }
 
-bool service_gateway(struct service *sv, const char *which, struct err *e)
+// The service's own address, or the one that was given.
+static bool find_server(struct service *sv, const char **url, const char **key, struct err *e)
 {
     struct cmdline flags = {.arena = &sv->arena};
     struct str image;
+    if (sv->s.server == NULL)
+        return service_load(sv, &flags, &image, e) && service_url(sv, &flags, url, key, e);
+    *url = sv->s.server;
+    if (sv->s.key_file != NULL) cmdline_set(&flags, "api-key-file", sv->s.key_file);
+    const char *ignored;
+    return service_url(sv, &flags, &ignored, key, e);
+}
+
+bool service_gateway(struct service *sv, const char *which, struct err *e)
+{
     struct served served = {0};
     const char *url, *key;
     if (strcmp(which, "openclaw") != 0)
         return err_set(e, ERR_INPUT, "the gateway \"%.40s\" is not known; there is openclaw",
                        which);
-    if (!service_load(sv, &flags, &image, e) || !service_url(sv, &flags, &url, &key, e) ||
-        !ask_models(url, key, &served, e))
-        return false;
+    if (!find_server(sv, &url, &key, e) || !ask_models(url, key, &served, e)) return false;
     struct buf block = {0}, body = {0}, name = {0};
     put_block(&served, url, key, &block);
     buf_json(&name, str_from(served.model));

@@ -1,9 +1,13 @@
 // A server is well when it completes a prompt, not when its port is open.
+#include <errno.h>
 #include <jansson.h>
+#include <netdb.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "agent/http_client.h"
 #include "base/clock.h"
@@ -51,6 +55,25 @@ bool service_url(struct service *sv, const struct cmdline *flags, const char **u
     buf_free(&b);
     if (*url == NULL) return err_set(e, ERR_MEMORY, "no memory for an address");
     return keys == NULL || first_key(sv, keys, key, e);
+}
+
+bool service_port_is_free(const char *host, const char *port)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *list = NULL;
+    int on = 1;
+    if (getaddrinfo(host == NULL ? "127.0.0.1" : host, port == NULL ? "8080" : port, &hints,
+                    &list) != 0)
+        return true; // the real attempt tells what is wrong
+    const int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool is_free = true;
+    if (fd >= 0) {
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        is_free = bind(fd, list->ai_addr, list->ai_addrlen) == 0 || errno != EADDRINUSE;
+        close(fd);
+    }
+    freeaddrinfo(list);
+    return is_free;
 }
 
 static bool call(const char *url, const char *key, const struct http_call *c,

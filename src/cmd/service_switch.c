@@ -221,7 +221,7 @@ static bool measure_all(struct service *sv, struct plan *p, bool *wins, struct e
     bench_table_print(p->columns, p->n_columns, &table);
     fputs(buf_cstr(&table), stdout);
     printf("\nthe workspace's mix: %.2f s now, %.2f s with %s: %s\n", now, best,
-           p->candidate[p->winner].label, *wins ? "better" : "no better (3 %% is noise)");
+           p->candidate[p->winner].label, *wins ? "better" : "no better (3 % is noise)");
     buf_free(&table);
     buf_z(&p->measured, ",\"measured\":{");
     bench_table_json(p->columns, p->n_columns, &p->measured);

@@ -119,6 +119,14 @@ test('install: written, started, completed a prompt', async () => {
     assert.match((await service('logs')).out, /ready model=/);
 });
 
+test('installed again with other flags: the port is ours, the setup before is kept', async () => {
+    const run = await service('install', '--model', model, '--port', port, '--device', 'cpu', '--threads', 2, '--alias', 'again');
+    assert.equal(run.code, 0, run.err);
+    const { data } = await (await fetch(`${url}/v1/models`)).json();
+    assert.equal(data[0].id, 'again');
+    assert.equal(kept().length, 1);
+});
+
 test('readiness comes after the model, and signs of life follow', async () => {
     const told = () => readFileSync(`${env.FAKE_SYSTEMD}.d/notified`, 'utf8');
     assert.match(told(), /READY=1/);
@@ -219,13 +227,29 @@ test('the gateway block fits this server and its kind of request is answered', a
     assert.match(run.out, new RegExp(`contextWindow: ${data[0].max_model_len}`));
 });
 
+test('a gateway block for any server, and none for one that is not there', async () => {
+    const run = await service('gateway', 'openclaw', '--server', url);
+    assert.equal(run.code, 0, run.err);
+    assert.notEqual((await service('gateway', 'openclaw', '--server', 'http://127.0.0.1:1')).code, 0);
+    assert.equal((await service('gateway', 'nonsense')).code, 2);
+});
+
+test('an installation that fails leaves nothing behind', async () => {
+    const broken = path.join(dir, 'broken.gguf');
+    writeFileSync(broken, 'GGUFno');
+    const run = await service('install', '--name', 'second', '--model', broken, '--port', await freePort());
+    assert.notEqual(run.code, 0);
+    assert.match(run.err, /nothing is left installed/);
+    assert.ok(!existsSync(path.join(units, 'second.service')) && !existsSync(path.join(units, 'second.socket')));
+});
+
 test('a port that somebody else has: said, and nothing is left behind', async () => {
     const other = net.createServer().listen(0, '127.0.0.1');
     await new Promise((done) => other.once('listening', done));
     const run = await service('install', '--name', 'second', '--model', model, '--port', other.address().port);
     other.close();
     assert.notEqual(run.code, 0);
-    assert.match(run.err, /nothing is left installed/);
+    assert.match(run.err, /somebody listens on port/);
     assert.ok(!existsSync(path.join(units, 'second.service')));
 });
 

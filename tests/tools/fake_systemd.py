@@ -206,6 +206,8 @@ class Manager:
 
     def show(self, words):
         prop, name = words[words.index("-P") + 1], words[-1]
+        if name.endswith(".socket"):
+            return 0, ("active" if name in self.sockets else "inactive") if prop == "ActiveState" else ""
         service = self.service(name)
         values = {"ActiveState": service.state, "NRestarts": service.restarts,
                   "MainPID": service.proc.pid if service.proc else 0}

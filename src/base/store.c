@@ -415,36 +415,65 @@ static void bury(struct store *st, const struct store_entry *where, bool is_bad)
     close(fd);
 }
 
-static bool read_record(const struct store *st, const struct store_entry *where, void *record)
+// Where a record's three parts are: head and ids, data, padding.
+struct parts {
+    struct hash_piece at[3];
+};
+
+static struct parts parts_of(const struct store *st, void *record, void *data)
 {
+    unsigned char *r = record;
+    const size_t head = sizeof(struct store_header) + st->shape.n_ids * sizeof(int32_t);
+    const size_t n = st->shape.data_bytes, pad = st->record_bytes - head - n;
+    if (data == NULL) return (struct parts){{{r, head}, {r + head, n}, {r + head + n, pad}}};
+    return (struct parts){{{r, head}, {data, n}, {r + head, pad}}};
+}
+
+static bool read_record(const struct store *st, const struct store_entry *where,
+                        const struct parts *parts)
+{
+    uint64_t off = (uint64_t)where->slot * st->record_bytes;
     const int fd = open_segment(st, where->i_segment, O_RDONLY);
-    if (fd < 0) return false;
-    const bool ok =
-        store_read_all(fd, record, st->record_bytes, (uint64_t)where->slot * st->record_bytes);
-    close(fd);
+    bool ok = fd >= 0;
+    for (int i = 0; ok && i < 3; i++) {
+        void *to = (void *)(uintptr_t)parts->at[i].p; // ours, see parts_of
+        ok = store_read_all(fd, to, parts->at[i].n, off);
+        off += parts->at[i].n;
+    }
+    if (fd >= 0) close(fd);
     return ok;
 }
 
-static bool is_right(const struct store *st, const struct store_entry *where, struct hash128 parent,
-                     const int32_t *ids, void *record)
+static struct hash128 parts_sum(const struct parts *parts)
 {
-    const struct store_header *h = record;
-    return store_header_valid(h, &st->shape) && hash128_equal(h->key, where->key) &&
-           hash128_equal(h->parent, parent) &&
-           (ids == NULL || memcmp(store_ids(record), ids, st->shape.n_ids * sizeof *ids) == 0) &&
-           hash128_equal(h->sum, record_sum(record, st->record_bytes));
+    struct parts p = *parts;
+    const size_t skip = offsetof(struct store_header, head_sum);
+    p.at[0].p = (const unsigned char *)p.at[0].p + skip;
+    p.at[0].n -= skip;
+    return hash128_pieces(p.at, 3);
 }
 
-enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
-                            const int32_t *ids, void *record)
+static bool is_right(const struct store *st, const struct store_entry *where, struct hash128 parent,
+                     const int32_t *ids, const struct parts *parts)
 {
+    const struct store_header *h = parts->at[0].p;
+    return store_header_valid(h, &st->shape) && hash128_equal(h->key, where->key) &&
+           hash128_equal(h->parent, parent) &&
+           (ids == NULL || memcmp(h + 1, ids, st->shape.n_ids * sizeof *ids) == 0) &&
+           hash128_equal(h->sum, parts_sum(parts));
+}
+
+enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
+                               const int32_t *ids, void *record, void *data)
+{
+    const struct parts parts = parts_of(st, record, data);
     pthread_mutex_lock(&st->lock);
     const struct store_entry *entry = store_index_find(&st->index, key);
     const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
     pthread_mutex_unlock(&st->lock);
     if (entry == NULL) return STORE_MISSING;
-    const bool there = read_record(st, &where, record);
-    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, record))
+    const bool there = read_record(st, &where, &parts);
+    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, &parts))
         return STORE_OK;
     pthread_mutex_lock(&st->lock); // dropped for the cap meanwhile?
     const bool still = store_index_find(&st->index, key) != NULL;
@@ -452,6 +481,12 @@ enum store_result store_get(struct store *st, struct hash128 key, struct hash128
     if (!there && !still) return STORE_MISSING;
     bury(st, &where, true);
     return STORE_BAD;
+}
+
+enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
+                            const int32_t *ids, void *record)
+{
+    return store_get_to(st, key, parent, ids, record, NULL);
 }
 
 // ---- writing ------------------------------------------------------------------------------------

@@ -75,6 +75,9 @@ enum store_result { STORE_OK, STORE_MISSING, STORE_BAD };
 // caller expects (ids NULL: whatever the record says of both). A bad record is forgotten.
 enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
                             const int32_t *ids, void *record);
+// The same with the data read to data[data_bytes] instead: record takes the rest.
+enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
+                               const int32_t *ids, void *record, void *data);
 // Appends a record, of which the caller filled key, parent, salt and depth, ids and data; the rest is
 // filled here. Drops the least used segments where the cap asks for it. After a write has failed (full
 // disk, read-only file system) the store only reads, until retry_s later.

@@ -210,6 +210,8 @@ struct backend_class {
                       struct err *e);
     bool (*page_write)(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
                        struct err *e);
+    // Where a page's bytes lie in host memory, for reading and writing in place. NULL: they do not.
+    void *(*page_map)(struct backend *b, struct dbuf *kv, uint32_t page);
     // Runs the ops in order over the batch. Returns when the work is queued (a GPU) or done (the CPU);
     // the batch's arrays are borrowed during the call only.
     bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,

@@ -147,6 +147,13 @@ bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, 
     return true;
 }
 
+void *hostbuf_page_map(struct backend *b, struct dbuf *kv, uint32_t page)
+{
+    (void)b;
+    assert(kv->kind == BUF_KV && page < kv->kv.n_pages);
+    return kv->data + page * kv->page_bytes;
+}
+
 bool hostbuf_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
                         struct err *e)
 {

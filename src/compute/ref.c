@@ -400,6 +400,7 @@ const struct backend_class backend_ref = {
     .page_bytes = ref_page_bytes,
     .page_read = hostbuf_page_read,
     .page_write = hostbuf_page_write,
+    .page_map = hostbuf_page_map,
     .submit = ref_submit,
     .wait = ref_wait,
 };

@@ -260,10 +260,17 @@ static uint64_t ram_bytes(const struct engine *en)
     return available / 4 < RAM_DEFAULT_MAX ? available / 4 : RAM_DEFAULT_MAX;
 }
 
+static void *map_page(void *arg, uint32_t page)
+{
+    struct engine *en = arg;
+    const struct backend_class *class = en->backend->class;
+    return class->page_map == NULL ? NULL : class->page_map(en->backend, en->kv, page);
+}
+
 static struct tier_settings tiers_of(struct engine *en)
 {
     return (struct tier_settings){
-        .io = {.arg = en, .read = read_page, .write = write_page},
+        .io = {.arg = en, .read = read_page, .write = write_page, .map = map_page},
         .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
         .ram_bytes = ram_bytes(en),
         .disk = en->settings.cache_dir != NULL,

@@ -114,6 +114,7 @@ uint32_t tier_slot_take(struct tier *t)
         if (slot == SLOT_NONE) return SLOT_NONE;
         tier_slot_give(t, slot);
     }
+    t->slots[t->free[t->n_free - 1]].page = KV_NONE;
     return t->free[--t->n_free];
 }
 
@@ -143,7 +144,7 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
 {
     struct tier_slot *s = &t->slots[slot];
     if (s->state == SLOT_KEPT) t->n_kept--;
-    if (work != SLOT_READ) t->n_writing++;
+    *(work == SLOT_READ ? &t->n_reading : &t->n_writing) += 1;
     s->state = work;
     pthread_mutex_lock(&t->lock);
     ring_put(work == SLOT_READ ? &t->reads : &t->writes, slot);
@@ -157,7 +158,8 @@ static void work_on(struct tier *t, struct store *store, uint32_t slot, struct e
 {
     struct tier_slot *s = &t->slots[slot];
     if (s->state == SLOT_READ)
-        s->result = store_get(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record);
+        s->result = store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record,
+                                 s->page == KV_NONE ? NULL : s->data);
     else if (s->state == SLOT_WRITE)
         s->result = store_put(store, s->record, e) ? STORE_OK : STORE_BAD;
     else
@@ -270,8 +272,10 @@ static bool alloc_rest(struct tier *t)
     t->restores = calloc(t->cfg.n_parallel, sizeof *t->restores);
     bool ok = t->marks != NULL && t->ring != NULL && t->restores != NULL;
     for (uint32_t i = 0; ok && i < t->cfg.n_parallel; i++) {
-        t->restores[i].chains = calloc(ctx_pages, sizeof(struct hash128));
-        ok = t->restores[i].chains != NULL;
+        struct tier_restore *r = &t->restores[i];
+        r->chains = calloc(ctx_pages, sizeof *r->chains);
+        r->arrived = calloc(ctx_pages, sizeof *r->arrived);
+        ok = r->chains != NULL && r->arrived != NULL;
     }
     return ok;
 }
@@ -315,8 +319,10 @@ void tier_close(struct tier *t)
     tier_warm_end(t);
     if (t->attached != NULL) do_tick(t->attached, t->memo);
     store_close(t->attached);
-    if (t->restores != NULL)
-        for (uint32_t i = 0; i < t->cfg.n_parallel; i++) free(t->restores[i].chains);
+    for (uint32_t i = 0; t->restores != NULL && i < t->cfg.n_parallel; i++) {
+        free(t->restores[i].chains);
+        free(t->restores[i].arrived);
+    }
     if (t->records != NULL) munmap(t->records, t->records_bytes);
     free(t->restores);
     free(t->ring);
@@ -368,10 +374,12 @@ static void take_done(struct tier *t)
         const uint32_t slot = t->done.n > 0 ? ring_take(&t->done) : SLOT_NONE;
         pthread_mutex_unlock(&t->lock);
         if (slot == SLOT_NONE) return;
-        if (t->slots[slot].state == SLOT_READ)
+        if (t->slots[slot].state == SLOT_READ) {
+            t->n_reading--;
             tier_arrived(t, slot);
-        else
+        } else {
             tier_saved(t, slot);
+        }
     }
 }
 
@@ -396,14 +404,18 @@ void tier_turn(struct tier *t, enum tier_load load, double prefill_tps)
     tier_save(t, load);
 }
 
+// Reads are waited for as long as they take: pages of the device may be in their hands.
 void tier_drain(struct tier *t, uint32_t ms)
 {
     if (t == NULL) return;
     const uint64_t start = clock_ns();
-    while ((t->ring_n > 0 || t->n_writing > 0) && clock_ms_since(start) < ms) {
+    for (;;) {
+        const bool in_time = clock_ms_since(start) < ms;
+        const bool to_save = t->ring_n > 0 || t->n_writing > 0;
+        if (t->n_reading == 0 && (!to_save || !in_time)) return;
         take_done(t);
-        tier_save(t, TIER_IDLE);
-        if (t->n_writing > 0) clock_sleep_ms(1);
+        if (in_time) tier_save(t, TIER_IDLE);
+        if (t->n_writing + t->n_reading > 0) clock_sleep_ms(1);
     }
 }
 

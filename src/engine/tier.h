@@ -36,6 +36,8 @@ struct page_io {
     void *arg;
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
     bool (*write)(void *arg, uint32_t page, const void *in, struct err *e);
+    // Where its bytes lie in host memory, to be read into; NULL, or gives NULL, where they do not.
+    void *(*map)(void *arg, uint32_t page);
 };
 
 struct tier_settings {
@@ -63,6 +65,9 @@ struct tier_slot {
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
     unsigned char *record;        // as the store has it
+    uint32_t
+        page; // READ: of the device, taken for it, that the data go to at once; KV_NONE = into record
+    void *data; // ... its bytes
 };
 
 // What is known of a page of the tree.
@@ -87,6 +92,7 @@ struct tier_restore {
     uint32_t n_ram, n_disk;     // pages that came
     uint64_t start_ns, last_ns; // last: when a page came
     double tps;                 // what computing instead would do; 0 = not known
+    uint32_t *arrived;          // [pages of n_ctx] of the device, with bytes; KV_NONE
     struct hash128 *chains;     // [pages of n_ctx]
 };
 
@@ -103,7 +109,8 @@ struct tier {
     uint32_t *free; // [n_free]
     uint32_t n_free, hand;
     uint32_t *buckets; // [n_buckets]
-    uint32_t n_buckets, n_kept, n_writing;
+    uint32_t n_buckets, n_kept, n_writing, n_reading;
+    enum tier_load load;     // as of the last turn
     struct tier_mark *marks; // [n_pages]
     uint32_t *ring;          // [n_pages] pages to be saved
     uint32_t ring_first, ring_n;

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "engine/tier.h"
 
-enum { SILENCE_MS = 2000, JUDGE_MS = 500, BUSY_MS = 50 };
+enum { SILENCE_MS = 2000, JUDGE_MS = 500, BUSY_MS = 50, SAVE_PAUSE_MS = 20 };
 static const double assumed_bps = 400e6; // until a speed was measured
 static const double copy_bps = 4e9;      // host memory to device, a guess on the safe side
 
@@ -55,18 +55,23 @@ static double load_s(const struct tier *t, uint32_t n_disk, uint32_t n_ram)
     return n_disk * bytes / bps + (n_disk + n_ram) * bytes / copy_bps;
 }
 
-// Arrived pages that nobody waits for any more.
-static void release_arrived(struct tier *t, uint32_t ticket)
+// What arrived and nobody waits for any more.
+static void release_arrived(struct tier *t, struct tier_restore *r)
 {
+    for (uint32_t i = r->first; i < r->asked; i++) {
+        if (r->arrived[i] != KV_NONE) kv_page_give(t->cfg.tree->pool, r->arrived[i]);
+        r->arrived[i] = KV_NONE;
+    }
     for (uint32_t i = 0; i < t->n_slots; i++)
-        if (t->slots[i].state == SLOT_ARRIVED && t->slots[i].ticket == ticket) tier_slot_keep(t, i);
+        if (t->slots[i].state == SLOT_ARRIVED && t->slots[i].ticket == r->ticket)
+            tier_slot_keep(t, i);
 }
 
 static void end_restore(struct tier *t, struct tier_restore *r)
 {
     struct seq *s = r->seq;
     const double spent_s = clock_ms_since(r->start_ns) / 1e3;
-    release_arrived(t, r->ticket);
+    release_arrived(t, r);
     s->n_restore = 0;
     s->report.n_ram += r->n_ram * t->page_tokens;
     s->report.n_disk += r->n_disk * t->page_tokens;
@@ -93,6 +98,21 @@ void tier_forget(struct tier *t, struct seq *s)
 
 // ---- asking --------------------------------------------------------------------------------------
 
+// Where the device's memory can be read into, the page is taken now and needs no copy later. Not where
+// host memory is to keep one. False when no page can be had.
+static bool take_place(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *to = &t->slots[slot];
+    if (t->cfg.io.map == NULL || tier_keeps(t)) return true;
+    to->page = tree_page_take(t->cfg.tree);
+    if (to->page == KV_NONE) return false;
+    to->data = t->cfg.io.map(t->cfg.io.arg, to->page);
+    if (to->data != NULL) return true;
+    kv_page_give(t->cfg.tree->pool, to->page);
+    to->page = KV_NONE;
+    return true;
+}
+
 static void ask_for(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t slot)
 {
     struct tier_slot *to = &t->slots[slot];
@@ -115,6 +135,10 @@ static void ask(struct tier *t, struct tier_restore *r)
         if (t->store == NULL) return;
         const uint32_t slot = tier_slot_take(t);
         if (slot == SLOT_NONE) return;
+        if (!take_place(t, slot)) {
+            tier_slot_give(t, slot);
+            return;
+        }
         ask_for(t, r, r->asked, slot);
     }
 }
@@ -134,6 +158,7 @@ void tier_seek(struct tier *t, struct seq *s)
         if (!is_below(t, chain)) break;
         if (tier_find(t, chain) != SLOT_NONE) n_ram++;
         r->chains[i] = chain;
+        r->arrived[i] = KV_NONE;
     }
     const uint32_t n = i - s->n_shared;
     if (n == 0) return;
@@ -182,12 +207,21 @@ void tier_arrived(struct tier *t, uint32_t slot)
     struct tier_slot *s = &t->slots[slot];
     if (tier_warm_arrived(t, slot)) return;
     struct tier_restore *r = of_ticket(t, s->ticket);
+    const uint32_t page = s->page;
+    s->page = KV_NONE;
     if (r != NULL) r->n_flight--;
     if (s->result != STORE_OK) {
         if (s->result == STORE_BAD)
             log_warn("cache", "a page on disk does not verify; it is computed again");
         if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared)
             r->seq->n_restore = s->i_page;
+        if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
+        tier_slot_give(t, slot);
+    } else if (page != KV_NONE) {
+        if (r != NULL)
+            r->arrived[s->i_page] = page;
+        else
+            kv_page_give(t->cfg.tree->pool, page);
         tier_slot_give(t, slot);
     } else if (r == NULL || tier_find(t, s->chain) != SLOT_NONE) {
         tier_slot_keep(t, slot);
@@ -204,7 +238,15 @@ enum delivery { DELIVERED, NOT_THERE, IMPOSSIBLE };
 static enum delivery deliver_page(struct tier *t, struct tier_restore *r)
 {
     struct err e = {0};
-    const struct hash128 chain = r->chains[r->seq->n_shared];
+    const uint32_t i = r->seq->n_shared;
+    const struct hash128 chain = r->chains[i];
+    if (r->arrived[i] != KV_NONE) {
+        seq_restored(r->seq, t->cfg.tree, r->arrived[i]);
+        r->arrived[i] = KV_NONE;
+        r->n_disk++;
+        r->last_ns = clock_ns();
+        return DELIVERED;
+    }
     if (tier_find(t, chain) == SLOT_NONE) return NOT_THERE;
     const uint32_t page = tree_page_take(t->cfg.tree);
     if (page == KV_NONE) return IMPOSSIBLE;
@@ -267,10 +309,14 @@ int tier_timeout_ms(const struct tier *t)
     for (uint32_t i = 0; t->n_restores > 0 && i < t->cfg.n_parallel; i++) {
         const struct tier_restore *r = &t->restores[i];
         if (r->seq == NULL) continue;
-        if (tier_find(t, r->chains[r->seq->n_shared]) != SLOT_NONE) return 0; // goes on at once
+        const uint32_t i_next = r->seq->n_shared;
+        if (r->arrived[i_next] != KV_NONE || tier_find(t, r->chains[i_next]) != SLOT_NONE)
+            return 0; // goes on at once
         const double left = SILENCE_MS + 1 - clock_ms_since(r->last_ns);
         if (ms < 0 || left < ms) ms = left > 0 ? (int)left : 0;
     }
     const bool can_save = t->ring_n > 0 && (t->store != NULL || tier_keeps(t));
-    return can_save && t->n_writing < t->n_staging - 2 ? 0 : ms;
+    if (!can_save || t->n_writing + 2 >= t->n_staging || t->load == TIER_URGENT) return ms;
+    const int pause_ms = t->load == TIER_IDLE ? 0 : SAVE_PAUSE_MS; // credit comes with time
+    return ms < 0 || pause_ms < ms ? pause_ms : ms;
 }

@@ -142,6 +142,7 @@ static bool is_called(const struct tier *t)
 void tier_save(struct tier *t, enum tier_load load)
 {
     const bool busy = load == TIER_BUSY;
+    t->load = load;
     const uint64_t start = clock_ns();
     t->credit_ns += (int64_t)(start - t->turn_ns) / SHARE;
     t->turn_ns = start;

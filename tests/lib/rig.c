@@ -33,6 +33,12 @@ static bool write_page(void *arg, uint32_t page, const void *in, struct err *e)
     return true;
 }
 
+static void *map_page(void *arg, uint32_t page)
+{
+    const struct net *n = ((struct rig *)arg)->net;
+    return n->slots + (size_t)page * n->page_tokens;
+}
+
 void rig_attach(struct rig *r)
 {
     struct err e = {0};
@@ -69,7 +75,10 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .prefill_rows = s->prefill_rows > 0 ? s->prefill_rows : 64,
         .step_ms = 100,
         .alone_ms = 1000,
-        .tiers = {.io = {.arg = r, .read = read_page, .write = write_page},
+        .tiers = {.io = {.arg = r,
+                         .read = read_page,
+                         .write = write_page,
+                         .map = s->mapped ? map_page : NULL},
                   .page_bytes = page_tokens * sizeof(uint64_t),
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,

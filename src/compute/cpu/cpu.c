@@ -424,6 +424,7 @@ const struct backend_class backend_cpu = {
     .page_bytes = cpu_page_bytes,
     .page_read = hostbuf_page_read,
     .page_write = hostbuf_page_write,
+    .page_map = hostbuf_page_map,
     .submit = cpu_submit,
     .wait = cpu_wait,
     .ceilings = cpu_ceilings,

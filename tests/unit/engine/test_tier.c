@@ -71,7 +71,7 @@ static struct outcome expect(struct rig *r, const struct job *job)
 }
 
 // Computing takes its time, so that loading is the quicker way.
-static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256, .delay_us = 2000};
+static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256, .delay_us = 8000};
 
 static void what_was_computed_comes_back_after_a_restart(void **state)
 {
@@ -468,7 +468,8 @@ static void random_traffic_over_all_tiers_is_answered_right(void **state)
                                        .cache_dir = dir,
                                        .cap_bytes = 60000,
                                        .ram_bytes = draw(&t, 3) * 10000,
-                                       .warm = draw(&t, 2) == 0};
+                                       .warm = draw(&t, 2) == 0,
+                                       .mapped = draw(&t, 2) == 0};
         rig_open(&r, &s);
         for (int i = 0; i < 25; i++) run_some(&r, &t);
         ram += stats_of(&r).tiers.ram_tokens;
@@ -500,6 +501,35 @@ static void the_token_loop_allocates_nothing_with_tiers(void **state)
     rig_close(&r);
 }
 
+// The same, read straight into the device's memory.
+static void pages_come_back_in_place(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 13);
+    const struct job job = greedy_job(ids, LEN, 12);
+    struct rig_settings s = on_disk;
+    s.mapped = true;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    rig_close(&r);
+    for (uint64_t round = 0; round < 8; round++) {
+        uint32_t n_disk = 0;
+        for (int start = 0; start < 6 && n_disk < TRUNK; start++) {
+            rig_open(&r, &s);
+            n_disk = expect(&r, &job).status.cache.n_disk;
+            rig_close(&r); // every page has one owner: none is left with a read
+        }
+        assert_int_equal(n_disk, TRUNK);
+        flip_bits(round);
+    }
+    rig_open(&r, &s); // gone before the pages are there
+    struct stream *gone = rig_submit(&r, &job);
+    stream_close(gone);
+    rig_close(&r);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -513,6 +543,7 @@ int main(void)
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
         TEST(a_device_that_takes_no_page_gets_it_computed),
+        TEST(pages_come_back_in_place),
         TEST(a_full_disk_stops_nothing),
         TEST(a_warm_start_needs_no_waiting),
         TEST(dropped_pages_do_not_come_back),

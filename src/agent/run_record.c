@@ -7,12 +7,12 @@
 
 enum { UPDATE_MS = 1000 };
 // Kinds of stages; those of a request are numbered behind these, by request.
-enum { STAGE_NONE, STAGE_SERVER, STAGE_TOOL, STAGE_END, STAGE_REQUEST };
+enum { STAGE_NONE, STAGE_TOOLS, STAGE_SERVER, STAGE_TOOL, STAGE_END, STAGE_REQUEST };
 
 void run_record_init(struct run_record *r, struct run_store *store, const char *id,
-                     struct run_redact redact, struct run_view shown)
+                     struct run_view shown)
 {
-    *r = (struct run_record){.store = store, .id = id, .redact = redact, .shown = shown};
+    *r = (struct run_record){.store = store, .id = id, .shown = shown};
 }
 
 static void check(struct run_record *r, bool ok, const struct err *e)
@@ -49,17 +49,27 @@ static void put_stage(struct run_record *r, int key, struct str text)
     r->stage = safe;
 }
 
-void run_record_start(struct run_record *r, const struct run_start *start, struct str bootstrap)
+void run_record_start(struct run_record *r, const struct run_start *start)
 {
     struct err e = {0};
+    struct run_start bare = *start;
     if (r->store == NULL) return;
-    struct run_start safe = *start;
+    bare.task = STR("");
+    bare.inputs = STR("{}");
+    check(r, run_store_start(r->store, &bare, &e), &e);
+    put_stage(r, STAGE_TOOLS, STR("tools"));
+}
+
+void run_record_describe(struct run_record *r, struct run_redact redact,
+                         const struct run_start *start, struct str bootstrap)
+{
+    struct err e = {0};
+    r->redact = redact;
+    if (r->store == NULL) return;
     struct buf task = clean(r, start->task), inputs = clean(r, start->inputs);
     struct buf boot = clean(r, bootstrap);
-    safe.task = buf_view(&task);
-    safe.inputs = buf_view(&inputs);
     check(r,
-          run_store_start(r->store, &safe, &e) &&
+          run_store_describe(r->store, r->id, buf_view(&task), buf_view(&inputs), &e) &&
               run_store_bootstrap(r->store, r->id, buf_view(&boot), &e),
           &e);
     buf_free(&task);

@@ -22,9 +22,12 @@ struct run_record {
 };
 
 void run_record_init(struct run_record *r, struct run_store *store, const char *id,
-                     struct run_redact redact, struct run_view shown);
-// Writes the first row.
-void run_record_start(struct run_record *r, const struct run_start *start, struct str bootstrap);
+                     struct run_view shown);
+// Writes the first row. Its texts are left out: what is secret is not known yet (the tools know).
+void run_record_start(struct run_record *r, const struct run_start *start);
+// The same row's texts, without the secrets that redact takes out from here on.
+void run_record_describe(struct run_record *r, struct run_redact redact,
+                         const struct run_start *start, struct str bootstrap);
 // What the run tells while it goes on; borrows r.
 struct run_view run_record_view(struct run_record *r);
 // Before the first request: "server: loading the model: 40 %".

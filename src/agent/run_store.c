@@ -133,6 +133,13 @@ bool run_store_start(struct run_store *s, const struct run_start *r, struct err 
     return ok;
 }
 
+bool run_store_describe(struct run_store *s, const char *id, struct str task, struct str inputs,
+                        struct err *e)
+{
+    return database_do(&s->db, e, "UPDATE runs SET task=?2, inputs=?3 WHERE id=?1", "sxx", id, task,
+                       inputs);
+}
+
 bool run_store_bootstrap(struct run_store *s, const char *id, struct str text, struct err *e)
 {
     struct hash128 h = hash128(text.p, text.n, 0);

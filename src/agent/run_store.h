@@ -36,6 +36,9 @@ struct run_start {         // what is known before a run
 };
 
 bool run_store_start(struct run_store *s, const struct run_start *r, struct err *e);
+// What was asked, where the first row did not say so yet.
+bool run_store_describe(struct run_store *s, const char *id, struct str task, struct str inputs,
+                        struct err *e);
 // The system message; kept once for all runs that share it.
 bool run_store_bootstrap(struct run_store *s, const char *id, struct str text, struct err *e);
 // Stage number n (from 0): made, or its text brought up to date.

@@ -197,10 +197,11 @@ static void run_attempt(struct run_job *j, struct run_store *store, uint64_t dea
                               .inputs = buf_view(&j->inputs),
                               .attempt = j->attempt,
                               .first_id = j->attempt > 1 ? j->first_id : NULL};
-    bool ready = open_tools(&a, deadline_ns, &e); // first: it knows the secrets
-    run_record_init(&a.record, store, j->id,
-                    (struct run_redact){redact, tool_set_redactor(a.tools)}, j->shown);
-    run_record_start(&a.record, &start, buf_view(&s->ws.bootstrap));
+    run_record_init(&a.record, store, j->id, j->shown);
+    run_record_start(&a.record, &start);
+    bool ready = open_tools(&a, deadline_ns, &e);
+    run_record_describe(&a.record, (struct run_redact){redact, tool_set_redactor(a.tools)}, &start,
+                        buf_view(&s->ws.bootstrap));
     a.wish = run_session_wish(s, j->definition.name != NULL ? &j->definition : NULL, deadline_ns);
     a.wish.on_wait = on_wait;
     a.wish.arg = &a;

@@ -397,8 +397,9 @@ static void secrets_never_reach_the_file(void **state)
     struct run_view view = {.arg = &shown, .on_status = count_status};
     struct run_start start = start_of("r", "look");
     start.task = STR("say hunter2");
-    run_record_init(&r, &s, "r", redact, view);
-    run_record_start(&r, &start, STR("key hunter2"));
+    run_record_init(&r, &s, "r", view);
+    run_record_start(&r, &start); // the secrets are not known yet
+    run_record_describe(&r, redact, &start, STR("key hunter2"));
     struct run_view v = run_record_view(&r);
     struct chat_status status = {.stage = CHAT_PREFILL,
                                  .progress = {.known = true, .total = 9, .processed = 3}};
@@ -419,7 +420,8 @@ static void secrets_never_reach_the_file(void **state)
     char *text = json_dumps(json, 0);
     assert_null(strstr(text, "hunter2"));
     assert_non_null(strstr(text, "it is *******"));
-    assert_int_equal(json_array_size(json_object_get(json, "stages")), 3);
+    assert_string_equal(text_at(json, "task"), "say *******");
+    assert_int_equal(json_array_size(json_object_get(json, "stages")), 4);
     free(text);
     json_decref(json);
     buf_free(&call.output);
@@ -435,8 +437,9 @@ static void without_a_store_everything_is_still_shown(void **state)
     struct run_view view = {.arg = &shown, .on_status = count_status};
     struct run_start start = start_of("r", "look");
     struct chat_status status = {.stage = CHAT_QUEUE};
-    run_record_init(&r, NULL, "r", (struct run_redact){0}, view);
-    run_record_start(&r, &start, STR("x"));
+    run_record_init(&r, NULL, "r", view);
+    run_record_start(&r, &start);
+    run_record_describe(&r, (struct run_redact){0}, &start, STR("x"));
     struct run_view v = run_record_view(&r);
     v.on_status(v.arg, &status);
     v.on_call(v.arg, STR("exec"), STR("{}"));

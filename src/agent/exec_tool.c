@@ -200,7 +200,10 @@ static bool exec_run(void *arg, json_t *args, const struct tool_limits *limits,
     struct err problem = {0};
     tool_env_path(x->s.environment, &x->s.settings->path, &path);
     bool may = read_command(&c, x->s.allow, args, &problem);
-    if (c.argv.n > 0) words_print(&c.argv, &out->detail);
+    if (c.argv.n > 0)
+        words_print(&c.argv, &out->detail);
+    else if (json_is_string(json_object_get(args, "command"))) // for the record of what was asked
+        buf_z(&out->detail, json_string_value(json_object_get(args, "command")));
     bool ready = may && make_argv(x, &c, buf_cstr(&path), &argv, &problem) &&
                  make_environment(x, c.rule, buf_cstr(&path), &env, &problem);
     if (ready)

@@ -139,9 +139,9 @@ static bool is_named(const struct words *names, const char *name)
 }
 
 // A tool that is asked for by its very name and cannot do anything is a mistake worth telling.
-static bool check_name(const struct tool_set *t, size_t i, struct err *e)
+static bool check_name(const struct workspace_config *c, size_t i, struct err *e)
 {
-    const struct words *names = &t->spec.config->tools;
+    const struct words *names = &c->tools;
     for (size_t k = 0; k < names->n; k++)
         if (strcmp(names->p[k], built_in[i].name) == 0)
             return err_set(e, ERR_INPUT,
@@ -159,7 +159,7 @@ static bool open_built_in(struct tool_set *t, struct err *e)
         bool wanted =
             c->tools.n > 0 ? is_named(&c->tools, built_in[i].name) : built_in[i].has_rules != NULL;
         if (wanted && ready) ok = built_in[i].open(t, e);
-        if (wanted && !ready) ok = check_name(t, i, e);
+        if (wanted && !ready) ok = check_name(c, i, e);
     }
     return ok;
 }
@@ -240,6 +240,38 @@ static bool put_hidden(struct tool_set *t, struct err *e)
     for (size_t i = 0; ok && i < t->secrets.n; i++)
         if (t->secrets.list[i].path != NULL)
             ok = words_put(&t->hide, str_from(t->secrets.list[i].path), e);
+    return ok;
+}
+
+static bool check_rule_secrets(const struct workspace_config *c, const struct secrets *s,
+                               struct err *e)
+{
+    for (size_t i = 0; i < c->exec.allow.n; i++) {
+        const struct allow_rule *rule = &c->exec.allow.rules[i];
+        struct err problem = {0};
+        for (size_t k = 0; k < rule->secrets.n; k++)
+            if (secrets_find(s, str_from(rule->secrets.p[k]), &problem) == NULL)
+                return err_set(e, ERR_INPUT, "submind.yaml:%d: exec.allow: %s", rule->line,
+                               problem.msg);
+    }
+    return true;
+}
+
+bool tool_set_check(const struct workspace_config *c, struct err *e)
+{
+    static const char *const none[] = {NULL};
+    struct mcp_specs mcp = {0};
+    struct secrets secrets = {0};
+    bool ok = c->mcp_file == NULL || mcp_config_read(&mcp, c->mcp_file, c->dir, e);
+    for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++)
+        if (built_in[i].has_rules != NULL && !built_in[i].has_rules(c)) ok = check_name(c, i, e);
+    ok = ok && secrets_open(&secrets, &c->secrets, none, e);
+    // A credential is there only when systemd starts the run.
+    bool credentials = false;
+    for (size_t i = 0; i < c->secrets.n; i++) credentials |= c->secrets.list[i].credential != NULL;
+    ok = ok && (credentials || check_rule_secrets(c, &secrets, e));
+    secrets_close(&secrets);
+    mcp_specs_free(&mcp);
     return ok;
 }
 

@@ -25,6 +25,9 @@ struct tool_set;
 
 // False: a setting that cannot work (it says which), or no memory.
 bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e);
+// What can be told of the settings without starting anything: mcp.json, tools that are named but have
+// no rules, secrets that are used but not there.
+bool tool_set_check(const struct workspace_config *c, struct err *e);
 void tool_set_close(struct tool_set *t);
 size_t tool_set_count(const struct tool_set *t); // NULL counts none
 // Appends the "tools" array of a chat request.

@@ -8,7 +8,12 @@
 static void put_request(const struct workspace *ws, const struct tool_set *tools, struct buf *out)
 {
     buf_z(out, "{\"messages\":[{\"role\":\"system\",\"content\":");
-    buf_json(out, buf_view(&ws->bootstrap));
+    struct buf text = {0};
+    buf_str(&text, buf_view(&ws->bootstrap));
+    redact_text(tool_set_redactor(tools), &text);
+    buf_json(out, buf_view(&text));
+    out->failed |= text.failed;
+    buf_free(&text);
     buf_z(out, "},{\"role\":\"user\",\"content\":\".\"}]");
     if (tool_set_count(tools) > 0) {
         buf_z(out, ",\"tools\":");

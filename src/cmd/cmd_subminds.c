@@ -10,6 +10,7 @@
 
 #include "agent/definition.h"
 #include "agent/run_history.h"
+#include "agent/tool_set.h"
 #include "agent/workspace.h"
 #include "base/clock.h"
 #include "cmd/cmd.h"
@@ -137,7 +138,8 @@ int cmd_check(int argc, char **argv)
     struct workspace ws = {0};
     size_t n_wrong = 0;
     int code = 0;
-    if (!parse(&s, "check", "check [flags]     validates submind.yaml and every subminds/*.md",
+    if (!parse(&s, "check",
+               "check [flags]     validates submind.yaml, its MCP servers and every subminds/*.md",
                argc, argv, &code))
         return code;
     if (s.n_args > 0) {
@@ -145,7 +147,7 @@ int cmd_check(int argc, char **argv)
         return cmd_fail("check", &e);
     }
     if (!definition_list(&names, dir_of(&s), &e)) return cmd_fail("check", &e);
-    if (!workspace_open(&ws, dir_of(&s), &e)) {
+    if (!workspace_open(&ws, dir_of(&s), &e) || !tool_set_check(&ws.config, &e)) {
         printf("%s\n", e.msg);
         n_wrong++;
     }

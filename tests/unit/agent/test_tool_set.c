@@ -346,6 +346,32 @@ static void the_sandbox_holds(void **state)
     close_fixture(&f);
 }
 
+// What `submind check` tells before anything runs.
+static void settings_that_cannot_work_are_told(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"sandbox: off\n", NULL},
+        {"tools: [remember, report]\n", NULL},
+        {"tools: [exec]\n", "submind.yaml: tools names exec, but exec.allow lists nothing"},
+        {"tools: [\"*\", http_get]\n", "tools names http_get, but http.allow lists nothing"},
+        {"mcp: no-such.json\n", "no-such.json"},
+        {"exec: {allow: [{run: [ls], secrets: [KEY]}]}\n",
+         "submind.yaml:1: exec.allow: there is no secret \"KEY\""},
+        {"secrets: {KEY: no-such}\nexec: {allow: [{run: [ls], secrets: [KEY]}]}\n",
+         "submind.yaml:2: exec.allow: the secret KEY cannot be read: "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct workspace_config c;
+        struct err e = {0};
+        assert_true(workspace_config_parse(&c, str_from(cases[i][0]), folder, "f", &e));
+        assert_true(tool_set_check(&c, &e) == (cases[i][1] == NULL));
+        if (cases[i][1] != NULL && strstr(e.msg, cases[i][1]) == NULL)
+            fail_msg("%s: %s", cases[i][0], e.msg);
+        workspace_config_close(&c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +383,7 @@ int main(void)
         cmocka_unit_test(a_secret_that_is_not_there_stops_only_its_command),
         cmocka_unit_test(a_shell_rule_lets_its_own_line_through),
         cmocka_unit_test(the_sandbox_holds),
+        cmocka_unit_test(settings_that_cannot_work_are_told),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

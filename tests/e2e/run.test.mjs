@@ -42,7 +42,7 @@ function smallWorkspace(name, yaml, agents = 'You help in a small place.\n') {
     writeFileSync(path.join(dir, 'AGENTS.md'), agents);
     return dir;
 }
-const services = 'exec:\n  path: [bin]\n  allow:\n    - run: [systemctl, is-active, "*"]\n';
+const services = 'sandbox: auto\nexec:\n  path: [bin]\n  allow:\n    - run: [systemctl, is-active, "*"]\n';
 
 test('three tasks on the example workspace, the first one cold', async () => {
     const tasks = [

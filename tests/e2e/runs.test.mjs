@@ -21,7 +21,7 @@ function place(definitions, yaml = '') {
     mkdirSync(path.join(dir, 'bin'));
     writeFileSync(path.join(dir, 'AGENTS.md'), 'You help.\n');
     writeFileSync(path.join(dir, 'submind.yaml'),
-        yaml || 'exec:\n  path: [bin]\n  allow:\n    - run: [echo, "**"]\n    - run: [sleep, "*"]\n    - run: ["false"]\n');
+        yaml || 'sandbox: auto\nexec:\n  path: [bin]\n  allow:\n    - run: [echo, "**"]\n    - run: [sleep, "*"]\n    - run: ["false"]\n');
     for (const [name, text] of Object.entries(definitions)) writeFileSync(path.join(dir, 'subminds', `${name}.md`), text);
     return { dir, state: path.join(dir, '.state') };
 }

@@ -13,7 +13,7 @@ const scratch = mkdtempSync(path.join(tmpdir(), 'sv-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
 writeFileSync(path.join(scratch, 'AGENTS.md'), 'You help.\n');
 writeFileSync(path.join(scratch, 'submind.yaml'),
-    'thinking: off\nexec:\n  allow:\n    - run: [echo, "**"]\n    - run: [sleep, "*"]\n');
+    'thinking: off\nsandbox: auto\nexec:\n  allow:\n    - run: [echo, "**"]\n    - run: [sleep, "*"]\n');
 
 function run(...flags) {
     const start = performance.now();

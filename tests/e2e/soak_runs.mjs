@@ -25,7 +25,7 @@ export async function soakRuns({ runs, jobs, log }) {
     const state = path.join(dir, 'state'), temporary = path.join(dir, 'tmp');
     for (const folder of ['bin', 'subminds', 'tmp']) mkdirSync(path.join(dir, folder));
     writeFileSync(path.join(dir, 'AGENTS.md'), 'You help.\n');
-    writeFileSync(path.join(dir, 'submind.yaml'), 'exec:\n  path: [bin]\n  timeout: 1\n  output_bytes: 4000\n  allow:\n' +
+    writeFileSync(path.join(dir, 'submind.yaml'), 'sandbox: auto\nexec:\n  path: [bin]\n  timeout: 1\n  output_bytes: 4000\n  allow:\n' +
         kinds.map((k) => `    - run: [do-${k}]\n`).join(''));
     writeFileSync(path.join(dir, 'subminds/chore.md'), '---\ndeadline: 60s\ninputs:\n  kind:\n---\nrun do-{{kind}}\n');
     for (const kind of kinds) {

@@ -29,6 +29,9 @@ void service_close(struct service *sv);
 bool service_load(struct service *sv, struct cmdline *flags, struct str *image, struct err *e);
 // The flags that were given on the command line, files by absolute path.
 bool service_given_flags(struct service *sv, struct cmdline *flags, struct err *e);
+// The unit of a second server on the same socket, for the time of a switch.
+bool service_bridge_text(struct service *sv, const struct cmdline *flags, const char *image,
+                         const char *name, struct buf *unit, struct err *e);
 // Unit and socket for these flags, as text.
 bool service_texts(struct service *sv, const struct cmdline *flags, const char *image,
                    struct buf *unit, struct buf *socket, struct err *e);

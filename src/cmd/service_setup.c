@@ -105,16 +105,31 @@ static const char *gpu_groups(void)
     return video && render ? "video render" : video ? "video" : render ? "render" : NULL;
 }
 
+static struct service_spec spec_of(struct service *sv, const struct cmdline *flags,
+                                   const char *image)
+{
+    return (struct service_spec){.name = sv->name,
+                                 .system = sv->system,
+                                 .user = owner_of_model(sv, flags),
+                                 .groups = gpu_groups(),
+                                 .binary = buf_cstr(&sv->binary),
+                                 .image = image,
+                                 .flags = flags};
+}
+
+bool service_bridge_text(struct service *sv, const struct cmdline *flags, const char *image,
+                         const char *name, struct buf *unit, struct err *e)
+{
+    struct service_spec spec = spec_of(sv, flags, image);
+    spec.socket = spec.name;
+    spec.name = name;
+    return service_unit_text(&spec, unit, e);
+}
+
 bool service_texts(struct service *sv, const struct cmdline *flags, const char *image,
                    struct buf *unit, struct buf *socket, struct err *e)
 {
-    const struct service_spec spec = {.name = sv->name,
-                                      .system = sv->system,
-                                      .user = owner_of_model(sv, flags),
-                                      .groups = gpu_groups(),
-                                      .binary = buf_cstr(&sv->binary),
-                                      .image = image,
-                                      .flags = flags};
+    const struct service_spec spec = spec_of(sv, flags, image);
     return service_unit_text(&spec, unit, e) && service_socket_text(&spec, socket, e);
 }
 

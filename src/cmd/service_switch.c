@@ -343,14 +343,52 @@ static bool go_back(struct service *sv, const struct plan *p, const struct setup
     return err_prefix(e, "%s failed, the old setup serves again: ", c->label);
 }
 
+// A second server with the new setup on the same socket, while the old one finishes its answers and the new
+// one loads. Only where both were measured: then there is memory for two.
+struct bridge {
+    struct buf name, unit_name, path;
+};
+
+static void take_down(struct service *sv, struct bridge *b)
+{
+    struct err ignored = {0};
+    if (b->path.n > 0) {
+        systemd_do(&sv->manager, "stop", buf_cstr(&b->unit_name), &ignored);
+        unlink(buf_cstr(&b->path));
+        systemd_do(&sv->manager, "daemon-reload", NULL, &ignored);
+    }
+    buf_free(&b->name);
+    buf_free(&b->unit_name);
+    buf_free(&b->path);
+}
+
+static bool put_up(struct service *sv, const struct setup *c, struct bridge *b, struct err *e)
+{
+    struct buf text = {0};
+    const struct str own = buf_view(&sv->files.unit);
+    buf_printf(&b->name, "%s-bridge", sv->name);
+    buf_printf(&b->unit_name, "%s-bridge.service", sv->name);
+    buf_str(&b->path, str_sub(own, 0, own.n - sizeof ".service" + 1));
+    buf_z(&b->path, "-bridge.service");
+    show("starting the new setup beside the old one");
+    bool ok = service_bridge_text(sv, &c->flags, c->image, buf_cstr(&b->name), &text, e) &&
+              file_replace(buf_cstr(&b->path), buf_view(&text), 0644, e) &&
+              systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
+              systemd_do(&sv->manager, "start", buf_cstr(&b->unit_name), e);
+    buf_free(&text);
+    return ok;
+}
+
 static bool replace(struct service *sv, struct plan *p, struct setup *c, struct err *e)
 {
     struct buf unit = {0}, socket = {0};
+    struct bridge bridge = {0};
     uint32_t kept = 0;
     bool ok = service_texts(sv, &c->flags, c->image, &unit, &socket, e) &&
               service_keep(&sv->files, &kept, e);
+    if (ok && p->n_columns > 1) ok = put_up(sv, c, &bridge, e);
     if (ok) {
-        show("switching: running answers finish, new ones wait");
+        show("switching: running answers finish");
         ok = service_apply(sv, buf_view(&unit), &c->flags, e) && watch(sv, c, e);
         if (!ok)
             go_back(sv, p, c, kept, e);
@@ -360,6 +398,7 @@ static bool replace(struct service *sv, struct plan *p, struct setup *c, struct 
         else
             ok = false;
     }
+    take_down(sv, &bridge);
     buf_free(&unit);
     buf_free(&socket);
     return ok;

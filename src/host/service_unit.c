@@ -90,7 +90,7 @@ static bool plain(const char *text)
 
 static bool check(const struct service_spec *s, struct err *e)
 {
-    const char *const bad[] = {s->name, s->user, s->image};
+    const char *const bad[] = {s->name, s->socket, s->user, s->image};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         if (!plain(bad[i]))
             return err_set(e, ERR_INPUT,
@@ -167,8 +167,10 @@ bool service_unit_text(const struct service_spec *s, struct buf *out, struct err
           "# systemctl daemon-reload; `submind service rollback` brings the one before back.\n"
           "[Unit]\n"
           "Description=Submind: a local brain for background agents\n");
-    buf_printf(out, "Requires=%s.socket\nAfter=%s.socket\n", s->name, s->name);
+    const char *socket = s->socket != NULL ? s->socket : s->name;
+    buf_printf(out, "Requires=%s.socket\nAfter=%s.socket\n", socket, socket);
     buf_z(out, "StartLimitIntervalSec=0\n\n[Service]\n");
+    if (s->socket != NULL) buf_printf(out, "Sockets=%s.socket\n", s->socket);
     put_command(s, out);
     buf_z(out, common_unit);
     buf_printf(out, "# Running answers may finish before it stops.\nTimeoutStopSec=%u\n",

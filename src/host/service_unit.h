@@ -13,6 +13,7 @@
 enum { SERVICE_DRAIN_S = 120 }; // running answers may finish for so long when a server stops
 
 struct service_spec {
+    const char *socket;          // whose socket it takes; NULL: its own, NAME.socket
     const char *name;            // "submind"
     bool system;                 // a unit of the system, not of a user's manager
     const char *user;            // system: whose service it is; NULL: a user made for it

@@ -157,10 +157,46 @@ test('switch: measured, replaced, watched, while clients stream', async () => {
     assert.notEqual(systemctl('show', '-P', 'MainPID', 'submind.service'), before);
     assert.match(readFileSync(path.join(units, 'submind.service'), 'utf8'), /--threads 1/);
     assert.match(run.out, /cold TTFT/);
+    // a second server held the port's other end meanwhile, and is gone
+    const calls = readFileSync(`${env.FAKE_SYSTEMD}.d/calls`, 'utf8');
+    assert.match(calls, /start submind-bridge\.service[^]*restart submind\.service[^]*stop submind-bridge\.service/);
+    assert.ok(!existsSync(path.join(units, 'submind-bridge.service')));
     const record = records().at(-1);
     assert.deepEqual([record.action, record.result], ['switch', 'ok']);
     assert.ok(Object.values(record.measured).every((m) => m.cold_ttft_s.median > 0));
     assert.ok(record.total_s.now > 0 && record.total_s.candidate > 0);
+});
+
+test('who comes while a long answer runs is served by the new setup, not behind it', async () => {
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
+    const ask = (max_tokens) => client.chat.completions.create({ model: 'x', stream: true, max_tokens, ignore_eos: true, messages: [{ role: 'user', content: `Go on ${max_tokens}.` }] });
+    const waits = [];
+    let long = { done: false }, stop = false;
+    const short = (async () => {
+        while (!stop) {
+            const start = performance.now();
+            await collect(await ask(2));
+            waits.push({ ms: performance.now() - start, during: long.running === true });
+            await sleep(20);
+        }
+    })();
+    const switching = service('switch', '--to', 'cpu', '--threads', 2, '--force', '--watch', 0, '--prompt-tokens', 200, '--runs', 1, '--gen-tokens', 4);
+    const calls = () => readFileSync(`${env.FAKE_SYSTEMD}.d/calls`, 'utf8').split('start submind-bridge.service').length;
+    const before = calls();
+    await until(() => calls() > before, 60_000, 'the bridge is started');
+    const start = performance.now();
+    long.running = true;
+    const answer = await collect(await ask(2500)); // by the old server or the bridge: it must end well
+    long.running = false;
+    const longMs = performance.now() - start;
+    const run = await switching;
+    stop = true;
+    await short;
+    assert.equal(run.code, 0, run.err);
+    assert.equal(answer.finish, 'length');
+    const beside = waits.filter((w) => w.during);
+    assert.ok(beside.length > 0, 'others were served meanwhile');
+    assert.ok(Math.max(...beside.map((w) => w.ms)) < longMs, `waited ${Math.max(...beside.map((w) => w.ms))} of ${longMs} ms`);
 });
 
 test('a setup that is no better changes nothing', async () => {
@@ -205,7 +241,7 @@ test('a server that dies while it is watched is taken back', async () => {
 
 test('rollback goes to the setup before, and back again', async () => {
     const now = readFileSync(path.join(units, 'submind.service'), 'utf8');
-    const first = await service('switch', '--to', 'cpu', '--threads', 2, '--no-measure', '--watch', 0);
+    const first = await service('switch', '--to', 'cpu', '--alias', 'other', '--no-measure', '--watch', 0);
     assert.equal(first.code, 0, first.err);
     assert.notEqual(readFileSync(path.join(units, 'submind.service'), 'utf8'), now);
     const back = await service('rollback');

@@ -100,7 +100,8 @@ class Manager:
             for pair in shlex.split(entry):
                 key, _, value = pair.partition("=")
                 env[key] = value
-        held = self.sockets.get(service.name.replace(".service", ".socket"))
+        own = service.name.replace(".service", ".socket")
+        held = self.sockets.get(last(unit, "Service", "Sockets", own))
         fd = held.fileno() if held else None
 
         def child():

@@ -11,10 +11,11 @@
 
 #include "compute/cpu/linear_avx2.h"
 #include "compute/cpu/packed_avx512.h"
+#include "compute/cpu/tile_avx512.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { WIDE = 12 };
+enum { WIDE = TILE_INPUTS };
 #define EACH(i) _Pragma("GCC unroll 12") for (uint32_t i = 0; i < n; i++)
 
 INLINE __m512i load_z(const void *p)
@@ -26,6 +27,10 @@ INLINE __m512i load_z(const void *p)
 INLINE void multiply(const int16_t *w, size_t w_stride, const int16_t *x, size_t x_stride,
                      uint32_t n_pairs, const uint32_t n, __m512i (*sum)[2])
 {
+    if (n == WIDE) {
+        tile_multiply(w, w_stride * sizeof *w, x, x_stride * sizeof *x, n_pairs, sum);
+        return;
+    }
     for (uint32_t p = 0; p < n_pairs; p++, w += w_stride, x += 2) {
         const __m512i w0 = load_z(w), w1 = load_z(w + 32);
         EACH(i)

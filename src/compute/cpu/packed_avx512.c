@@ -284,6 +284,14 @@ INLINE void add_mins(const struct scales *sc, uint32_t s, const struct act_block
     acc[t] = _mm512_fnmadd_ps(min, _mm512_set1_ps(a[t / 4 * stride].sum[t % 4]), acc[t]);
 }
 
+// An eighth of what lies PREFETCH_BYTES ahead: asked for all at once it would fill the core's queue.
+INLINE void fetch_ahead(const uint8_t *p, size_t block_bytes, uint32_t s)
+{
+    const size_t part = block_bytes / PACK_SUBS, first = (s * part + 63) / 64 * 64;
+    for (size_t i = first; i < (s + 1) * part; i += 64)
+        _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
+}
+
 INLINE void add_high(enum fmt f, const uint8_t *p, uint32_t n_k, const struct act_block *a,
                      size_t stride, const uint32_t n, float (*out)[PANEL_ROWS])
 {
@@ -293,11 +301,9 @@ INLINE void add_high(enum fmt f, const uint8_t *p, uint32_t n_k, const struct ac
     for (uint32_t k = 0; k < n_k; k += BLOCK_K, p += block_bytes) {
         struct scales sc;
         open_block(f, p, &sc);
-        if (n == 1)
-            for (size_t i = 0; i < block_bytes; i += 64)
-                _mm_prefetch((const char *)p + PREFETCH_BYTES + i, _MM_HINT_T0);
         const uint32_t n_subs = (n_k - k < BLOCK_K ? n_k - k : BLOCK_K) / PACK_COLS;
         for (uint32_t s = 0; s < n_subs; s++, a++) {
+            if (n <= 4) fetch_ahead(p, block_bytes, s);
             add_products(f, p, &sc, s, a, stride, n, acc);
             if (has_min(f)) add_mins(&sc, s, a, stride, n, acc);
         }

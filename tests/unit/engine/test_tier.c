@@ -70,8 +70,8 @@ static struct outcome expect(struct rig *r, const struct job *job)
     return bare;
 }
 
-// Computing takes its time, so that loading is the quicker way.
-static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256, .delay_us = 8000};
+// Computing takes its time, so that loading is the quicker way on the busiest machine too.
+static const struct rig_settings on_disk = {.cache_dir = dir, .n_pages = 256, .delay_us = 30000};
 
 static void what_was_computed_comes_back_after_a_restart(void **state)
 {
@@ -231,7 +231,7 @@ static void damaged_pages_are_computed_again(void **state)
     rig_open(&r, &on_disk);
     expect(&r, &job);
     rig_close(&r);
-    for (uint64_t round = 0; round < 30; round++) {
+    for (uint64_t round = 0; round < 12; round++) {
         flip_bits(round);
         uint32_t n_disk = 0;
         for (int start = 0; start < 6 && n_disk < TRUNK;
@@ -244,7 +244,7 @@ static void damaged_pages_are_computed_again(void **state)
         }
         assert_int_equal(n_disk, TRUNK);
     }
-    assert_true(bad >= 10 && restored > 0);
+    assert_true(bad >= 5 && restored > 0);
 }
 
 // More text than the device holds: what it gives up is in host memory.
@@ -514,7 +514,7 @@ static void pages_come_back_in_place(void **state)
     rig_open(&r, &s);
     expect(&r, &job);
     rig_close(&r);
-    for (uint64_t round = 0; round < 8; round++) {
+    for (uint64_t round = 0; round < 4; round++) {
         uint32_t n_disk = 0;
         for (int start = 0; start < 6 && n_disk < TRUNK; start++) {
             rig_open(&r, &s);

@@ -19,6 +19,17 @@ static inline uint32_t ror(uint32_t x, unsigned n)
     return x >> n | x << (32 - n);
 }
 
+// One round in which word `at` (mod 8) is the standard's a, the next one b, and so on.
+static inline __attribute__((always_inline)) void round_of(uint32_t v[8], unsigned at, uint32_t kw)
+{
+    const uint32_t a = v[at & 7], b = v[(at + 1) & 7], c = v[(at + 2) & 7];
+    const uint32_t e = v[(at + 4) & 7], f = v[(at + 5) & 7], g = v[(at + 6) & 7];
+    const uint32_t t1 =
+        v[(at + 7) & 7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & f) ^ (~e & g)) + kw;
+    v[(at + 3) & 7] += t1;
+    v[(at + 7) & 7] = t1 + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
 static void compress(uint32_t h[8], const unsigned char *p)
 {
     uint32_t w[64], v[8];
@@ -31,16 +42,10 @@ static void compress(uint32_t h[8], const unsigned char *p)
                (ror(b, 17) ^ ror(b, 19) ^ b >> 10);
     }
     memcpy(v, h, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        const uint32_t e = v[4], a = v[0];
-        const uint32_t t1 =
-            v[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & v[5]) ^ (~e & v[6])) + k[i] + w[i];
-        const uint32_t t2 =
-            (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
-    }
+    // the eight words keep their places; what turns is which role each has
+    for (int i = 0; i < 64; i += 8)
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; r++) round_of(v, 8 - (unsigned)r, k[i + r] + w[i + r]);
     for (int i = 0; i < 8; i++) h[i] += v[i];
 }
 

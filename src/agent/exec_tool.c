@@ -119,6 +119,8 @@ static void describe(const struct process_result *p, const struct tool_limits *l
     }
     put_output(&out->text, p);
     tool_text_trim_end(&out->text);
+    if (p->n_left > 0)
+        buf_z(&out->text, "\n[a process of another user that it started is still running]");
 }
 
 // ---- the tool -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 // cannot lock both up.
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -266,11 +267,19 @@ static void close_stdio(struct mcp_transport *t)
     free(s);
 }
 
+// Writing to a server that has died must be an error, not our own end.
+static void ignore_broken_pipes(void)
+{
+    struct sigaction now;
+    if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+}
+
 bool mcp_stdio_open(struct mcp_transport **out, const struct mcp_spec *spec,
                     const struct mcp_place *place, struct err *e)
 {
     struct stdio *s = calloc(1, sizeof *s);
     if (s == NULL) return err_set(e, ERR_MEMORY, "no memory for an MCP server");
+    ignore_broken_pipes();
     s->base = (struct mcp_transport){exchange, reply, is_alive, agreed, take_log, close_stdio};
     if (!start(s, spec, place, e)) {
         free(s);

@@ -2,6 +2,7 @@
 // each request begins with the bytes of the one before and the server finds its prefix.
 #include "agent/turns.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ struct loop {
     struct http_client *server;
     struct buf messages; // "[{...},{...}" without the closing bracket
     size_t n_told;       // bytes of them that view.on_transcript has
-    bool refused[4];     // OPTION_*: the server does not take it
+    bool refused[8];     // OPTION_*: the server does not take it
     bool met;            // the server has answered in this run
     uint32_t n_resent;
 };
@@ -153,8 +154,9 @@ static void put_result(struct buf *b, const struct chat_call *call, struct str t
 }
 
 // What other servers may refuse with a 400 that names it: then it is left out from there on.
-enum { OPTION_USAGE, OPTION_TIMEOUT, OPTION_THINKING, OPTION_MAX_TOKENS, OPTIONS };
-static const char *const option_names[OPTIONS] = {"stream_options", "timeout_ms",
+enum { OPTION_USAGE, OPTION_PROGRESS, OPTION_TIMEOUT, OPTION_THINKING, OPTION_MAX_TOKENS, OPTIONS };
+static_assert(OPTIONS <= sizeof((struct loop *)0)->refused, "one flag an option");
+static const char *const option_names[OPTIONS] = {"stream_options", "return_progress", "timeout_ms",
                                                   "chat_template_kwargs", "max_tokens"};
 
 static uint64_t left_ms(const struct loop *l)
@@ -169,6 +171,7 @@ static void put_options(const struct loop *l, struct buf *body)
     const struct run_settings *s = l->s;
     const bool *refused = l->refused;
     if (!refused[OPTION_USAGE]) buf_z(body, ",\"stream_options\":{\"include_usage\":true}");
+    if (!refused[OPTION_PROGRESS]) buf_z(body, ",\"return_progress\":true"); // llama-server asks
     if (!refused[OPTION_TIMEOUT] && s->deadline_ns != 0)
         buf_printf(body, ",\"timeout_ms\":%llu", (unsigned long long)left_ms(l));
     if (!refused[OPTION_THINKING] && s->thinking >= 0)

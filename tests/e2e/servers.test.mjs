@@ -42,7 +42,7 @@ const habits = {
     'a chunk a word': { separate: true, pause_ms: 20 },
     'progress as llama-server tells it': { progress: true },
     'refuses timeout_ms': { reject: ['timeout_ms'] },
-    'refuses everything that is not in its book': { reject: ['timeout_ms', 'chat_template_kwargs', 'stream_options'] },
+    'refuses everything that is not in its book': { reject: ['timeout_ms', 'chat_template_kwargs', 'stream_options', 'return_progress'] },
     'wants max_completion_tokens': { reject: ['max_tokens'] },
 };
 for (const [name, habit] of Object.entries(habits)) {

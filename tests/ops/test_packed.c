@@ -27,35 +27,50 @@ struct row {
     bool has_low[K / 32];
 };
 
-// The sum over sixteen strided sums, halved again and again.
-static float root_mean_square(const float *x, uint32_t n)
+// The largest absmax of a block that still needs no second term: blocks are taken from the top, in steps
+// of a factor, until the squares of the rest are within the bound. Sums of squares are sixteen, strided,
+// the second half of a block first, and halved again and again.
+static float outlier_bound(const float *x, uint32_t n, const float *top_of)
 {
-    float lane[16] = {0};
-    for (uint32_t i = 0; i < n; i++) lane[i % 16] = fmaf(x[i], x[i], lane[i % 16]);
+    float lane[16] = {0}, top = 0, error = 0;
+    for (uint32_t b = 0; b < n / 32; b++) {
+        for (uint32_t i = 0; i < 32; i++) {
+            const float v = x[b * 32 + (i + 16) % 32];
+            lane[i % 16] = fmaf(v, v, lane[i % 16]);
+        }
+        top = fmaxf(top, top_of[b]);
+        error += top_of[b] * top_of[b];
+    }
     for (int half = 8; half > 0; half /= 2)
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return sqrtf(lane[0] / (float)n);
+    const float bound = ERROR_BOUND / 32.0f * lane[0];
+    while (error > bound && top > 0) {
+        top *= 0.84f;
+        error = 0;
+        for (uint32_t b = 0; b < n / 32; b++)
+            if (top_of[b] <= top) error += top_of[b] * top_of[b];
+    }
+    return top;
 }
 
 static void state_row(const float *x, uint32_t n, struct row *out)
 {
-    const float bound = 3.5f * root_mean_square(x, n);
+    float top_of[K / 32] = {0};
+    for (uint32_t i = 0; i < n; i++) top_of[i / 32] = fmaxf(top_of[i / 32], fabsf(x[i]));
+    const float bound = outlier_bound(x, n, top_of);
     for (uint32_t b = 0; b < n / 32; b++) {
-        float top = 0;
         int sum = 0, low_sum = 0;
-        for (uint32_t i = b * 32; i < b * 32 + 32; i++) top = fmaxf(top, fabsf(x[i]));
-        const float inverse = top > 0 ? 127.0f / top : 0.0f;
-        out->scale[b] = top / 127.0f;
-        out->has_low[b] = top > bound;
+        const float inverse = top_of[b] > 0 ? 127.0f / top_of[b] : 0.0f;
+        out->scale[b] = top_of[b] / 127.0f;
+        out->has_low[b] = top_of[b] > bound;
         for (uint32_t i = b * 32; i < b * 32 + 32; i++) {
             out->q[i] = (int)rintf(x[i] * inverse);
             out->low[i] = (int)rintf(fmaf(x[i], inverse, -(float)out->q[i]) * LOW_STEPS);
             sum += out->q[i];
             low_sum += out->low[i];
         }
-        float total = (float)sum;
-        if (out->has_low[b]) total += (float)low_sum / LOW_STEPS;
-        out->sum[b] = out->scale[b] * total;
+        out->sum[b] = out->scale[b] * (float)sum;
+        if (out->has_low[b]) out->sum[b] += out->scale[b] / LOW_STEPS * (float)low_sum;
     }
 }
 
@@ -148,9 +163,8 @@ static void groups_open(struct groups *out, uint32_t n)
 {
     const uint32_t n_blocks = n / PACK_COLS, n_groups = ROWS / ACT_GROUP;
     out->g = (struct act_groups){.high = test_alloc(n_groups * n_blocks * sizeof *out->g.high),
-                                 .low = test_alloc(n_groups * n_blocks * sizeof *out->g.low),
-                                 .low_at = test_alloc(n_groups * n_blocks * sizeof(uint16_t)),
-                                 .n_low = test_alloc(n_groups * sizeof(uint32_t)),
+                                 .low = test_alloc(ROWS * n_blocks * sizeof *out->g.low),
+                                 .n_low = test_alloc(ROWS * sizeof(uint32_t)),
                                  .n_blocks = n_blocks};
     memset(out->g.high, 0, n_groups * n_blocks * sizeof *out->g.high);
 }
@@ -159,7 +173,6 @@ static void groups_close(struct groups *g)
 {
     free(g->g.high);
     free(g->g.low);
-    free(g->g.low_at);
     free(g->g.n_low);
 }
 

@@ -52,91 +52,126 @@ INLINE struct ints_32 round_32(struct floats_32 x, float inverse)
     return out;
 }
 
-// Into their place in a block; returns their sum.
-INLINE int32_t put_32(const struct ints_32 *v, float scale, uint32_t r, struct act_block *out)
+struct half_sums {
+    int32_t a, b;
+};
+
+INLINE struct half_sums sum_32(const struct ints_32 *v)
 {
-    int32_t half[2];
-    for (int h = 0; h < 2; h++) {
-        const int32x4_t *w = v->v + 4 * h;
-        int8_t bytes[16];
-        const int16x8_t a = vcombine_s16(vqmovn_s32(w[0]), vqmovn_s32(w[1]));
-        const int16x8_t b = vcombine_s16(vqmovn_s32(w[2]), vqmovn_s32(w[3]));
-        vst1q_s8(bytes, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
-        for (int i = 0; i < 4; i++) memcpy(out->q[4 * h + i][r], bytes + 4 * i, 4);
-        half[h] = vaddvq_s32(vaddq_s32(vaddq_s32(w[0], w[1]), vaddq_s32(w[2], w[3])));
-    }
-    out->scale[r] = scale;
-    out->bias[r] = -128 * (half[0] + half[1]);
-    out->half[0][r] = -32 * half[0];
-    out->half[1][r] = -32 * half[1];
-    return half[0] + half[1];
+    const int32x4_t *w = v->v;
+    return (struct half_sums){vaddvq_s32(vaddq_s32(vaddq_s32(w[0], w[1]), vaddq_s32(w[2], w[3]))),
+                              vaddvq_s32(vaddq_s32(vaddq_s32(w[4], w[5]), vaddq_s32(w[6], w[7])))};
 }
 
-// What rounding to v left over, in steps of 1 / LOW_STEPS.
-INLINE struct ints_32 left_32(const struct floats_32 *x, const struct ints_32 *v, float inverse)
+INLINE void store_32(const struct ints_32 *v, int8_t *to)
+{
+    for (int h = 0; h < 2; h++) {
+        const int32x4_t *w = v->v + 4 * h;
+        const int16x8_t a = vcombine_s16(vqmovn_s32(w[0]), vqmovn_s32(w[1]));
+        const int16x8_t b = vcombine_s16(vqmovn_s32(w[2]), vqmovn_s32(w[3]));
+        vst1q_s8(to + 16 * h, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
+    }
+}
+
+// v, the rounded values, into row r of a block.
+INLINE void put_high(const struct ints_32 *v, float scale, uint32_t r, struct act_block *out)
+{
+    const struct half_sums s = sum_32(v);
+    int8_t bytes[PACK_COLS];
+    store_32(v, bytes);
+    for (int i = 0; i < PACK_QUADS; i++) memcpy(out->q[i][r], bytes + 4 * i, 4);
+    out->scale[r] = scale;
+    out->sum[r] = scale * (float)(s.a + s.b);
+    out->bias[r] = -128 * (s.a + s.b);
+    out->half[0][r] = -32 * s.a;
+    out->half[1][r] = -32 * s.b;
+}
+
+// What rounding x to v left over, in steps of 1 / LOW_STEPS.
+INLINE void put_low(const struct floats_32 *x, const struct ints_32 *v, float inverse, float scale,
+                    uint32_t at, struct act_low *out)
 {
     struct floats_32 left;
     for (int i = 0; i < 8; i++)
         left.v[i] = vfmaq_n_f32(vnegq_f32(vcvtq_f32_s32(v->v[i])), x->v[i], inverse);
-    return round_32(left, LOW_STEPS);
+    const struct ints_32 l = round_32(left, LOW_STEPS);
+    const struct half_sums s = sum_32(&l);
+    store_32(&l, out->q[0]);
+    out->scale = scale / LOW_STEPS;
+    out->bias = -128 * (s.a + s.b);
+    out->half[0] = -32 * s.a;
+    out->half[1] = -32 * s.b;
+    out->at = at;
 }
 
-// Row r of one block; true if a second block was written, which then is wholly defined.
-INLINE bool quantize_32(struct floats_32 x, float bound, uint32_t r, bool has_low,
-                        struct act_block *high, struct act_block *low)
+INLINE struct floats_32 load_block(const float *x, uint32_t i, uint32_t n)
 {
-    float32x4_t top = vabsq_f32(x.v[0]);
-    for (int i = 1; i < 8; i++) top = vmaxq_f32(top, vabsq_f32(x.v[i]));
-    const float max = vmaxvq_f32(top);
-    const float inverse = max > 0 ? 127.0f / max : 0.0f, scale = max / 127.0f;
-    const struct ints_32 v = round_32(x, inverse);
-    float sum = (float)put_32(&v, scale, r, high);
-    if (max > bound) {
-        if (!has_low) memset(low, 0, sizeof *low);
-        has_low = true;
-        const struct ints_32 l = left_32(&x, &v, inverse);
-        sum += (float)put_32(&l, scale / LOW_STEPS, r, low) / LOW_STEPS;
-    }
-    high->sum[r] = scale * sum;
-    return has_low;
+    const uint32_t k = i * PACK_COLS;
+    return load_32(x + k, n - k < PACK_COLS ? n - k : PACK_COLS);
 }
 
-// LOW_ABOVE_TENTHS / 10 times the root mean square; sixteen sums, added up as the AVX-512 table adds.
-INLINE float outlier_bound(const float *x, uint32_t n)
+// Each block's absmax into its scale[r]; returns the absmax above which a second term is needed. Sums in
+// the order of the AVX-512 table.
+INLINE float find_outliers(const float *x, uint32_t n, uint32_t n_blocks, uint32_t r,
+                           struct act_block *blocks)
 {
-    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (uint32_t k = 0; k < n; k += 16) {
-        float padded[16] = {0};
-        const float *from = x + k;
-        if (n - k < 16) from = memcpy(padded, from, (n - k) * sizeof *x);
-        for (int i = 0; i < 4; i++) {
-            const float32x4_t v = vld1q_f32(from + 4 * i);
-            sum[i] = vfmaq_f32(sum[i], v, v);
+    float32x4_t square[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    float top = 0, error = 0;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const struct floats_32 v = load_block(x, i, n);
+        float32x4_t most = vdupq_n_f32(0);
+        for (int j = 0; j < 4; j++) {
+            square[j] = vfmaq_f32(square[j], v.v[4 + j], v.v[4 + j]);
+            square[j] = vfmaq_f32(square[j], v.v[j], v.v[j]);
+            most = vmaxq_f32(most, vmaxq_f32(vabsq_f32(v.v[j]), vabsq_f32(v.v[4 + j])));
         }
+        const float max = vmaxvq_f32(most);
+        blocks[i].scale[r] = max;
+        top = max > top ? max : top;
+        error += max * max;
     }
-    const float32x4_t four = vaddq_f32(vaddq_f32(sum[0], sum[2]), vaddq_f32(sum[1], sum[3]));
+    const float32x4_t four =
+        vaddq_f32(vaddq_f32(square[0], square[2]), vaddq_f32(square[1], square[3]));
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
-    const float total = vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
-    return LOW_ABOVE_TENTHS / 10.0f * sqrtf(total / (float)n);
+    const float bound =
+        ERROR_BOUND / (float)PACK_COLS * (vget_lane_f32(two, 0) + vget_lane_f32(two, 1));
+    for (float last = -1; error > bound && error != last;) {
+        last = error;
+        top *= 0.84f;
+        error = 0;
+        for (uint32_t i = 0; i < n_blocks; i++)
+            if (blocks[i].scale[r] <= top) error += blocks[i].scale[r] * blocks[i].scale[r];
+        if (error == last && top > 0) last = -1; // no block between the steps
+    }
+    return top;
+}
+
+INLINE void quantize_row(const float *x, uint32_t n, uint32_t r, uint32_t n_blocks,
+                         struct act_block *high, struct act_low *low, uint32_t *n_low)
+{
+    const float bound = find_outliers(x, n, n_blocks, r, high);
+    *n_low = 0;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const struct floats_32 v = load_block(x, i, n);
+        const float max = high[i].scale[r], scale = max / 127.0f;
+        const float inverse = max > 0 ? 127.0f / max : 0.0f;
+        const struct ints_32 q = round_32(v, inverse);
+        put_high(&q, scale, r, &high[i]);
+        if (!(max > bound)) continue;
+        struct act_low *l = &low[(*n_low)++];
+        put_low(&v, &q, inverse, scale, i, l);
+        high[i].sum[r] += l->scale * (float)(l->bias / -128);
+    }
 }
 
 INLINE void quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
                            const struct act_groups *to, uint32_t group)
 {
-    const size_t first = (size_t)group * to->n_blocks;
-    struct act_block *high = to->high + first, *low = to->low + first;
-    float bound[ACT_GROUP];
-    uint32_t n_low = 0;
-    for (uint32_t r = 0; r < n_rows; r++) bound[r] = outlier_bound(x[r], n);
-    for (uint32_t i = 0; i < to->n_blocks; i++) {
-        const uint32_t k = i * PACK_COLS, left = n - k < PACK_COLS ? n - k : PACK_COLS;
-        bool has_low = false;
-        for (uint32_t r = 0; r < n_rows; r++)
-            has_low =
-                quantize_32(load_32(x[r] + k, left), bound[r], r, has_low, &high[i], &low[n_low]);
-        if (has_low) to->low_at[first + n_low++] = (uint16_t)i;
+    struct act_block *high = to->high + (size_t)group * to->n_blocks;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const size_t row = (size_t)group * ACT_GROUP + r;
+        quantize_row(x[r], n, r, to->n_blocks, high, to->low + row * to->n_blocks, &to->n_low[row]);
     }
-    to->n_low[group] = n_low;
 }
 
 // ---- formats ------------------------------------------------------------------------------------
@@ -388,30 +423,46 @@ INLINE void add_high(enum fmt f, const uint8_t *p, uint32_t n_k, const struct ac
     }
 }
 
-// The n_low second blocks of one group.
-INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_block *low, const uint16_t *at,
-                    uint32_t n_low, const uint32_t n, float (*out)[PANEL_ROWS])
+// What the sum of a second term starts with, as bias_of.
+INLINE int32_t low_bias(enum fmt f, const struct act_low *l, uint32_t h)
 {
-    for (uint32_t i = 0; i < n_low; i++) {
-        const uint8_t *block = p + at[i] / PACK_SUBS * pack_block_bytes(f);
+    return f == FMT_Q4_0 ? l->bias / 16 : f == FMT_Q6_K ? l->half[h] : 0;
+}
+
+// The second terms of one row.
+INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_low *low, uint32_t n_low,
+                    float *out)
+{
+    const uint32_t halves = halves_of(f), quads = PACK_QUADS / halves;
+    for (const struct act_low *l = low; l < low + n_low; l++) {
+        const uint8_t *block = p + l->at / PACK_SUBS * pack_block_bytes(f);
+        const uint32_t s = l->at % PACK_SUBS;
         struct scales sc;
         open_block(f, block, &sc);
-        for (uint32_t pass = 0; pass < PASSES; pass++) {
-            const uint32_t row = pass * PASS_VECTORS * LANE_ROWS;
-            float32x4_t acc[ACT_GROUP][PASS_VECTORS];
-            load_acc(acc, out, row, n);
-            add_products(f, block, &sc, at[i] % PACK_SUBS, row, low + i, n, acc);
-            store_acc(acc, out, row, n);
+        for (uint32_t row = 0; row < PANEL_ROWS; row += LANE_ROWS) {
+            float32x4_t acc = vld1q_f32(out + row);
+            for (uint32_t h = 0; h < halves; h++) {
+                int32x4_t sum = vdupq_n_s32(low_bias(f, l, h));
+                for (uint32_t q = h * quads; q < (h + 1) * quads; q++) {
+                    int32_t quad;
+                    memcpy(&quad, l->q[q], sizeof quad);
+                    sum = vdotq_s32(sum, weights_of(f, block, s, q, row),
+                                    vreinterpretq_s8_s32(vdupq_n_s32(quad)));
+                }
+                acc = vfmaq_f32(acc, vcvtq_f32_s32(sum),
+                                vmulq_n_f32(scale_of(f, block, &sc, s, h, row), l->scale));
+            }
+            vst1q_f32(out + row, acc);
         }
     }
 }
 
 INLINE void dot_group(enum fmt f, const uint8_t *p, uint32_t n_k, const struct act_groups *g,
-                      uint32_t group, const uint32_t n, float (*out)[PANEL_ROWS])
+                      uint32_t group, const uint32_t n, uint32_t n_rows, float (*out)[PANEL_ROWS])
 {
-    const size_t first = (size_t)group * g->n_blocks;
-    add_high(f, p, n_k, g->high + first, n, out);
-    add_low(f, p, g->low + first, g->low_at + first, g->n_low[group], n, out);
+    add_high(f, p, n_k, g->high + (size_t)group * g->n_blocks, n, out);
+    for (size_t t = 0, row = (size_t)group * ACT_GROUP; t < n_rows; t++, row++)
+        if (g->n_low[row]) add_low(f, p, g->low + row * g->n_blocks, g->n_low[row], out[t]);
 }
 
 INLINE void dot_rows(enum fmt f, const uint8_t *p, uint32_t n_k, const struct act_groups *g,
@@ -419,11 +470,12 @@ INLINE void dot_rows(enum fmt f, const uint8_t *p, uint32_t n_k, const struct ac
 {
     for (uint32_t r = 0; r < n_rows; r += ACT_GROUP, group++, out += ACT_GROUP) {
         if (n_rows - r == 1)
-            dot_group(f, p, n_k, g, group, 1, out);
+            dot_group(f, p, n_k, g, group, 1, 1, out);
         else if (n_rows - r == 2)
-            dot_group(f, p, n_k, g, group, 2, out);
+            dot_group(f, p, n_k, g, group, 2, 2, out);
         else // a third row alone is no quicker than four
-            dot_group(f, p, n_k, g, group, ACT_GROUP, out);
+            dot_group(f, p, n_k, g, group, ACT_GROUP,
+                      n_rows - r < ACT_GROUP ? n_rows - r : ACT_GROUP, out);
     }
 }
 

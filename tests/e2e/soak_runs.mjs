@@ -85,10 +85,10 @@ export async function soakRuns({ runs, jobs, log }) {
 
     // Strays: the killed one's own children are nobody's to clean up but the kernel's; all others must be gone.
     await sleep(300);
-    const strays = spawnSync('pgrep', ['-fa', 'sleep 9753[123]'], { encoding: 'utf8' }).stdout.trim().split('\n').filter(Boolean);
-    const ours = strays.filter((line) => readEnvironment(line.split(' ')[0]).includes(dir));
+    const ours = readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && readProc(pid, 'environ').includes(dir) &&
+        /^sleep\0?9753[123]/.test(readProc(pid, 'cmdline')));
     if (ours.length > 2) problems.push(`stray processes: ${ours.join('; ')}`); // the victim's
-    for (const line of ours) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
+    for (const pid of ours) process.kill(Number(pid), 'SIGKILL');
     const left = readdirSync(temporary);
     if (left.length > 2) problems.push(`temporary files: ${left.slice(0, 5).join(' ')}`);
     const half = Math.floor(memory.length / 2);
@@ -102,8 +102,8 @@ export async function soakRuns({ runs, jobs, log }) {
     return { problems, tally };
 }
 
-function readEnvironment(pid) {
-    try { return readFileSync(`/proc/${pid}/environ`, 'utf8'); } catch { return ''; }
+function readProc(pid, what) {
+    try { return readFileSync(`/proc/${pid}/${what}`, 'utf8'); } catch { return ''; }
 }
 
 if (process.argv[1] === import.meta.filename) {

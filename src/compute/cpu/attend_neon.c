@@ -154,11 +154,12 @@ INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t 
         }
 }
 
-static void score_page(struct attend_tile *t, const struct kv_unit *u, float *scores)
+static void score_page(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *u,
+                       float *scores)
 {
     for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16)
-        for (uint32_t i = 0; i < t->n; i += TILE_ROWS)
-            score_tile(t, u, slot, i, t->n - i < TILE_ROWS ? 1 : TILE_ROWS, scores + slot);
+        for (uint32_t i = first; i < end; i += TILE_ROWS)
+            score_tile(t, u, slot, i, end - i < TILE_ROWS ? 1 : TILE_ROWS, scores + slot);
 }
 
 // ---- softmax ------------------------------------------------------------------------------------
@@ -241,14 +242,16 @@ INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint3
     }
 }
 
-void neon_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages)
+void neon_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+                 uint32_t n_pages)
 {
-    for (uint32_t p = 0; p < n_pages; p++) score_page(t, &units[p], t->scores + p * PAGE_TOKENS);
+    for (uint32_t p = 0; p < n_pages; p++)
+        score_page(t, first, end, &units[p], t->scores + p * PAGE_TOKENS);
     const struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
-    for (uint32_t i = 0; i < t->n; i++) soften(t, both, i);
+    for (uint32_t i = first; i < end; i++) soften(t, both, i);
     for (uint32_t d = 0; d < t->head_dim; d += 16)
-        for (uint32_t i = 0; i < t->n; i += TILE_ROWS)
-            value_tile(t, units, n_pages, d, i, t->n - i < TILE_ROWS ? 1 : TILE_ROWS);
+        for (uint32_t i = first; i < end; i += TILE_ROWS)
+            value_tile(t, units, n_pages, d, i, end - i < TILE_ROWS ? 1 : TILE_ROWS);
 }
 
 // ---- the rest -----------------------------------------------------------------------------------

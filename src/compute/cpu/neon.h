@@ -14,7 +14,8 @@ uint64_t i8mm_peak(uint32_t n_rounds);
 
 // attend_neon.c: every aarch64 has what these need.
 float neon_quantize_head(const float *x, uint32_t n, int16_t *q);
-void neon_attend(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages);
+void neon_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+                 uint32_t n_pages);
 void neon_rms_norm(const float *x, const float *w, float *out, uint32_t n, float eps);
 void neon_swiglu(const float *gate, const float *up, float *out, uint32_t n);
 double neon_sum_exp(const float *x, uint32_t n, float max);

@@ -54,7 +54,7 @@ test('prompt: byte for byte the template of Hugging Face', () => {
 });
 
 test('logits and generate: within the stated bound, equal where the margin is larger', () => {
-    const bound = 0.3; // int16 activations and f16 KV on the CPU backend; tests/golden has the tight ones
+    const bound = 0.73; // of the CPU's least exact table (int8 activations); tests/golden has each one's
     const c = golden('logits.jsonl').find((x) => x.model.includes('Q8_0') && x.ids.length < 400 && x.ids.length > 20);
     const top = JSON.parse(inspect('', 'logits', '--model', model, '--tokens', c.ids.join(','), '--top', 20).out);
     const ours = new Map(top);

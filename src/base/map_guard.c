@@ -1,5 +1,5 @@
 // A table that a signal handler reads: entries are filled before their start is published, and the
-// handler calls nothing but write and _exit.
+// handler calls nothing but write, pause and _exit.
 #include "base/map_guard.h"
 
 #include <signal.h>
@@ -67,6 +67,8 @@ static void put_number(size_t v)
     put(digits + i);
 }
 
+static atomic_flag speaking = ATOMIC_FLAG_INIT;
+
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
     const uintptr_t at = (uintptr_t)info->si_addr;
@@ -74,6 +76,9 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
     for (int i = 0; i < MAPS_MAX; i++) {
         const uintptr_t start = atomic_load_explicit(&maps[i].start, memory_order_acquire);
         if (start <= CLAIMED || at < start || at - start >= maps[i].n) continue;
+        // Workers meet the same end at once: the first one speaks, the process ends with it.
+        if (atomic_flag_test_and_set(&speaking))
+            for (;;) pause();
         put("submind: ");
         put(maps[i].path);
         put(" cannot be read any more at byte ");

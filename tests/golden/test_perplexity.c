@@ -1,6 +1,6 @@
 // How well the demo model foretells a fixed text (data/text/chores.txt: conversations of the generator
 // in tools/demo-model with a seed that training never saw), by format, device, KV type and kind of step:
-// within 0.1 % of the reference device with the same weights and f32 keys and values.
+// within 0.1 % (8-bit products: 0.25 %) of the reference device with the same weights and f32 keys and values.
 // Measured when this was written: at most 0.04 % on the CPU over all 2,436 tokens.
 #include <math.h>
 #include <stdarg.h>
@@ -16,12 +16,17 @@ enum { SKIP = 77, TEXT_MAX = 1 << 20, N_ALONE = 12 };
 // All of the text, or its beginning for decoding; what the reference device is held to each time.
 enum { N_ALL = 1 << 20, N_DECODED = 600, N_REFERENCE = 60 };
 
-static const double BOUND = 1e-3;
+#define BOUND 1e-3
+// Products of 8-bit activations leave a KL of 0.0007 to 0.0008 a token, which moves the perplexity of a text
+// this short by 0.08 % (one sigma) either way; over 16,368 tokens it stands at +0.01 to +0.06 %. Hence three
+// sigma here.
+#define BOUND_8_BIT 2.5e-3
 
 struct path {
     const char *device, *kv_type;
     uint32_t rows; // of a step: 1 is decoding
     size_t max_tokens;
+    double bound;
 };
 
 static int n_failed;
@@ -81,7 +86,7 @@ static void check_path(const char *model, const char *format, const struct path 
     printf("%s on %s, KV %s, %u rows a step: %llu tokens, perplexity %.5f, off by %.4f %%\n",
            format, p->device, p->kv_type, got.n_rows, (unsigned long long)got.n_tokens,
            perplexity(&got), 100 * off);
-    if (!(fabs(off) <= BOUND)) complain("%s on %s: off by %g", format, p->device, off);
+    if (!(fabs(off) <= p->bound)) complain("%s on %s: off by %g", format, p->device, off);
 }
 
 // There, and its hardware too.
@@ -111,15 +116,15 @@ static const struct expected {
 
 // On the CPU decoding gives prefill's bits (test_equality): it is measured on GPUs only.
 static const struct path paths[] = {
-    {"cpu:avx512", "f16", 512, N_ALL},
-    {"cpu:avx2", "f16", 512, N_ALL},
-    {"cpu:i8mm", "f16", 512, N_ALL},
-    {"cpu:dotprod", "f16", 512, N_ALL},
-    {"cpu:portable", "f16", 512, N_DECODED}, // slow
-    {"cuda", "f16", 512, N_ALL},
-    {"cuda", "f16", 1, N_DECODED},
-    {"cuda", "q8_0", 512, N_ALL},
-    {"cuda", "q8_0", 1, N_DECODED},
+    {"cpu:avx512", "f16", 512, N_ALL, BOUND_8_BIT},
+    {"cpu:avx2", "f16", 512, N_ALL, BOUND},
+    {"cpu:i8mm", "f16", 512, N_ALL, BOUND_8_BIT},
+    {"cpu:dotprod", "f16", 512, N_ALL, BOUND_8_BIT},
+    {"cpu:portable", "f16", 512, N_DECODED, BOUND}, // slow
+    {"cuda", "f16", 512, N_ALL, BOUND},
+    {"cuda", "f16", 1, N_DECODED, BOUND},
+    {"cuda", "q8_0", 512, N_ALL, BOUND},
+    {"cuda", "q8_0", 1, N_DECODED, BOUND},
 };
 
 static double expected_for(const struct expected *x, size_t max_tokens)
@@ -133,7 +138,7 @@ static bool check_reference(const char *model, const struct expected *x, const s
     static const size_t counts[] = {N_REFERENCE, N_DECODED, N_ALL};
     const size_t n = getenv("SUBMIND_GOLDEN_ALL") != NULL ? 3 : 1;
     for (size_t i = 0; i < n; i++) {
-        const struct path p = {"ref", "f32", 256, counts[i]};
+        const struct path p = {"ref", "f32", 256, counts[i], BOUND};
         struct engine_score got;
         struct err e = {0};
         if (!measure(model, &p, text, &got, &e)) {
@@ -168,7 +173,7 @@ static void check_scoring(const char *shared, const struct buf *text)
     struct engine *en = NULL;
     struct ids ids = {0};
     struct engine_score got;
-    const struct path path = {"cpu", "f16", 5, N_ALONE};
+    const struct path path = {"cpu", "f16", 5, N_ALONE, BOUND};
     double nll = 0;
     snprintf(model, sizeof model, "%s/models/submind-demo-Q8_0.gguf", shared);
     const struct engine_settings s = {.model_path = model, .device = "cpu", .n_ctx = 256};

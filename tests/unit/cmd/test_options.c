@@ -41,7 +41,7 @@ static void bad_input_is_named(void **state)
         {WORD("--nonsense"), WORD("1"), "unknown flag --nonsense"},
         {WORD("--kv-memory"), WORD("8Q"), "--kv-memory takes a size"},
         {WORD("--temperature"), WORD("nan"), "--temperature takes a number"},
-        {WORD("--workspace"), WORD("x"), "unknown flag --workspace"}, // belongs to run
+        {WORD("--max-turns"), WORD("1"), "unknown flag --max-turns"}, // belongs to run
         {WORD("--verbose=1"), WORD("x"), "--verbose takes no value"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

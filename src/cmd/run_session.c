@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "cmd/model_path.h"
 #include "cmd/places.h"
 
 enum { MAX_KEY_BYTES = 16384 };
@@ -72,6 +73,7 @@ static bool make_server_args(struct run_session *r, struct err *e)
     };
     size_t n = 0, n_numbers = 0;
     if (model != NULL) {
+        if (!model_path(model, &model, e)) return false;
         char *path = realpath(model, NULL);
         if (path == NULL) return err_errno(e, ERR_INPUT, "cannot find the model %.300s", model);
         buf_z(&r->model, path);

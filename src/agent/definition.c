@@ -410,7 +410,7 @@ bool definition_open(struct definition *out, const char *dir, const char *name, 
                       "%.200s: the name of a sub-mind is lower case letters, digits, - and _ (at "
                       "most %d; not show, follow, last or all)",
                       buf_cstr(&path), DEFINITION_NAME_MAX);
-    ok = ok && file_read(&text, buf_cstr(&path), MAX_FILE_BYTES, e) &&
+    ok = ok && file_read_text(&text, buf_cstr(&path), MAX_FILE_BYTES, NULL, e) &&
          definition_parse(out, buf_view(&text), dir, name, buf_cstr(&path), e);
     buf_free(&path);
     buf_free(&text);

@@ -253,7 +253,7 @@ bool mcp_config_parse(struct mcp_specs *out, struct str json, const char *dir, c
 bool mcp_config_read(struct mcp_specs *out, const char *file, const char *dir, struct err *e)
 {
     struct buf text = {0};
-    bool ok = file_read(&text, file, MAX_FILE_BYTES, e) &&
+    bool ok = file_read_text(&text, file, MAX_FILE_BYTES, NULL, e) &&
               mcp_config_parse(out, buf_view(&text), dir, file, e);
     buf_free(&text);
     return ok;

@@ -51,6 +51,35 @@ static void put_line(struct buf *out, struct str text)
     if (cut) buf_z(out, "...");
 }
 
+static void take_front(struct skill *s, struct str name, struct str about)
+{
+    if (name.n > 0) {
+        buf_clear(&s->name);
+        put_line(&s->name, name);
+    }
+    put_line(&s->about, about);
+}
+
+// What stands behind "key:" on a line of its own; empty when nothing does.
+static struct str line_of(struct str front, struct str key)
+{
+    struct str none = {"", 0};
+    for (size_t at = 0; at < front.n;) {
+        size_t end = str_find(front, STR("\n"), at);
+        if (end == SIZE_MAX) end = front.n;
+        struct str line = str_sub(front, at, end - at);
+        if (str_starts(line, key)) {
+            line = str_trim(str_sub(line, key.n, SIZE_MAX));
+            bool quoted = line.n > 1 && (line.p[0] == '"' || line.p[0] == '\'') &&
+                          line.p[line.n - 1] == line.p[0];
+            return quoted ? str_sub(line, 1, line.n - 2) : line;
+        }
+        at = end + 1;
+    }
+    return none;
+}
+
+// As YAML; where it is none ("description: see: below" is common) by its line.
 static void read_front(struct skill *s, struct str text)
 {
     yaml_parser_t parser;
@@ -60,13 +89,13 @@ static void read_front(struct skill *s, struct str text)
         return;
     yaml_parser_set_input_string(&parser, (const unsigned char *)text.p, end + 1);
     if (yaml_parser_load(&parser, &doc)) {
-        struct str name = scalar_of(&doc, "name");
-        if (name.n > 0) {
-            buf_clear(&s->name);
-            put_line(&s->name, name);
-        }
-        put_line(&s->about, scalar_of(&doc, "description"));
+        take_front(s, scalar_of(&doc, "name"), scalar_of(&doc, "description"));
         yaml_document_delete(&doc);
+    } else {
+        struct str front = str_sub(text, 0, end);
+        struct str about = line_of(front, STR("description:"));
+        if (about.n > 0 && strchr("[{>|&*!", about.p[0]) == NULL)
+            take_front(s, (struct str){"", 0}, about);
     }
     yaml_parser_delete(&parser);
 }
@@ -79,7 +108,7 @@ static bool put_skill(struct skills *s, const char *dir, const char *below, cons
     struct buf path = {0}, text = {0};
     struct err ignored = {0};
     buf_printf(&path, "%s/%s/%s/SKILL.md", dir, below, folder);
-    bool there = file_read(&text, buf_cstr(&path), MAX_SKILL_BYTES, &ignored);
+    bool there = file_read_text(&text, buf_cstr(&path), MAX_SKILL_BYTES, NULL, &ignored);
     bool ok = true;
     if (there && s->n < SKILLS_MAX) {
         struct skill *p = realloc(s->list, (s->n + 1) * sizeof *p);

@@ -10,10 +10,11 @@
 #include <sys/stat.h>
 
 #include "agent/skills.h"
+#include "agent/tool_text.h"
 #include "base/file.h"
 #include "base/utf8.h"
 
-enum { MAX_FILE_BYTES = 64 << 20, MAX_FILES = 200 };
+enum { SLACK_BYTES = 65536, MAX_FILES = 200 }; // SLACK: white space in front, a BOM, CRs
 
 static const char *const first_files[] = {"AGENTS.md", "SOUL.md",  "IDENTITY.md",
                                           "USER.md",   "TOOLS.md", "MEMORY.md"};
@@ -37,9 +38,12 @@ static int by_rank(const void *pa, const void *pb)
     return strcmp(a->name, b->name);
 }
 
+// A name stands in quotes in the bootstrap: nothing in it may end them, or the line.
 static bool is_wanted(const char *name)
 {
     if (name[0] == '.' || !str_ends(str_from(name), STR(".md"))) return false;
+    for (const char *p = name; *p != '\0'; p++)
+        if ((unsigned char)*p < 32 || strchr("\"<>\x7f", *p) != NULL) return false;
     for (size_t i = 0; i < sizeof skipped_files / sizeof skipped_files[0]; i++)
         if (strcmp(name, skipped_files[i]) == 0) return false;
     return true;
@@ -94,23 +98,33 @@ static struct str cut(struct str s, size_t limit)
     return str_sub(s, 0, limit - utf8_partial_tail(s));
 }
 
+static void put_text(struct workspace *w, struct workspace_part *part, struct str text,
+                     size_t limit)
+{
+    struct str kept = cut(text, limit);
+    part->kept_bytes = kept.n;
+    buf_str(&w->bootstrap, kept);
+    if (kept.n < part->file_bytes)
+        buf_printf(&w->bootstrap, "\n[%s is cut here: %zu of %zu bytes left out; limit %zu bytes]",
+                   part->name, part->file_bytes - kept.n, part->file_bytes, limit);
+}
+
 static bool put_file(struct workspace *w, struct workspace_part *part, size_t room, struct err *e)
 {
     struct buf path = {0}, text = {0};
+    size_t limit = w->config.file_bytes < room ? w->config.file_bytes : room, total = 0;
     buf_printf(&path, "%s/%s", w->dir, part->name);
-    bool ok = file_read(&text, buf_cstr(&path), MAX_FILE_BYTES, e);
+    bool ok = file_read_text(&text, buf_cstr(&path), limit + SLACK_BYTES, &total, e);
     if (ok) {
         struct str all = str_trim(buf_view(&text));
-        size_t limit = w->config.file_bytes < room ? w->config.file_bytes : room;
-        struct str kept = cut(all, limit);
-        part->file_bytes = all.n;
-        part->kept_bytes = kept.n;
+        part->file_bytes = total <= limit + SLACK_BYTES ? all.n : total;
+        part->no_text = tool_text_is_binary(all);
         buf_printf(&w->bootstrap, "\n<file name=\"%s\">\n", part->name);
-        buf_str(&w->bootstrap, kept);
-        if (kept.n < all.n)
-            buf_printf(&w->bootstrap,
-                       "\n[%s is cut here: %zu of %zu bytes left out; limit %zu bytes]", part->name,
-                       all.n - kept.n, all.n, limit);
+        if (part->no_text)
+            buf_printf(&w->bootstrap, "[%s is left out: %zu bytes that are no UTF-8 text]",
+                       part->name, part->file_bytes);
+        else
+            put_text(w, part, all, limit);
         buf_z(&w->bootstrap, "\n</file>\n");
     }
     buf_free(&path);

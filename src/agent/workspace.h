@@ -13,6 +13,7 @@ struct workspace_part {
     char *name;
     size_t file_bytes; // of the file
     size_t kept_bytes; // of it in the bootstrap
+    bool no_text;      // it is binary: only a mark stands there
     size_t at, n;      // where it stands in the bootstrap, with what is around it
 };
 

@@ -89,7 +89,7 @@ bool workspace_config_open(struct workspace_config *out, const char *dir, struct
     struct buf path = {0}, text = {0};
     struct err problem = {0};
     buf_printf(&path, "%s/submind.yaml", dir);
-    bool ok = file_read(&text, buf_cstr(&path), MAX_YAML_BYTES, &problem);
+    bool ok = file_read_text(&text, buf_cstr(&path), MAX_YAML_BYTES, NULL, &problem);
     if (!ok && problem.code == ERR_NOT_FOUND) ok = true;
     if (!ok) err_set(e, problem.code, "%s", problem.msg);
     ok = ok && workspace_config_parse(out, buf_view(&text), dir, buf_cstr(&path), e);

@@ -52,7 +52,7 @@ void file_unmap(struct file_map *m)
 
 static bool read_fd(struct buf *out, int fd, const char *path, size_t max_bytes, struct err *e)
 {
-    size_t start = out->n;
+    const size_t start = out->n;
     for (;;) {
         if (!buf_reserve(out, 65536)) return err_set(e, ERR_MEMORY, "no memory to read %s", path);
         ssize_t n = read(fd, out->p + out->n, 65536);
@@ -74,6 +74,58 @@ bool file_read(struct buf *out, const char *path, size_t max_bytes, struct err *
     bool ok = read_fd(out, fd, path, max_bytes, e);
     close(fd);
     return ok;
+}
+
+// At most max_bytes of fd.
+static bool read_start(struct buf *out, int fd, const char *path, size_t max_bytes, struct err *e)
+{
+    const size_t end = out->n + max_bytes;
+    while (out->n < end) {
+        size_t want = end - out->n < 65536 ? end - out->n : 65536;
+        if (!buf_reserve(out, want)) return err_set(e, ERR_MEMORY, "no memory to read %s", path);
+        ssize_t n = read(fd, out->p + out->n, want);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return err_errno(e, ERR_IO, "cannot read %s", path);
+        if (n == 0) break;
+        out->n += (size_t)n;
+    }
+    return true;
+}
+
+static void make_plain(struct buf *b, size_t start)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    size_t to = start, from = start;
+    if (b->n - from >= 3 && memcmp(b->p + from, mark, 3) == 0) from += 3;
+    if (from == start && memchr(b->p + start, '\r', b->n - start) == NULL) return;
+    for (; from < b->n; from++)
+        if (b->p[from] != '\r' || from + 1 == b->n || b->p[from + 1] != '\n')
+            b->p[to++] = b->p[from];
+    b->n = to;
+}
+
+bool file_read_text(struct buf *out, const char *path, size_t max_bytes, size_t *total,
+                    struct err *e)
+{
+    struct stat st;
+    const size_t start = out->n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
+    bool ok = fstat(fd, &st) == 0 || err_errno(e, ERR_IO, "cannot stat %s", path);
+    if (ok && !S_ISREG(st.st_mode)) ok = err_set(e, ERR_IO, "%s is not a regular file", path);
+    if (ok)
+        ok = total != NULL ? read_start(out, fd, path, max_bytes, e)
+                           : read_fd(out, fd, path, max_bytes, e);
+    close(fd);
+    if (!ok) {
+        out->n = start;
+        return false;
+    }
+    if (total != NULL)
+        *total = (size_t)st.st_size > out->n - start ? (size_t)st.st_size : out->n - start;
+    if (out->n > start) make_plain(out, start);
+    return true;
 }
 
 // Makes the folders in front of the last slash.

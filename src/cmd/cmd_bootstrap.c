@@ -15,8 +15,9 @@
 #include "cmd/options.h"
 #include "cmd/places.h"
 #include "engine/engine.h"
+#include "text/drift.h"
 
-enum { FRESH_S = 3600, NOTE_BYTES = 200 };
+enum { FRESH_S = 3600, NOTE_BYTES = 400, SHOWN_BYTES = 40 };
 
 struct part {
     const char *name;
@@ -97,17 +98,33 @@ static void note(struct part *p, bool breaks, const char *text)
     p->breaks |= breaks;
 }
 
+// A link that leads out of the workspace: what stands there goes to the model too.
+static void note_link(const struct view *v, const char *path, struct part *p)
+{
+    struct stat st;
+    char text[300];
+    size_t n = strlen(v->ws.dir);
+    char *real = lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+    if (real != NULL && (strncmp(real, v->ws.dir, n) != 0 || real[n] != '/')) {
+        snprintf(text, sizeof text, "a link to %.200s", real);
+        note(p, false, text);
+    }
+    free(real);
+}
+
 static void note_file(const struct view *v, const struct workspace_part *w, struct part *p)
 {
     struct buf path = {0};
     struct stat st;
     char text[100];
     buf_printf(&path, "%s/%s", v->ws.dir, w->name);
-    if (w->kept_bytes < w->file_bytes) {
+    if (w->kept_bytes < w->file_bytes && !w->no_text) {
         snprintf(text, sizeof text, "cut: %zu of %zu bytes left out", w->file_bytes - w->kept_bytes,
                  w->file_bytes);
         note(p, false, text);
     }
+    if (w->no_text) note(p, false, "left out: no UTF-8 text");
+    note_link(v, buf_cstr(&path), p);
     if (stat(buf_cstr(&path), &st) == 0 && clock_unix() - st.st_mtime < FRESH_S) {
         snprintf(text, sizeof text, "changed %lld min ago",
                  (long long)(clock_unix() - st.st_mtime) / 60);
@@ -115,6 +132,30 @@ static void note_file(const struct view *v, const struct workspace_part *w, stru
     }
     if (holds_today(p->text)) note(p, false, "holds today's date: is it written anew every day?");
     buf_free(&path);
+}
+
+static struct str line_start(struct str s)
+{
+    s = str_sub(s, 0, str_find(s, STR("\n"), 0));
+    return str_sub(s, 0, s.n < SHOWN_BYTES ? s.n : SHOWN_BYTES);
+}
+
+static void tell_difference(struct part *p, struct str now, struct str old, size_t at)
+{
+    struct drift d = {0};
+    struct err ignored = {0};
+    char text[NOTE_BYTES];
+    size_t line = 1;
+    for (const char *c = p->text.p; c < now.p + at; c++) line += *c == '\n';
+    snprintf(text, sizeof text,
+             "line %zu differs from the last run's: the next run computes anew from there",
+             line > 2 ? line - 2 : line); // the part begins with an empty line and its tag
+    note(p, true, text);
+    if (!drift_find(&d, now, old, at, &ignored) || !d.volatile_text) return;
+    struct str ours = line_start(d.ours), theirs = line_start(d.theirs);
+    snprintf(text, sizeof text, "%s: \"%.*s\", then \"%.*s\"", d.kind, (int)theirs.n, theirs.p,
+             (int)ours.n, ours.p);
+    note(p, true, text);
 }
 
 // The newest run that is on record sent something else from here on.
@@ -129,7 +170,7 @@ static void note_difference(struct view *v)
         size_t from = (size_t)(p->text.p - now.p);
         bool inside = p->text.p >= now.p && from <= at && at < from + p->text.n;
         if (inside) {
-            note(p, true, "differs from the last run's: the next run computes anew from here");
+            tell_difference(p, now, old, at);
             return;
         }
     }

@@ -344,7 +344,9 @@ static bool go_back(struct service *sv, const struct plan *p, const struct setup
 }
 
 // A second server with the new setup on the same socket, while the old one finishes its answers and the new
-// one loads. Only where both were measured: then there is memory for two.
+// one loads. Only where both were measured: then there is memory for two. It goes before the new one is
+// watched, so that what is seen is the new one; when the new one does not start, it stays until the old one
+// is back.
 struct bridge {
     struct buf name, unit_name, path;
 };
@@ -389,7 +391,9 @@ static bool replace(struct service *sv, struct plan *p, struct setup *c, struct 
     if (ok && p->n_columns > 1) ok = put_up(sv, c, &bridge, e);
     if (ok) {
         show("switching: running answers finish");
-        ok = service_apply(sv, buf_view(&unit), &c->flags, e) && watch(sv, c, e);
+        ok = service_apply(sv, buf_view(&unit), &c->flags, e);
+        if (ok) take_down(sv, &bridge);
+        ok = ok && watch(sv, c, e);
         if (!ok)
             go_back(sv, p, c, kept, e);
         else if (record(sv, p, "switch", c->label, kept, "ok", e))

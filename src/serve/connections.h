@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 // What a connection waits for, each with its limit.
@@ -18,6 +20,8 @@ struct connection {
     struct connection *prev, *next; // guarded by the table's lock
     int fd;
     _Atomic uint64_t deadline_ns; // 0 = none; relaxed: a tick late is fine
+    _Atomic uint64_t waiting_ns;  // since when it waits for a request, 0 = it has one; relaxed
+    atomic_bool ended;            // our side is closed: what still comes cannot be answered
 };
 
 struct connections {
@@ -31,5 +35,11 @@ void connections_deinit(struct connections *t);                    // all must b
 struct connection *connections_add(struct connections *t, int fd); // NULL: no memory
 void connections_remove(struct connections *t, struct connection *c);
 void connection_set(struct connection *c, enum connection_wait what); // NULL is fine
+bool connection_ended(const struct connection *c);                    // NULL is fine
 // Shuts down the sockets whose time is over; their threads notice. Returns how many.
 size_t connections_reap(struct connections *t, uint64_t now_ns);
+// For a server that stops, to be called every few milliseconds: ends the connections that have had no
+// request for a while. A client that keeps a connection sends its next request within moments or not for
+// long, and there is no way to tell it in between that the connection goes: closing at once would meet
+// requests on their way, which their senders see as a reset. Returns how many are still open.
+size_t connections_settle(struct connections *t, uint64_t now_ns);

@@ -262,10 +262,11 @@ static void check_headers(struct exchange *x, const char *method, const char *pa
 static enum MHD_Result begin(struct server *sv, struct MHD_Connection *http, const char *method,
                              const char *path, void **slot)
 {
-    struct exchange *x = calloc(1, sizeof *x);
-    if (x == NULL) return MHD_NO;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(http, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    if (info != NULL && connection_ended(info->socket_context)) return MHD_NO;
+    struct exchange *x = calloc(1, sizeof *x);
+    if (x == NULL) return MHD_NO;
     *slot = x;
     x->sv = sv;
     x->http = http;

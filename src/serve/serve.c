@@ -28,7 +28,7 @@ enum {
     DRAIN_MS = 2500,   // for running answers to end after the stop
     LOADER_WAIT_S = 2, // for a load that cannot be interrupted
     LOADING_RETRY_MS = 2000,
-    QUIET_MS = 250, // without a request: then a drain is over
+    QUIET_MS = 100, // without a connection: then a drain is over
     FIRST_FD = 3,   // of the sockets that a service manager passes
     SPLICE_BYTES = 16 << 20,
     EXTEND_S = 120, // a load that goes on may take so much longer
@@ -316,8 +316,8 @@ void server_drain(struct server *sv, int signal_fd)
     log_info("serve", "draining requests=%u for_s=%u",
              atomic_load_explicit(&sv->active, memory_order_relaxed), sv->s.drain_s);
     while (clock_ms_since(start) < sv->s.drain_s * 1e3 && clock_ms_since(quiet_ns) < QUIET_MS) {
-        if (atomic_load_explicit(&sv->active, memory_order_relaxed) > 0) quiet_ns = clock_ns();
         connections_reap(&sv->connections, clock_ns());
+        if (connections_settle(&sv->connections, clock_ns()) > 0) quiet_ns = clock_ns();
         if (asked_to_hurry(signal_fd)) break;
         keep_alive(sv);
     }

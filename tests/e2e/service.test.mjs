@@ -89,7 +89,7 @@ function streamers(n) {
                 all.answers++;
                 all.chunks += answer.chunks.length;
             } catch (error) {
-                all.failures.push(String(error));
+                all.failures.push(`${error}: ${error.cause?.cause?.code ?? error.cause}`);
             }
         }
     };

@@ -1,5 +1,6 @@
 // The server over real sockets, with an engine that follows a script (fake_engine.h): loading,
 // refusals, progress, errors before and after acceptance, hang-ups, clean stop.
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -540,6 +541,60 @@ static void several_requests_share_a_connection(void **state)
     client_close(&c);
 }
 
+#define TOKENIZE_                                          \
+    "POST /tokenize HTTP/1.1\r\nHost: localhost\r\n" JSON_ \
+    "Content-Length: 19\r\n\r\n{\"content\":\"hello\"}"
+
+static void *stop_thread(void *arg)
+{
+    server_drain(server, *(int *)arg);
+    server_close(server);
+    return NULL;
+}
+
+// Who kept a connection, or has just made one, sends the next request some time after the stop began: it is
+// answered. Who only holds a connection does not keep the server.
+static void a_drain_answers_who_is_connected(void **state)
+{
+    (void)state;
+    enum { LATE_US = 700000 };
+    struct client kept, fresh, silent;
+    int quiet[2];
+    pthread_t thread;
+    atomic_store(&fake_script.load_gate, 1);
+    open_with(&(struct serve_settings){.alias = "tester", .drain_s = 60});
+    wait_ready();
+    assert_int_equal(pipe(quiet), 0);
+    client_open(&silent);
+    client_open(&kept);
+    client_send(&kept, TOKENIZE_);
+    read_until(&kept, "\"max_model_len\":4096}", 2000);
+    expect_not(&kept, "Connection: close");
+    buf_clear(&kept.in);
+    client_open(&fresh);
+    usleep(20000); // accepted
+    const uint64_t start = clock_ns();
+    assert_int_equal(pthread_create(&thread, NULL, stop_thread, &quiet[0]), 0);
+    usleep(LATE_US);
+    client_send(&kept, TOKENIZE_);
+    client_send(&fresh, TOKENIZE_);
+    read_all(&kept);
+    read_all(&fresh);
+    expect(&kept, "HTTP/1.1 200");
+    expect(&kept, "Connection: close");
+    expect(&fresh, "HTTP/1.1 200");
+    read_all(&silent); // is told by the end of the stream, not by a reset
+    assert_int_equal(silent.in.n, 0);
+    pthread_join(thread, NULL);
+    server = NULL;
+    assert_true(clock_ms_since(start) < 10000);
+    client_close(&kept);
+    client_close(&fresh);
+    client_close(&silent);
+    close(quiet[0]);
+    close(quiet[1]);
+}
+
 static void metrics_are_prometheus(void **state)
 {
     (void)state;
@@ -632,6 +687,7 @@ int main(void)
         ALONE(public_needs_a_key),
         ALONE(unix_socket_is_private),
         ALONE(keys_open_the_door),
+        ALONE(a_drain_answers_who_is_connected),
         CASE(wrong_requests_get_their_status),
         CASE(garbage_harms_nobody),
         CASE(large_bodies_are_refused_after_reading),

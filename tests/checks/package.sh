@@ -9,6 +9,11 @@ done
 [ -f "$build/CPackConfig.cmake" ] && [ -x "$build/submind" ] || { echo "skipped: nothing is built"; exit 77; }
 grep -q '^SUBMIND_SANITIZE:STRING=$' "$build/CMakeCache.txt" || { echo "skipped: a sanitizer build"; exit 77; }
 work=$(mktemp -d)
+# A user's PATH lacks /sbin, which dpkg asks for.
+in_root() {
+    dpkg --root="$work/root" --force-not-root --force-depends --force-bad-path --log=/dev/null "$@" >"$work/log" 2>&1 ||
+        { cat "$work/log"; exit 1; }
+}
 trap 'rm -rf "$work"' EXIT
 [ -s "$build/manual/submind.fish" ] || { echo "skipped: the man pages are not built"; exit 77; }
 (cd "$build" && cpack -G DEB -B "$work/out" >"$work/log" 2>&1) || { cat "$work/log"; exit 1; }
@@ -17,9 +22,8 @@ dpkg-deb -f "$deb" Depends | grep -q libmicrohttpd || { echo "the deb does not n
 mkdir -p "$work/root/var/lib/dpkg/updates" "$work/root/var/lib/dpkg/info"
 : >"$work/root/var/lib/dpkg/status"
 : >"$work/root/var/lib/dpkg/available"
-dpkg --root="$work/root" --force-not-root --force-depends --force-bad-path --log=/dev/null -i "$deb" >"$work/log" 2>&1 ||
-    { cat "$work/log"; exit 1; }
-"$work/root/usr/bin/submind" --version | grep -q '^submind [0-9]'
+in_root -i "$deb"
+"$work/root/usr/bin/submind" --version | grep -q '^submind [0-9]' || { echo "the installed program does not run"; exit 1; }
 while read -r command; do
     page=$work/root/usr/share/man/man1/submind-$command.1
     [ -s "$page" ] || { echo "no man page of $command"; exit 1; }
@@ -36,7 +40,7 @@ bash -n "$work/root/usr/share/bash-completion/completions/submind"
 completed=$(bash -c 'source "$1"; COMP_WORDS=(submind serve --kv-m); COMP_CWORD=2; _submind; echo "${COMPREPLY[@]}"' _ \
     "$work/root/usr/share/bash-completion/completions/submind")
 [ "$completed" = "--kv-memory" ] || { echo "bash completes --kv-m to \"$completed\""; exit 1; }
-dpkg --root="$work/root" --force-not-root --log=/dev/null -r submind >/dev/null 2>&1
+in_root -r submind
 [ ! -e "$work/root/usr/bin/submind" ] || { echo "removal left the program"; exit 1; }
 if command -v rpmbuild >/dev/null; then
     (cd "$build" && cpack -G RPM -B "$work/out" >"$work/log" 2>&1) || { cat "$work/log"; exit 1; }

@@ -102,6 +102,10 @@ static bool read_number(const struct field *f, struct value v, double *out, stru
         return wrong_type(f->name, whole ? "a whole number" : "a number", v, e);
     if (whole && isfinite(d) && d != floor(d))
         return err_set(e, ERR_INPUT, "\"%s\" must be a whole number, not %g", f->name, d);
+    if (isinf(d))
+        return err_set(e, ERR_INPUT,
+                       "\"%s\" must be from %.10g to %.10g; this number is far outside", f->name,
+                       f->min, f->max);
     if (!(d >= f->min && d <= f->max))
         return err_set(e, ERR_INPUT, "\"%s\" must be from %.10g to %.10g, not %g", f->name, f->min,
                        f->max, d);
@@ -164,7 +168,9 @@ static bool read_seed(struct request_params *p, struct value body, struct err *e
 {
     struct value v = value_get(body, "seed");
     if (absent(v)) return true;
-    if (v.kind != VALUE_INT) return wrong_type("seed", "a whole number of 64 bits", v, e);
+    if (v.kind == VALUE_BIGINT || v.kind == VALUE_FLOAT)
+        return err_set(e, ERR_INPUT, "\"seed\" must be a whole number from -2^63 to 2^63 - 1");
+    if (v.kind != VALUE_INT) return wrong_type("seed", "a whole number", v, e);
     if (v.i == -1) return true; // several clients' word for "any"
     p->sampling.has_seed = true;
     p->sampling.seed = (uint64_t)v.i;

@@ -78,7 +78,7 @@ static bool part_text(struct checker *c, struct value part, size_t k, struct str
     struct value text = value_get(part, key);
     if (text.kind != VALUE_STRING)
         return err_set(c->err, ERR_INPUT, "messages[%zu].content[%zu].%s must be a string, not %s",
-                       c->i, k, key, value_kind_name(text.kind));
+                       c->i, k, key, is_absent(text) ? "missing" : value_kind_name(text.kind));
     *out = text.s;
     return true;
 }

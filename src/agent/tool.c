@@ -19,7 +19,8 @@ void tool_result_free(struct tool_result *r)
     *r = (struct tool_result){0};
 }
 
-static void put_error(struct tool_result *r, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void put_error(struct tool_result *r, const char *fmt,
+                                                            va_list ap)
 {
     char text[1000];
     vsnprintf(text, sizeof text, fmt, ap);

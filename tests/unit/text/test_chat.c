@@ -45,7 +45,7 @@ static const struct {
      "string",
      ERR_INPUT},
     {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]", NULL,
-     "messages[0].content[0].text must be a string, not undefined", ERR_INPUT},
+     "messages[0].content[0].text must be a string, not missing", ERR_INPUT},
     {"[{\"role\": \"user\", \"content\": [{\"text\": \"a\"}]}]", NULL,
      "messages[0].content[0].type must be a string, \"text\"", ERR_INPUT},
     {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": "

@@ -26,7 +26,8 @@
 #include "engine/stream.h"
 #include "engine/tree.h"
 
-enum { SLOT_NONE = UINT32_MAX, TIER_THREADS = 4 };
+#define SLOT_NONE UINT32_MAX // an enumerator is an int
+enum { TIER_THREADS = 4 };
 
 // What the engine thread has to do beside: nothing, answers that go on, or somebody waits for a first token.
 enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };

@@ -105,12 +105,12 @@ static void nothing_escapes(void **state)
 {
     (void)state;
     static const char *const scripts[] = {
-        "setsid env -i /bin/sh -c 'trap \"\" TERM HUP; exec sleep 61' >/dev/null 2>&1 "
-        "&\n"
-        "sleep 0.2; exit 0",
+        "setsid env -i sh -c 'trap \"\" TERM HUP; exec sleep 61' >/dev/null 2>&1 & sleep 0.2; exit "
+        "0",
         "(setsid sh -c '(setsid env -i sleep 61 </dev/null >/dev/null 2>&1 &) &' &) ; sleep 0.2",
-        "for i in 1 2 3 4 5; do setsid env -i sh -c 'sleep 61 & sleep 61 & wait' >/dev/null 2>&1 & "
-        "done; sleep 0.2; kill -9 $$",
+        ("for i in 1 2 3 4 5; do setsid env -i sh -c 'sleep 61 & sleep 61 & wait' >/dev/null 2>&1 "
+         "& "
+         "done; sleep 0.2; kill -9 $$"),
     };
     for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
         struct process_result r = run_sh(scripts[i], 5000, 1000);

@@ -315,9 +315,13 @@ void server_drain(struct server *sv, int signal_fd)
     http_quiesce(sv);
     log_info("serve", "draining requests=%u for_s=%u",
              atomic_load_explicit(&sv->active, memory_order_relaxed), sv->s.drain_s);
-    while (clock_ms_since(start) < sv->s.drain_s * 1e3 && clock_ms_since(quiet_ns) < QUIET_MS) {
+    // What was seen a while ago counts for nothing: this thread may be late itself.
+    while (clock_ms_since(start) < sv->s.drain_s * 1e3) {
         connections_reap(&sv->connections, clock_ns());
-        if (connections_settle(&sv->connections, clock_ns()) > 0) quiet_ns = clock_ns();
+        if (connections_settle(&sv->connections, clock_ns()) > 0)
+            quiet_ns = clock_ns();
+        else if (clock_ms_since(quiet_ns) >= QUIET_MS)
+            break;
         if (asked_to_hurry(signal_fd)) break;
         keep_alive(sv);
     }

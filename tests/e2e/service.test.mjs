@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
-import { binary, collect, notes, requireBinary, sleep, source, until } from './harness.mjs';
+import { binary, collect, notes, requireBinary, sleep, source, startServer, until } from './harness.mjs';
 
 requireBinary();
 if (spawnSync('python3', ['--version']).status !== 0) {
@@ -304,6 +304,22 @@ test('a private server that nobody asks ends by itself', async () => {
     child.kill('SIGKILL');
     assert.equal(code, 0);
     assert.ok(performance.now() - start < 10_000);
+});
+
+test('a server that gets no processor time while it drains cuts no answer off', async () => {
+    const server = await startServer('--drain', 60);
+    const stream = await server.client().chat.completions.create({
+        model: 'x', stream: true, max_tokens: 400, ignore_eos: true, messages: [{ role: 'user', content: 'Go on.' }],
+    });
+    const answer = collect(stream);
+    const stopping = server.stop();
+    await server.logged(/draining requests=1/);
+    await sleep(30);
+    process.kill(server.child.pid, 'SIGSTOP'); // as on a machine where others work
+    await sleep(400);
+    process.kill(server.child.pid, 'SIGCONT');
+    assert.equal((await answer).finish, 'length');
+    assert.equal((await stopping).code, 0);
 });
 
 // ---- adopt ------------------------------------------------------------------------------------------

@@ -2,6 +2,10 @@
 // count themselves out. Waiting is a short spin and then a futex on the very word that changes, so a
 // wake-up cannot be lost: the kernel sleeps only while the word still has the old value.
 //
+// Waking costs a call of the system, so it is left out while nobody sleeps. Sleepers count themselves
+// before they look at the word for the last time, wakers change the word before they look at the count,
+// both sequentially consistent: one of the two sees the other.
+//
 // Memory order: the caller publishes fn and arg with a release increment of `generation`, workers
 // acquire it; workers publish their results with the acq_rel decrement of `busy`, which the caller
 // acquires when it reads 0. The barrier does the same with `arrived` and `round`.
@@ -38,6 +42,7 @@ struct threads {
     _Alignas(64) atomic_uint busy;
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint round;
+    _Alignas(64) atomic_uint n_asleep; // on any of the words
     struct worker workers[THREADS_MAX];
 };
 
@@ -53,19 +58,24 @@ static void futex_wait(atomic_uint *word, uint32_t value)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void futex_wake_all(atomic_uint *word)
+// After *word has changed.
+static void wake_all(struct threads *t, atomic_uint *word)
 {
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&t->n_asleep, memory_order_seq_cst) == 0) return;
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, THREADS_MAX, NULL, NULL, 0);
 }
 
 // Returns when *word differs from value.
-static void wait_change(const struct threads *t, atomic_uint *word, uint32_t value)
+static void wait_change(struct threads *t, atomic_uint *word, uint32_t value)
 {
     for (uint32_t i = 0; i < t->n_spin; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != value) return;
         cpu_relax();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == value) futex_wait(word, value);
+    atomic_fetch_add_explicit(&t->n_asleep, 1, memory_order_seq_cst);
+    while (atomic_load_explicit(word, memory_order_seq_cst) == value) futex_wait(word, value);
+    atomic_fetch_sub_explicit(&t->n_asleep, 1, memory_order_relaxed);
 }
 
 static void *worker_main(void *arg)
@@ -78,7 +88,7 @@ static void *worker_main(void *arg)
         if (t->stop) return NULL;
         t->fn(t->arg, w->index, t->n);
         if (atomic_fetch_sub_explicit(&t->busy, 1, memory_order_acq_rel) == 1)
-            futex_wake_all(&t->busy);
+            wake_all(t, &t->busy);
     }
 }
 
@@ -154,7 +164,7 @@ void threads_close(struct threads *t)
     if (!t) return;
     t->stop = true;
     atomic_fetch_add_explicit(&t->generation, 1, memory_order_release);
-    futex_wake_all(&t->generation);
+    wake_all(t, &t->generation);
     for (uint32_t i = 1; i < t->n; i++)
         if (t->workers[i].started) pthread_join(t->workers[i].thread, NULL);
     free(t);
@@ -175,7 +185,7 @@ void threads_run(struct threads *t, threads_fn fn, void *arg)
     t->arg = arg;
     atomic_store_explicit(&t->busy, t->n - 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&t->generation, 1, memory_order_release);
-    futex_wake_all(&t->generation);
+    wake_all(t, &t->generation);
     fn(arg, 0, t->n);
     for (;;) {
         const uint32_t busy = atomic_load_explicit(&t->busy, memory_order_acquire);
@@ -194,5 +204,5 @@ void threads_barrier(struct threads *t)
     }
     atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&t->round, 1, memory_order_release);
-    futex_wake_all(&t->round);
+    wake_all(t, &t->round);
 }

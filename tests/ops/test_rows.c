@@ -15,7 +15,7 @@
 
 enum { ROWS = 23, COLS = 1027 };
 
-static const char *const devices[] = {"ref",      "cpu:avx512",  "cpu:avx2",
+static const char *const devices[] = {"ref",      "cpu:avx512",  "cpu:avxvnni", "cpu:avx2",
                                       "cpu:i8mm", "cpu:dotprod", "cpu:portable"};
 enum { N_DEVICES = sizeof devices / sizeof *devices };
 

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "compute/cpu/linear_avx2.h"
+#include "compute/cpu/packed_avx2.h"
 #include "compute/cpu/tile_avx2.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -220,12 +221,14 @@ uint32_t avx2_find_above(const float *x, uint32_t from, uint32_t n, float bound)
 
 const struct cpu_kernels cpu_kernels_avx2 = {
     .isa = "AVX2",
-    .numerics = 0x200,
+    .numerics = 0x201,
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .split = avx2_split,
+    .quantize_group = avx2_quantize_group,
+    .packed_dot = avx2_packed_dot,
     .quantize_head = avx2_quantize_head,
     .attend = avx2_attend,
     .rms_norm = avx2_rms_norm,

@@ -19,6 +19,8 @@ void cpu_sync(struct cpu_worker *w)
 {
     w->phase++;
     w->partition = 0;
+    w->n_empty = 0;
+    atomic_store_explicit(&w->cpu->shares[w->phase % 2][w->i].taken, 0, memory_order_relaxed);
     if (w->i == 0) atomic_store_explicit(&w->cpu->next_item[w->phase % 2], 0, memory_order_relaxed);
     threads_barrier(w->cpu->threads);
 }
@@ -26,6 +28,19 @@ void cpu_sync(struct cpu_worker *w)
 uint32_t cpu_take(struct cpu_worker *w)
 {
     return atomic_fetch_add_explicit(&w->cpu->next_item[w->phase % 2], 1, memory_order_relaxed);
+}
+
+bool cpu_take_share(struct cpu_worker *w, uint32_t total, uint32_t *item)
+{
+    for (; w->n_empty < w->n; w->n_empty++) {
+        const uint32_t of = (w->i + w->n_empty) % w->n;
+        atomic_uint *taken = &w->cpu->shares[w->phase % 2][of].taken;
+        uint32_t first, end;
+        threads_share(total, 1, of, w->n, &first, &end);
+        *item = first + atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+        if (*item < end) return true;
+    }
+    return false;
 }
 
 uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos)
@@ -38,7 +53,7 @@ uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos
 // ---- row-wise ops: each worker does rows [first, end) ------------------------------------------
 // Whole groups of ACT_GROUP rows, as LINEAR quantises them: so no barrier stands between the two.
 
-static void do_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end)
+void cpu_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end)
 {
     for (uint32_t r = first; r < end; r++) {
         const int32_t token = w->cpu->batch->tokens[r];
@@ -96,15 +111,14 @@ static float *rope_row(const struct cpu *c, uint32_t row)
 }
 
 // Cosines and sines of a row's position: the same for all layers, so once a step.
-static void rope_angles(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row,
-                        uint32_t pos)
+void cpu_rope_angles(const struct cpu *c, const struct op_rope_kv *o, uint32_t row, uint32_t pos)
 {
     const float *freqs = hostbuf_row(o->freqs, 0);
-    float *c = rope_row(w->cpu, row), *s = c + o->n_rot / 2;
+    float *cosine = rope_row(c, row), *sine = cosine + o->n_rot / 2;
     for (uint32_t i = 0; i < o->n_rot / 2; i++) {
         const float angle = (float)pos * freqs[i];
-        c[i] = cosf(angle) * o->mscale;
-        s[i] = sinf(angle) * o->mscale;
+        cosine[i] = cosf(angle) * o->mscale;
+        sine[i] = sinf(angle) * o->mscale;
     }
 }
 
@@ -121,36 +135,35 @@ static void rotate(float *x, const float *c, const struct op_rope_kv *o)
 }
 
 static void store_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row, uint32_t page,
-                     uint32_t slot)
+                     uint32_t slot, uint32_t h)
 {
     const uint32_t d = o->head_dim;
     int16_t q[MAX_HEAD_DIM];
-    for (uint32_t h = 0; h < o->n_kv_heads; h++) {
-        const struct kv_unit u = cpu_kv_unit(o->kv, page, o->layer, h);
-        u.k_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->k, row) + h * d, d, q);
-        for (uint32_t i = 0; i < d; i += 2)
-            memcpy(u.k + (i / 2 * PAGE_TOKENS + slot) * 2, q + i, 2 * sizeof *q);
-        u.v_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->v, row) + h * d, d, q);
-        int16_t *v = u.v + slot / 2 * d * 2 + slot % 2;
-        for (uint32_t i = 0; i < d; i++) v[2 * i] = q[i];
-    }
+    const struct kv_unit u = cpu_kv_unit(o->kv, page, o->layer, h);
+    u.k_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->k, row) + h * d, d, q);
+    for (uint32_t i = 0; i < d; i += 2)
+        memcpy(u.k + (i / 2 * PAGE_TOKENS + slot) * 2, q + i, 2 * sizeof *q);
+    u.v_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->v, row) + h * d, d, q);
+    int16_t *v = u.v + slot / 2 * d * 2 + slot % 2;
+    for (uint32_t i = 0; i < d; i++) v[2 * i] = q[i];
 }
 
-static void rope_row_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t row,
-                        uint32_t page, uint32_t slot)
+static void rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const struct dbuf *norm,
+                      uint32_t row, float *x)
 {
-    const struct cpu_kernels *k = w->cpu->k;
-    const uint32_t d = o->head_dim;
-    const float *angles = rope_row(w->cpu, row);
-    for (uint32_t h = 0; h < o->n_heads + o->n_kv_heads; h++) {
-        const bool is_q = h < o->n_heads;
-        float *x =
-            is_q ? hostbuf_row(o->q, row) + h * d : hostbuf_row(o->k, row) + (h - o->n_heads) * d;
-        const struct dbuf *norm = is_q ? o->q_norm : o->k_norm;
-        if (norm) k->rms_norm(x, hostbuf_row(norm, 0), x, d, o->eps);
-        rotate(x, angles, o);
-    }
-    store_kv(w, o, row, page, slot);
+    if (norm) w->cpu->k->rms_norm(x, hostbuf_row(norm, 0), x, o->head_dim, o->eps);
+    rotate(x, rope_row(w->cpu, row), o);
+}
+
+void cpu_rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const struct batch_seq *seq,
+                   uint32_t row, uint32_t kv_head)
+{
+    const uint32_t d = o->head_dim, group = o->n_heads / o->n_kv_heads;
+    const uint32_t pos = seq->pos0 + row - seq->row0;
+    for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; h++)
+        rope_head(w, o, o->q_norm, row, hostbuf_row(o->q, row) + h * d);
+    rope_head(w, o, o->k_norm, row, hostbuf_row(o->k, row) + kv_head * d);
+    store_kv(w, o, row, cpu_page(w->cpu->batch, seq, pos), pos % PAGE_TOKENS, kv_head);
 }
 
 static void do_rope_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t first,
@@ -165,8 +178,8 @@ static void do_rope_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_
         for (uint32_t j = 0; j < s->n_rows; j++) {
             const uint32_t row = s->row0 + j, pos = s->pos0 + j;
             if (row < first || row >= end) continue;
-            if (!same) rope_angles(w, o, row, pos);
-            rope_row_kv(w, o, row, cpu_page(b, s, pos), pos % PAGE_TOKENS);
+            if (!same) cpu_rope_angles(w->cpu, o, row, pos);
+            for (uint32_t h = 0; h < o->n_kv_heads; h++) cpu_rope_head(w, o, s, row, h);
         }
     }
     w->rope = o;
@@ -175,7 +188,7 @@ static void do_rope_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_
 // ---- a step ---------------------------------------------------------------------------------
 
 // Rows that a row-wise op is shared out over; 0 for the others.
-static uint32_t op_rows(const struct op *op, const struct batch *b)
+uint32_t cpu_op_rows(const struct op *op, const struct batch *b)
 {
     switch (op->kind) {
     case OP_RMS_NORM: return op->rms_norm.n_rows ? op->rms_norm.n_rows : b->n_rows;
@@ -188,7 +201,7 @@ static uint32_t op_rows(const struct op *op, const struct batch *b)
 
 static void do_op(struct cpu_worker *w, const struct op *op)
 {
-    const uint32_t n = op_rows(op, w->cpu->batch);
+    const uint32_t n = cpu_op_rows(op, w->cpu->batch);
     const bool alone = op->kind == OP_GATHER || op->kind == OP_ATTENTION || op->kind == OP_TOPK;
     uint32_t first, end;
     if (n == 0) return;
@@ -196,7 +209,7 @@ static void do_op(struct cpu_worker *w, const struct op *op)
     threads_share(n, op->kind == OP_TOPK ? 1 : ACT_GROUP, w->i, w->n, &first, &end);
     w->partition = n;
     switch (op->kind) {
-    case OP_EMBED: do_embed(w, &op->embed, first, end); break;
+    case OP_EMBED: cpu_embed(w, &op->embed, first, end); break;
     case OP_RMS_NORM: do_norm(w, &op->rms_norm, first, end); break;
     case OP_ROPE_KV: do_rope_kv(w, &op->rope_kv, first, end); break;
     case OP_SWIGLU: do_swiglu(w, &op->swiglu, first, end); break;
@@ -204,7 +217,7 @@ static void do_op(struct cpu_worker *w, const struct op *op)
     case OP_GATHER: do_gather(w, &op->gather, first, end); break;
     case OP_TOPK: do_topk(w, &op->topk, first, end); break;
     case OP_LINEAR: cpu_linear(w, &op->linear); break;
-    case OP_ATTENTION: cpu_attention(w, &op->attention); break;
+    case OP_ATTENTION: cpu_attention(w, &op->attention, NULL); break;
     case OP_COUNT: break;
     }
     if (op->kind == OP_LINEAR || op->kind == OP_ATTENTION) cpu_sync(w);
@@ -214,7 +227,12 @@ static void run_step(void *arg, uint32_t i_thread, uint32_t n_threads)
 {
     struct cpu *c = arg;
     struct cpu_worker w = {.cpu = c, .s = c->scratch[i_thread], .i = i_thread, .n = n_threads};
-    for (uint32_t i = 0; i < c->n_ops; i++) do_op(&w, &c->ops[i]);
+    for (uint32_t i = 0, n; i < c->n_ops; i += n) {
+        n = cpu_few(&w, c->ops + i, c->n_ops - i);
+        if (n > 0) continue;
+        do_op(&w, &c->ops[i]);
+        n = 1;
+    }
 }
 
 static bool cpu_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
@@ -232,6 +250,8 @@ static bool cpu_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
         break;
     }
     atomic_store_explicit(&c->next_item[0], 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < c->n_threads; i++)
+        atomic_store_explicit(&c->shares[0][i].taken, 0, memory_order_relaxed);
     threads_run(c->threads, run_step, c);
     return true;
 }
@@ -254,23 +274,54 @@ static bool grow(void **p, size_t n_bytes)
     return true;
 }
 
+static bool fit_acts(struct acts *a, uint32_t n_rows, uint32_t n_blocks)
+{
+    const size_t n = (size_t)n_rows * n_blocks;
+    return grow((void **)&a->q, n * BLOCK_K * sizeof *a->q) &&
+           grow((void **)&a->sums, n * BLOCK_K / 16 * sizeof *a->sums) &&
+           grow((void **)&a->scales, n * sizeof *a->scales) &&
+           grow((void **)&a->split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof *a->split);
+}
+
+static bool fit_groups(struct act_groups *g, uint32_t n_rows, uint32_t n_blocks)
+{
+    const size_t n = (size_t)n_rows * n_blocks;
+    const size_t n_group_blocks = (n / ACT_GROUP + n_blocks) * PACK_SUBS;
+    return grow((void **)&g->high, n_group_blocks * sizeof *g->high) &&
+           grow((void **)&g->low, n * PACK_SUBS * sizeof *g->low) &&
+           grow((void **)&g->n_low, n_rows * sizeof *g->n_low);
+}
+
+static bool fit_scratch(struct cpu_scratch *s, uint32_t n_blocks)
+{
+    return grow((void **)&s->panel, n_blocks * sizeof *s->panel) &&
+           grow((void **)&s->rows, (size_t)FEW_ROWS * n_blocks * BLOCK_K * sizeof *s->rows) &&
+           fit_acts(&s->acts, FEW_ROWS, n_blocks) && fit_groups(&s->groups, FEW_ROWS, n_blocks);
+}
+
+static void free_acts(struct acts *a)
+{
+    free(a->q);
+    free(a->sums);
+    free(a->scales);
+    free(a->split);
+}
+
+static void free_groups(struct act_groups *g)
+{
+    free(g->high);
+    free(g->low);
+    free(g->n_low);
+}
+
 // Room for rows of n_cols weights: quantised activations, and a panel of them for each worker.
 static bool fit_weight(struct cpu *c, uint32_t n_cols)
 {
     const uint32_t n_blocks = (n_cols + BLOCK_K - 1) / BLOCK_K;
     if (n_blocks <= c->max_blocks) return true;
-    const size_t n = (size_t)c->n_rows * n_blocks;
-    const size_t n_group_blocks = (n / ACT_GROUP + n_blocks) * PACK_SUBS;
     bool ok =
-        grow((void **)&c->acts.q, n * BLOCK_K * sizeof(int16_t)) &&
-        grow((void **)&c->acts.sums, n * BLOCK_K / 16 * sizeof(int16_t)) &&
-        grow((void **)&c->acts.scales, n * sizeof(float)) &&
-        grow((void **)&c->acts.split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof(int16_t)) &&
-        grow((void **)&c->groups.high, n_group_blocks * sizeof *c->groups.high) &&
-        grow((void **)&c->groups.low, n * PACK_SUBS * sizeof *c->groups.low) &&
-        grow((void **)&c->groups.n_low, c->n_rows * sizeof *c->groups.n_low);
-    for (uint32_t i = 0; i < c->n_threads && ok; i++)
-        ok = grow((void **)&c->scratch[i]->panel, n_blocks * sizeof(struct panel_block));
+        fit_acts(&c->acts, c->n_rows, n_blocks) && fit_groups(&c->groups, c->n_rows, n_blocks);
+    for (uint32_t i = 0; i < c->n_threads && ok; i++) ok = fit_scratch(c->scratch[i], n_blocks);
     if (ok) c->max_blocks = n_blocks;
     return ok;
 }
@@ -330,18 +381,16 @@ static void cpu_close(struct backend *b)
     for (uint32_t i = 0; i < c->n_threads; i++) {
         if (!c->scratch[i]) continue;
         free(c->scratch[i]->panel);
+        free(c->scratch[i]->rows);
+        free_acts(&c->scratch[i]->acts);
+        free_groups(&c->scratch[i]->groups);
         cpu_tile_close(&c->scratch[i]->tile);
         free(c->scratch[i]);
     }
-    free(c->acts.q);
-    free(c->acts.sums);
-    free(c->acts.scales);
-    free(c->acts.split);
+    free_acts(&c->acts);
+    free_groups(&c->groups);
     free(c->seq_order);
     free(c->attend_groups);
-    free(c->groups.high);
-    free(c->groups.low);
-    free(c->groups.n_low);
     free(c->rope);
     free(c);
 }
@@ -362,10 +411,9 @@ static bool open_scratch(struct cpu *c)
 
 static bool cpu_open(struct backend **out, const struct backend_settings *s, struct err *e)
 {
-    struct cpu *c = calloc(1, sizeof *c);
+    struct cpu *c = aligned_alloc(64, (sizeof *c + 63) / 64 * 64);
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the cpu backend");
-    c->base.class = &backend_cpu;
-    c->settings = *s;
+    *c = (struct cpu){.base.class = &backend_cpu, .settings = *s};
     c->n_rows = s->max_rows > s->max_out ? s->max_rows : s->max_out;
     if (!cpu_isa_choose(&c->k, s->device, e)) goto fail;
     if (!threads_open(&c->threads, s->n_threads, e)) goto fail;

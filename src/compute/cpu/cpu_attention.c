@@ -221,8 +221,11 @@ static void attend_keys(struct cpu_worker *w, const struct op_attention *o, cons
     }
 }
 
-static void do_item(struct cpu_worker *w, const struct op_attention *o, const struct item *it)
+static void do_item(struct cpu_worker *w, const struct op_attention *o,
+                    const struct op_rope_kv *rope, const struct item *it)
 {
+    for (uint32_t r = 0; rope && r < item_rows(it); r++)
+        cpu_rope_head(w, rope, item_seq(it, r), item_seq(it, r)->row0, it->kv_head);
     load_queries(w, o, it);
     if (it->shared > 0) attend_keys(w, o, it, 0, item_rows(it), 0, it->shared);
     for (uint32_t r = 0; r < item_rows(it); r += it->n_rows) {
@@ -232,11 +235,12 @@ static void do_item(struct cpu_worker *w, const struct op_attention *o, const st
     store_rows(w, o, it);
 }
 
-void cpu_attention(struct cpu_worker *w, const struct op_attention *o)
+void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
+                   const struct op_rope_kv *rope)
 {
     const uint32_t group = o->n_heads / o->n_kv_heads;
     assert(group > 0 && group <= Q_TILE);
     const uint32_t tile_rows = Q_TILE / group;
     struct item it;
-    while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, &it);
+    while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, rope, &it);
 }

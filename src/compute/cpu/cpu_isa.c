@@ -1,7 +1,9 @@
 // Which table of kernels this processor runs. A new instruction set is a row of the table and a file
 // named for it, which the build compiles for it.
 #include <string.h>
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
@@ -13,6 +15,13 @@
 static bool can_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+// The compiler's own name for it came later than the instruction: leaf 7, 1, bit 4 of eax.
+static bool can_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return can_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 
 static bool can_avx512(void)
@@ -50,6 +59,7 @@ static const struct isa {
 } isas[] = {
 #if defined(__x86_64__)
     {"cpu:avx512", &cpu_kernels_avx512, can_avx512},
+    {"cpu:avxvnni", &cpu_kernels_avxvnni, can_avxvnni},
     {"cpu:avx2", &cpu_kernels_avx2, can_avx2},
 #elif defined(__aarch64__)
     {"cpu:i8mm", &cpu_kernels_i8mm, can_i8mm},

@@ -31,18 +31,22 @@ static void quantize_groups(struct cpu_worker *w, const struct op_linear *o, uin
     }
 }
 
-static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
+// x[n] as row r of w->acts; split where only few rows follow, see kernels.h.
+static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint32_t r, bool few)
 {
     const struct acts *a = &w->acts;
+    int16_t *q = a->q + (size_t)r * a->k_pad;
+    w->cpu->k->quantize(x, n, q, a->sums + (size_t)r * (a->k_pad / 16),
+                        a->scales + (size_t)r * (a->k_pad / BLOCK_K));
+    if (few && w->cpu->k->split) w->cpu->k->split(q, a->k_pad, a->split + (size_t)r * a->k_pad);
+}
+
+static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
+{
     uint32_t first, end;
     threads_share(n_rows, ACT_GROUP, w->i, w->n, &first, &end);
     for (uint32_t r = first; r < end; r++)
-        w->cpu->k->quantize(hostbuf_row(o->x, r), o->x->n_cols, a->q + (size_t)r * a->k_pad,
-                            a->sums + (size_t)r * (a->k_pad / 16),
-                            a->scales + (size_t)r * (a->k_pad / BLOCK_K));
-    if (!w->cpu->k->split || n_rows > ROW_BATCH) return;
-    for (uint32_t r = first; r < end; r++)
-        w->cpu->k->split(a->q + (size_t)r * a->k_pad, a->k_pad, a->split + (size_t)r * a->k_pad);
+        quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r, n_rows <= ROW_BATCH);
 }
 
 // Weight rows [first, end) of m, one at a time.
@@ -132,15 +136,20 @@ static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m,
         do_panel(w, o, m, n_rows, first);
 }
 
+static void set_widths(struct cpu_worker *w, uint32_t n_cols)
+{
+    w->acts.k_pad = (n_cols + BLOCK_K - 1) / BLOCK_K * BLOCK_K;
+    w->groups.n_blocks = (n_cols + PACK_COLS - 1) / PACK_COLS;
+}
+
 void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
 {
     const uint32_t n_rows = o->n_rows ? o->n_rows : w->cpu->batch->n_rows;
     const uint32_t n_packed = count_packed(o);
     uint32_t n_items[3] = {0}, unit[3] = {0};
     w->acts = w->cpu->acts;
-    w->acts.k_pad = (o->x->n_cols + BLOCK_K - 1) / BLOCK_K * BLOCK_K;
     w->groups = w->cpu->groups;
-    w->groups.n_blocks = (o->x->n_cols + PACK_COLS - 1) / PACK_COLS;
+    set_widths(w, o->x->n_cols);
     if (n_packed > 0) quantize_groups(w, o, n_rows);
     if (n_packed < o->n) quantize_rows(w, o, n_rows);
     cpu_sync(w);
@@ -155,4 +164,111 @@ void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
         const uint32_t first = item * unit[m], left = o->w[m]->n_rows - first;
         do_unit(w, o, m, n_rows, first, first + (left < unit[m] ? left : unit[m]));
     }
+}
+
+// ---- few rows ---------------------------------------------------------------------------------
+// Every worker makes the quantised input for itself, so that nobody waits for it, and has a share of
+// the panels that lies in one piece, so that reading goes on in a stream.
+
+// What a worker asks for ahead of a barrier: about what memory delivers while it waits and prepares.
+enum { AHEAD_BYTES = 24 << 10 };
+
+static void prepare_few(struct cpu_worker *w, const struct op_linear *o,
+                        const struct op_rms_norm *norm, uint32_t n_rows)
+{
+    const struct cpu_kernels *k = w->cpu->k;
+    const uint32_t n_cols = o->x->n_cols, n_packed = count_packed(o);
+    const float *x[FEW_ROWS];
+    w->acts = w->s->acts;
+    w->groups = w->s->groups;
+    set_widths(w, n_cols);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        x[r] = hostbuf_row(o->x, r);
+        if (!norm) continue;
+        // One of all leaves the normed row where the list says; nobody else reads it there.
+        float *to = w->i == 0 ? hostbuf_row(norm->out, r) : w->s->rows + (size_t)r * w->acts.k_pad;
+        k->rms_norm(hostbuf_row(norm->x, r), hostbuf_row(norm->w, 0), to, n_cols, norm->eps);
+        x[r] = to;
+    }
+    if (n_packed > 0) k->quantize_group(x, n_rows, n_cols, &w->groups, 0);
+    for (uint32_t r = 0; r < n_rows && n_packed < o->n; r++) quantize_row(w, x[r], n_cols, r, true);
+}
+
+// Panels, or rows as many, of all weights of o together; of gate and up, which go in pairs, of one.
+static uint32_t few_items(const struct op_linear *o, const struct linear_tail *tail)
+{
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < (tail->swiglu ? 1 : o->n); m++)
+        n += (o->w[m]->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
+    return n;
+}
+
+// Panel `item` of weight m, or of those behind it.
+static void locate(const struct op_linear *o, uint32_t *item, uint32_t *m)
+{
+    for (*m = 0; *item * PANEL_ROWS >= o->w[*m]->n_rows; (*m)++)
+        *item -= (o->w[*m]->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
+}
+
+static void do_few(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
+                   uint32_t item)
+{
+    const uint32_t first = item * PANEL_ROWS, left = o->w[m]->n_rows - first;
+    const uint32_t n = left < PANEL_ROWS ? left : PANEL_ROWS;
+    if (o->w[m]->data)
+        do_packed(w, o, m, n_rows, item, item + 1);
+    else
+        do_rows(w, o, m, n_rows, first, first + n);
+}
+
+// The op that follows, for the columns of one panel, which no other worker touches.
+static void finish_few(struct cpu_worker *w, const struct linear_tail *tail, uint32_t n_rows,
+                       uint32_t first, uint32_t n)
+{
+    for (uint32_t r = 0; r < n_rows && tail->add; r++) {
+        float *x = hostbuf_row(tail->add->x, r) + first;
+        const float *y = hostbuf_row(tail->add->y, r) + first;
+        for (uint32_t i = 0; i < n; i++) x[i] += y[i];
+    }
+    for (uint32_t r = 0; r < n_rows && tail->swiglu; r++) {
+        const struct op_swiglu *s = tail->swiglu;
+        w->cpu->k->swiglu(hostbuf_row(s->gate, r) + first, hostbuf_row(s->up, r) + first,
+                          hostbuf_row(s->out, r) + first, n);
+    }
+}
+
+void cpu_linear_few(struct cpu_worker *w, const struct op_linear *o, const struct op_rms_norm *norm,
+                    const struct linear_tail *tail, uint32_t n_rows)
+{
+    const uint32_t total = few_items(o, tail);
+    uint32_t item, m;
+    prepare_few(w, o, norm, n_rows);
+    while (cpu_take_share(w, total, &item)) {
+        locate(o, &item, &m);
+        do_few(w, o, m, n_rows, item);
+        if (tail->swiglu) do_few(w, o, 1, n_rows, item);
+        const uint32_t first = item * PANEL_ROWS, left = o->w[m]->n_rows - first;
+        finish_few(w, tail, n_rows, first, left < PANEL_ROWS ? left : PANEL_ROWS);
+    }
+}
+
+static void ask_for(const struct dbuf *d, uint32_t item, size_t n_bytes)
+{
+    const size_t at = d->data ? item * pack_bytes(d->fmt, PANEL_ROWS, d->n_cols)
+                              : item * PANEL_ROWS * d->row_bytes;
+    const size_t end = d->data ? d->n_bytes : d->n_rows * d->row_bytes;
+    const uint8_t *p = d->data ? d->data : d->weights;
+    for (size_t i = at; i < end && i < at + n_bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
+void cpu_linear_ahead(struct cpu_worker *w, const struct op_linear *o)
+{
+    const bool pair = o->n == 2 && o->w[0]->n_rows == o->w[1]->n_rows;
+    const struct linear_tail tail = {.swiglu = pair ? &(struct op_swiglu){0} : NULL};
+    uint32_t item, end, m;
+    threads_share(few_items(o, &tail), 1, w->i, w->n, &item, &end);
+    if (item == end) return;
+    locate(o, &item, &m);
+    ask_for(o->w[m], item, pair ? AHEAD_BYTES / 2 : AHEAD_BYTES);
+    if (pair) ask_for(o->w[1], item, AHEAD_BYTES / 2);
 }

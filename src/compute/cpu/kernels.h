@@ -132,6 +132,7 @@ struct cpu_kernels {
 
 extern const struct cpu_kernels cpu_kernels_c;
 extern const struct cpu_kernels cpu_kernels_avx2;
+extern const struct cpu_kernels cpu_kernels_avxvnni;
 extern const struct cpu_kernels cpu_kernels_avx512;
 extern const struct cpu_kernels cpu_kernels_dotprod; // aarch64
 extern const struct cpu_kernels cpu_kernels_i8mm;

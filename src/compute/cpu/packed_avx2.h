@@ -1,0 +1,9 @@
+// Packed weights in 256-bit registers, see packed_256.h: for the tables.
+#pragma once
+
+#include "compute/cpu/repack.h"
+
+void avx2_quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
+                         const struct act_groups *to, uint32_t group);
+void avx2_packed_dot(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,
+                     uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);

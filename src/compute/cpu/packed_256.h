@@ -12,6 +12,7 @@
 
 #include "compute/cpu/lanes.h"
 #include "compute/cpu/repack.h"
+#include "compute/cpu/tile_256.h"
 
 #define INLINE      static inline __attribute__((always_inline))
 #define EACH_ROW(t) _Pragma("GCC unroll 4") for (uint32_t t = 0; t < n; t++)
@@ -211,6 +212,19 @@ INLINE void open_block(enum fmt f, const uint8_t *p, struct scales *s)
     if (f == FMT_Q4_K || f == FMT_Q5_K) open_k(k_part(f, p), s);
 }
 
+// The scales of sub-block i alone.
+INLINE void open_sub(enum fmt f, const uint8_t *p, uint32_t i, struct scales *s)
+{
+    if (f != FMT_Q4_K && f != FMT_Q5_K) return;
+    const struct packed_Q4_K *b = k_part(f, p);
+    const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)b->scales[0][i % 4]);
+    const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)b->scales[2][i % 4]);
+    const __m128i top = _mm_and_si128(_mm_srli_epi16(low, 2), _mm_set1_epi8(0x30));
+    const __m128i scale = i < 4 ? _mm_and_si128(low, _mm_set1_epi8(63))
+                                : _mm_or_si128(_mm_and_si128(high, _mm_set1_epi8(15)), top);
+    _mm_store_si128((__m128i *)(void *)s->scale[i], scale);
+}
+
 INLINE uint32_t halves_of(enum fmt f)
 {
     return f == FMT_Q6_K ? 2 : 1; // scales in 32 columns
@@ -339,6 +353,16 @@ INLINE void sum_quads(enum fmt f, const uint8_t *p, uint32_t s, uint32_t q0, uin
         sum_signed(p, s, a, step, n, sum);
         return;
     }
+    if ((f == FMT_Q4_0 || f == FMT_Q4_K) && n == ACT_GROUP) {
+        sums narrow;
+        tile_nibbles(f == FMT_Q4_0 ? ((const struct packed_Q4_0 *)(const void *)p)->w[s / 2]
+                                   : k_part(f, p)->w[s / 2],
+                     s % 2, a, narrow);
+        EACH_ROW(t)
+        BOTH(v)
+        sum[t][v] = _mm256_add_epi32(sum[t][v], _mm256_madd_epi16(narrow[t][v], ones));
+        return;
+    }
 #pragma GCC unroll 4
     for (; q0 < q1; q0 += at_once) {
         sums narrow;
@@ -437,7 +461,7 @@ INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_low *low, uin
         const uint8_t *block = p + l->at / PACK_SUBS * pack_block_bytes(f);
         const uint32_t s = l->at % PACK_SUBS;
         struct scales sc;
-        open_block(f, block, &sc);
+        open_sub(f, block, s, &sc);
         for (uint32_t h = 0; h < halves; h++) {
             sums sum;
             BOTH(v) sum[0][v] = _mm256_set1_epi32(low_bias(f, l, h));

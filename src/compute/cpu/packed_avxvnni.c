@@ -16,6 +16,7 @@ static uint64_t peak(uint32_t n_rounds)
     for (int i = 0; i < SUMS; i++) sum[i] = _mm256_setzero_si256();
     for (uint32_t r = 0; r < n_rounds; r++) {
         __asm__ volatile("" : "+x"(w), "+x"(x)); // the products are new each round
+#pragma GCC unroll 12
         for (int i = 0; i < SUMS; i++) sum[i] = _mm256_dpbusd_avx_epi32(sum[i], w, x);
     }
     for (int i = 1; i < SUMS; i++) sum[0] = _mm256_add_epi32(sum[0], sum[i]);

@@ -5,6 +5,14 @@
 
 #include "compute/cpu/lanes.h"
 
+// What the assembly reads, for the compiler's knowledge.
+struct tile_512 {
+    uint8_t b[512];
+};
+struct tile_128 {
+    int8_t b[128];
+};
+
 // clang-format off
 #define NIBBLE_ROW(off, sum0, sum1, add)                    \
     "vpbroadcastd " off "(%[a]), %[x]\n\t"                  \
@@ -45,8 +53,8 @@
               [s3] "=&x"(s[1][1]), [s4] "=&x"(s[2][0]), [s5] "=&x"(s[2][1]),                \
               [s6] "=&x"(s[3][0]), [s7] "=&x"(s[3][1]), [w0] "=&x"(w0), [w1] "=&x"(w1),     \
               [x] "=&x"(x), [t] "=&x"(t)                                                    \
-            : [w] "r"(w), [a] "r"(a), [mask] "x"(mask), "m"(*(const uint8_t (*)[512])w),    \
-              "m"(*(const int8_t (*)[128])a))
+            : [w] "r"(w), [a] "r"(a), [mask] "x"(mask), "m"(*(const struct tile_512 *)w),    \
+              "m"(*(const struct tile_128 *)(const void *)a))
 
 // s[t][v], 16 bits a sum of two columns: the nibbles (the high ones if `high`) of w, [8 quads][16 rows][4],
 // times the activations a, [8 quads][4 rows][4].

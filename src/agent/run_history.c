@@ -10,13 +10,13 @@ static const char row_sql[] =
     "SELECT r.id, r.name, r.workspace, r.definition_hash, r.cause, r.task, r.inputs, r.outcome,"
     " coalesce(r.stage, (SELECT text FROM stages WHERE run=r.id ORDER BY n DESC LIMIT 1)),"
     " r.reason, r.report, r.status, r.data, r.notified, r.first_id, r.started_ms, r.ended_ms,"
-    " r.attempt, r.exit_code, (SELECT count(*) FROM calls WHERE run=r.id), t.n, f.prompt_tokens,"
-    " f.cached_tokens, t.prefilled, t.completion, f.ttft_ms, t.completion/t.seconds, r.total_ms"
-    " FROM runs r LEFT JOIN turns f ON f.run=r.id AND f.n=0"
-    " LEFT JOIN (SELECT run, count(*) AS n, sum(prefilled_tokens) AS prefilled,"
-    "  sum(completion_tokens) AS completion,"
-    "  nullif(sum(CASE WHEN gen_tps>0 THEN completion_tokens/gen_tps ELSE 0 END),0) AS seconds"
-    "  FROM turns GROUP BY run) t ON t.run=r.id";
+    " r.attempt, r.exit_code, (SELECT count(*) FROM calls WHERE run=r.id),"
+    " nullif((SELECT count(*) FROM turns WHERE run=r.id),0), f.prompt_tokens, f.cached_tokens,"
+    " (SELECT sum(prefilled_tokens) FROM turns WHERE run=r.id),"
+    " (SELECT sum(completion_tokens) FROM turns WHERE run=r.id), f.ttft_ms,"
+    " (SELECT sum(completion_tokens)/nullif(sum(CASE WHEN gen_tps>0 THEN completion_tokens/gen_tps"
+    "  ELSE 0 END),0) FROM turns WHERE run=r.id), r.total_ms"
+    " FROM runs r LEFT JOIN turns f ON f.run=r.id AND f.n=0 WHERE 1";
 
 static int64_t whole(sqlite3_stmt *s, int column, int64_t absent)
 {
@@ -68,14 +68,16 @@ bool run_history_list(struct run_store *s, const struct run_filter *f, run_row_f
     struct row_call call = {row, arg};
     struct buf sql = {0};
     buf_z(&sql, row_sql);
-    buf_z(&sql, " WHERE (?1 IS NULL OR r.name=?1) AND (?2 IS NULL OR r.workspace=?2)"
-                " AND (?3 IS NULL OR r.id=?3) AND (?4=0 OR r.outcome='running')"
-                " ORDER BY r.started_ms DESC, r.rowid DESC LIMIT ?5");
-    struct database_query q = {buf_cstr(&sql), "sssii", hand_row, &call};
-    bool ok = sql.failed
-                  ? err_set(e, ERR_MEMORY, "no memory for a query")
-                  : database_each(&s->db, e, &q, f->name, f->workspace, f->id, (int64_t)f->running,
-                                  f->limit > 0 ? f->limit : (int64_t)-1);
+    if (f->name != NULL)
+        buf_z(&sql, " AND r.name=?1"); // only what is asked, to find it by an index
+    if (f->workspace != NULL) buf_z(&sql, " AND r.workspace=?2");
+    if (f->id != NULL) buf_z(&sql, " AND r.id=?3");
+    if (f->running) buf_z(&sql, " AND r.outcome='running'");
+    buf_z(&sql, " ORDER BY r.started_ms DESC, r.rowid DESC LIMIT ?4");
+    struct database_query q = {buf_cstr(&sql), "sssi", hand_row, &call};
+    bool ok = sql.failed ? err_set(e, ERR_MEMORY, "no memory for a query")
+                         : database_each(&s->db, e, &q, f->name, f->workspace, f->id,
+                                         f->limit > 0 ? f->limit : (int64_t)-1);
     buf_free(&sql);
     return ok;
 }

@@ -9,7 +9,7 @@
 #include "base/process_id.h"
 #include "base/rundir.h"
 
-enum { VERSION = 1, PRUNE_PAGES = 200 };
+enum { VERSION = 2, PRUNE_PAGES = 200 };
 
 static const char schema[] =
     "CREATE TABLE bootstraps(hash TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;"
@@ -35,7 +35,11 @@ static const char schema[] =
     " PRIMARY KEY(run, n)) WITHOUT ROWID;"
     "CREATE TABLE transcript(run TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,"
     " n INTEGER, text TEXT, PRIMARY KEY(run, n)) WITHOUT ROWID;"
-    "PRAGMA user_version=1;";
+    "CREATE INDEX runs_by_bootstrap ON runs(bootstrap);"
+    "PRAGMA user_version=2;";
+// From version 1: whether a bootstrap is still in use was a look at every run.
+static const char upgrade[] = "CREATE INDEX runs_by_bootstrap ON runs(bootstrap);"
+                              "PRAGMA user_version=2;";
 
 // ---- opening --------------------------------------------------------------------------------
 
@@ -55,6 +59,7 @@ static bool make_tables(struct database *d, struct err *e)
         ok = err_set(e, ERR_UNSUPPORTED, "%.200s was written by a newer submind (%lld, not %d)",
                      d->path, (long long)version, VERSION);
     if (ok && version == 0) ok = database_script(d, schema, e);
+    if (ok && version == 1) ok = database_script(d, upgrade, e);
     struct err ignored = {0};
     return database_script(d, ok ? "COMMIT" : "ROLLBACK", ok ? e : &ignored) && ok;
 }
@@ -222,20 +227,27 @@ bool run_store_set_notified(struct run_store *s, const char *id, struct str what
     return database_do(&s->db, e, "UPDATE runs SET notified=?2 WHERE id=?1", "sx", id, what);
 }
 
-bool run_store_prune(struct run_store *s, uint32_t keep, uint32_t days, struct err *e)
+// Each statement finds its rows by an index: this happens at the end of every run, however many are
+// kept.
+bool run_store_prune(struct run_store *s, const char *name, uint32_t keep, uint32_t days,
+                     struct err *e)
 {
     int64_t oldest = days > 0 ? clock_unix_ms() - (int64_t)days * 86400000 : INT64_MIN;
+    int64_t most = keep > 0 ? (int64_t)keep : INT64_MAX;
     struct buf vacuum = {0};
-    bool ok =
-        database_do(&s->db, e,
-                    "DELETE FROM runs WHERE outcome<>'running' AND (started_ms<?2 OR (?1>0 AND id "
-                    "IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY name ORDER BY "
-                    "started_ms DESC, rowid DESC) AS place FROM runs) WHERE place>?1)))",
-                    "ii", (int64_t)keep, oldest) &&
-        database_do(&s->db, e,
-                    "DELETE FROM bootstraps WHERE hash NOT IN (SELECT bootstrap FROM runs WHERE "
-                    "bootstrap IS NOT NULL)",
-                    "");
+    int before = sqlite3_total_changes(s->db.db);
+    bool ok = database_do(&s->db, e,
+                          "DELETE FROM runs WHERE outcome<>'running' AND rowid IN (SELECT rowid "
+                          "FROM runs WHERE name=?1 ORDER BY started_ms DESC, rowid DESC LIMIT -1 "
+                          "OFFSET ?2)",
+                          "si", name, most) &&
+              database_do(&s->db, e, "DELETE FROM runs WHERE outcome<>'running' AND started_ms<?1",
+                          "i", oldest);
+    if (!ok || sqlite3_total_changes(s->db.db) == before) return ok;
+    ok = database_do(&s->db, e,
+                     "DELETE FROM bootstraps WHERE NOT EXISTS (SELECT 1 FROM runs WHERE "
+                     "bootstrap=hash)",
+                     "");
     buf_printf(&vacuum, "PRAGMA incremental_vacuum(%d)", PRUNE_PAGES);
     ok = ok && database_script(&s->db, buf_cstr(&vacuum), e);
     buf_free(&vacuum);

@@ -63,6 +63,7 @@ struct run_end {
 bool run_store_end(struct run_store *s, const char *id, const struct run_end *r, struct err *e);
 bool run_store_set_notified(struct run_store *s, const char *id, struct str what, struct err *e);
 
-// Removes the oldest ended runs: of each sub-mind all but the newest `keep`, and what is older than
-// `days`. 0 = no limit.
-bool run_store_prune(struct run_store *s, uint32_t keep, uint32_t days, struct err *e);
+// Removes the oldest ended runs: of the sub-mind `name` all but the newest `keep`, and of all of them
+// what is older than `days`. 0 = no limit.
+bool run_store_prune(struct run_store *s, const char *name, uint32_t keep, uint32_t days,
+                     struct err *e);

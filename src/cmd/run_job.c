@@ -407,7 +407,8 @@ void run_job_do(struct run_job *j)
         run_attempts(j, kept, deadline_ns);
         notify(j, kept);
         if (kept != NULL &&
-            !run_store_prune(kept, s->s->given.keep_runs ? s->s->keep_runs : KEEP_RUNS,
+            !run_store_prune(kept, run_job_name(j),
+                             s->s->given.keep_runs ? s->s->keep_runs : KEEP_RUNS,
                              s->s->given.keep_days ? s->s->keep_days : KEEP_DAYS, &e))
             log_warn("agent", "%s", e.msg);
     } else {

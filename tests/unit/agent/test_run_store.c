@@ -235,7 +235,7 @@ static void many_processes_write_at_once(void **state)
             char id[40];
             snprintf(id, sizeof id, "p%d-%d", p, i);
             write_whole_run(&s, id);
-            if (!run_store_prune(&s, 1000, 1, &e)) _exit(2);
+            if (!run_store_prune(&s, "look", 1000, 1, &e)) _exit(2);
         }
         run_store_close(&s);
         _exit(0);
@@ -337,7 +337,7 @@ static void old_runs_go_and_running_ones_stay(void **state)
         snprintf(id, sizeof id, "r%d", i);
         write_whole_run(&s, id);
     }
-    assert_true(run_store_prune(&s, 3, 0, &e));
+    assert_true(run_store_prune(&s, "look", 3, 0, &e));
     assert_int_equal(count(&s, (struct run_filter){.name = "other"}), 1);
     assert_int_equal(count(&s, (struct run_filter){.name = "look"}), 4);
     assert_int_equal(count(&s, (struct run_filter){.id = "running"}), 1);
@@ -347,6 +347,65 @@ static void old_runs_go_and_running_ones_stay(void **state)
     json_t *v = whole(&s, "r5"); // the bootstrap that is still in use is kept
     assert_string_equal(text_at(v, "bootstrap"), "You help.");
     json_decref(v);
+    run_store_close(&s);
+}
+
+static unsigned full_scan_steps;
+static int count_steps(unsigned kind, void *arg, void *statement, void *time)
+{
+    (void)kind;
+    (void)arg;
+    (void)time;
+    full_scan_steps += (unsigned)sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_FULLSCAN_STEP, 1);
+    return 0;
+}
+
+static bool any_row(void *arg, const struct run_row *r)
+{
+    (void)arg;
+    (void)r;
+    return true;
+}
+
+// What every run does must not cost more the more runs are kept.
+static void many_records_slow_nothing_down(void **state)
+{
+    (void)state;
+    struct run_store s = open_store();
+    struct err e = {0};
+    write_whole_run(&s, "first");
+    assert_true(database_script(
+        &s.db,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<2000) "
+        "INSERT INTO runs(id,name,workspace,started_ms,outcome,bootstrap) SELECT 'x'||i, "
+        "'chore'||(i%20), '/w', 1000+i, 'done', (SELECT hash FROM bootstraps) FROM n;"
+        "INSERT INTO turns SELECT id,0,1,1,1,1,1,1,1 FROM runs WHERE id LIKE 'x%'",
+        &e));
+    sqlite3_trace_v2(s.db.db, SQLITE_TRACE_PROFILE, count_steps, NULL);
+    full_scan_steps = 0;
+    write_whole_run(&s, "second");
+    assert_true(run_store_prune(&s, "look", 1, 0, &e));
+    assert_true(run_store_sweep(&s, &e));
+    struct run_filter asks[] = {{.limit = 20}, {.id = "x7"}, {.name = "look"}, {.running = true}};
+    for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++)
+        assert_true(run_history_list(&s, &asks[i], any_row, NULL, &e));
+    assert_in_range(full_scan_steps, 0, 100);
+    assert_int_equal(count(&s, (struct run_filter){.name = "look"}), 1);
+    assert_int_equal(count(&s, (struct run_filter){.name = "chore3"}), 100);
+    run_store_close(&s);
+}
+
+static void a_file_of_the_first_version_is_taken_over(void **state)
+{
+    (void)state;
+    struct run_store s = open_store();
+    struct err e = {0};
+    write_whole_run(&s, "old");
+    assert_true(database_script(&s.db, "DROP INDEX runs_by_bootstrap; PRAGMA user_version=1", &e));
+    run_store_close(&s);
+    assert_true(run_store_open(&s, dir, &e));
+    assert_int_equal(count(&s, (struct run_filter){.id = "old"}), 1);
+    assert_true(database_script(&s.db, "DROP INDEX runs_by_bootstrap", &e)); // it was made
     run_store_close(&s);
 }
 
@@ -364,13 +423,15 @@ static void a_file_that_is_no_database_is_told(void **state)
     run_store_close(&s);
     assert_false(run_store_open(&s, dir, &e));
     assert_non_null(strstr(e.msg, "newer submind"));
+    snprintf(path, sizeof path, "%s/runs.db-wal", dir); // it stays, and holds good pages
+    assert_int_equal(unlink(path), 0);
     snprintf(path, sizeof path, "%s/runs.db", dir);
     FILE *f = fopen(path, "w");
     for (int i = 0; i < 400; i++) fputs("this is no database", f);
     fclose(f);
     e = (struct err){0};
     assert_false(run_store_open(&s, dir, &e));
-    assert_non_null(strstr(e.msg, "move the file away"));
+    assert_non_null(strstr(e.msg, "move it away, with the files -wal"));
 }
 
 // ---- the record of a run that goes on -------------------------------------------------------
@@ -458,6 +519,8 @@ int main(void)
         TEST(many_processes_write_at_once),
         TEST(threads_of_two_processes_write),
         TEST(old_runs_go_and_running_ones_stay),
+        TEST(many_records_slow_nothing_down),
+        TEST(a_file_of_the_first_version_is_taken_over),
         TEST(a_file_that_is_no_database_is_told),
         TEST(secrets_never_reach_the_file),
         TEST(without_a_store_everything_is_still_shown),

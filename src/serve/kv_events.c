@@ -13,12 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zmq.h>
 
 #include "base/clock.h"
 #include "base/event.h"
 #include "base/log.h"
 #include "serve/kv_pack.h"
+#include "serve/zmq_api.h"
 
 enum {
     ITEMS_MAX = 65536, // waiting; beyond it the whole cache is told anew
@@ -36,6 +36,7 @@ struct item_list {
 
 struct kv_events {
     struct engine *en;
+    const struct zmq_api *zmq;
     void *context, *pub, *replay; // sockets are the thread's
     char topic[256];
     pthread_t thread;
@@ -102,17 +103,17 @@ static void on_snapshot(void *arg, const struct cache_event *ev)
 
 // ---- sending ------------------------------------------------------------------------------------
 
-static bool send_frame(void *socket, const void *p, size_t n, bool more)
+static bool send_frame(struct kv_events *k, void *socket, const void *p, size_t n, bool more)
 {
-    return zmq_send(socket, p, n, more ? ZMQ_SNDMORE : 0) >= 0;
+    return k->zmq->send(socket, p, n, more ? ZMQ_SNDMORE : 0) >= 0;
 }
 
 static bool send_batch(struct kv_events *k, void *socket, uint64_t number, struct str payload)
 {
     const uint64_t wire = htobe64(number);
-    return send_frame(socket, k->topic, strlen(k->topic), true) &&
-           send_frame(socket, &wire, sizeof wire, true) &&
-           send_frame(socket, payload.p, payload.n, false);
+    return send_frame(k, socket, k->topic, strlen(k->topic), true) &&
+           send_frame(k, socket, &wire, sizeof wire, true) &&
+           send_frame(k, socket, payload.p, payload.n, false);
 }
 
 static double unix_s(void)
@@ -130,7 +131,7 @@ static void publish(struct kv_events *k, const struct kv_item *items, size_t n)
         kv_pack_batch(b, unix_s(), NULL, 0);
     }
     if (!send_batch(k, k->pub, k->next, buf_view(b)))
-        log_debug("kv-events", "batch not sent error=\"%s\"", zmq_strerror(errno));
+        log_debug("kv-events", "batch not sent error=\"%s\"", k->zmq->strerror(errno));
     k->next++;
 }
 
@@ -172,7 +173,7 @@ static void tell_anew(struct kv_events *k)
 static bool replay_one(struct kv_events *k, const void *id, size_t n_id, uint64_t number,
                        struct str payload)
 {
-    return send_frame(k->replay, id, n_id, true) && send_frame(k->replay, "", 0, true) &&
+    return send_frame(k, k->replay, id, n_id, true) && send_frame(k, k->replay, "", 0, true) &&
            send_batch(k, k->replay, number, payload);
 }
 
@@ -193,10 +194,10 @@ static void replay_from(struct kv_events *k, const void *id, size_t n_id, uint64
         ok = replay_one(k, id, n_id, i, payload);
     }
     const uint64_t end = UINT64_MAX;
-    ok = ok && send_frame(k->replay, id, n_id, true) && send_frame(k->replay, "", 0, true) &&
-         send_frame(k->replay, "", 0, true) && send_frame(k->replay, &end, sizeof end, true) &&
-         send_frame(k->replay, "", 0, false);
-    if (!ok) log_debug("kv-events", "replay broke off error=\"%s\"", zmq_strerror(errno));
+    ok = ok && send_frame(k, k->replay, id, n_id, true) && send_frame(k, k->replay, "", 0, true) &&
+         send_frame(k, k->replay, "", 0, true) &&
+         send_frame(k, k->replay, &end, sizeof end, true) && send_frame(k, k->replay, "", 0, false);
+    if (!ok) log_debug("kv-events", "replay broke off error=\"%s\"", k->zmq->strerror(errno));
     buf_free(&empty);
     buf_free(&whole);
     list_clear(&all);
@@ -210,12 +211,12 @@ static bool take_request(struct kv_events *k)
     int n_frames = 0, more = 1;
     while (more) {
         unsigned char *room = frames[n_frames < 3 ? n_frames : 2];
-        const int got = zmq_recv(k->replay, room, sizeof frames[0], ZMQ_DONTWAIT);
+        const int got = k->zmq->recv(k->replay, room, sizeof frames[0], ZMQ_DONTWAIT);
         if (got < 0) return false;
         if (n_frames < 3) n[n_frames] = (size_t)got;
         n_frames++;
         size_t size = sizeof more;
-        zmq_getsockopt(k->replay, ZMQ_RCVMORE, &more, &size);
+        k->zmq->getsockopt(k->replay, ZMQ_RCVMORE, &more, &size);
     }
     uint64_t number;
     if (n_frames != 3 || n[0] > sizeof frames[0] || n[1] != 0 || n[2] != sizeof number) return true;
@@ -250,43 +251,45 @@ static void *run(void *arg)
     while (take_items(k)) {
         zmq_pollitem_t wait[] = {{.fd = k->bell.fd, .events = ZMQ_POLLIN},
                                  {.socket = k->replay, .events = ZMQ_POLLIN}};
-        zmq_poll(wait, k->replay == NULL ? 1 : 2, -1);
+        k->zmq->poll(wait, k->replay == NULL ? 1 : 2, -1);
         while (k->replay != NULL && take_request(k)) {
         }
     }
-    zmq_close(k->pub);
-    if (k->replay != NULL) zmq_close(k->replay);
+    k->zmq->close(k->pub);
+    if (k->replay != NULL) k->zmq->close(k->replay);
     return NULL;
 }
 
 // ---- open and close -----------------------------------------------------------------------------
 
-static void *open_socket(void *context, int type, const char *address, struct err *e)
+static void *open_socket(struct kv_events *k, int type, const char *address, struct err *e)
 {
-    void *s = zmq_socket(context, type);
+    void *s = k->zmq->socket(k->context, type);
     const int water = HIGH_WATER, linger = LINGER_MS;
     if (s != NULL) {
-        zmq_setsockopt(s, ZMQ_SNDHWM, &water, sizeof water);
-        zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof linger);
+        k->zmq->setsockopt(s, ZMQ_SNDHWM, &water, sizeof water);
+        k->zmq->setsockopt(s, ZMQ_LINGER, &linger, sizeof linger);
         const bool bind =
             strchr(address, '*') != NULL || strncmp(address, "ipc:", 4) == 0 || type == ZMQ_ROUTER;
-        if ((bind ? zmq_bind(s, address) : zmq_connect(s, address)) == 0) return s;
+        if ((bind ? k->zmq->bind(s, address) : k->zmq->connect(s, address)) == 0) return s;
     }
     err_set(e, ERR_INPUT, "--kv-events: ZeroMQ does not take \"%.200s\": %s", address,
-            zmq_strerror(errno));
-    if (s != NULL) zmq_close(s);
+            k->zmq->strerror(errno));
+    if (s != NULL) k->zmq->close(s);
     return NULL;
 }
 
 static bool start(struct kv_events *k, const struct kv_events_settings *s, struct err *e)
 {
     if (!event_open(&k->bell, e)) return false;
-    k->context = zmq_ctx_new();
+    k->zmq = zmq_api_open(e);
+    if (k->zmq == NULL) return false;
+    k->context = k->zmq->ctx_new();
     if (k->context == NULL) return err_set(e, ERR_MEMORY, "no memory for ZeroMQ");
-    k->pub = open_socket(k->context, ZMQ_PUB, s->address, e);
+    k->pub = open_socket(k, ZMQ_PUB, s->address, e);
     if (k->pub == NULL) return false;
     if (s->replay != NULL) {
-        k->replay = open_socket(k->context, ZMQ_ROUTER, s->replay, e);
+        k->replay = open_socket(k, ZMQ_ROUTER, s->replay, e);
         if (k->replay == NULL) return false;
     }
     if (!engine_cache_listen(k->en, on_event, k, e)) return false;
@@ -328,10 +331,10 @@ void kv_events_close(struct kv_events *k)
         event_signal(&k->bell);
         pthread_join(k->thread, NULL);
     } else {
-        if (k->pub != NULL) zmq_close(k->pub);
-        if (k->replay != NULL) zmq_close(k->replay);
+        if (k->pub != NULL) k->zmq->close(k->pub);
+        if (k->replay != NULL) k->zmq->close(k->replay);
     }
-    if (k->context != NULL) zmq_ctx_term(k->context);
+    if (k->context != NULL) k->zmq->ctx_term(k->context);
     for (size_t i = 0; i < KEPT; i++) buf_free(&k->kept[i]);
     list_clear(&k->waiting);
     event_close(&k->bell);

@@ -21,8 +21,8 @@ struct run_command {
     struct run_job *jobs;
     size_t n_jobs;
     struct run_display display; // of a single run
-    pthread_mutex_t lock;       // guards next, n_ended and the output
-    size_t next, n_ended;
+    struct runs_display many;   // of several: its lock guards next and the output
+    size_t next;
 };
 
 static atomic_int cancelled; // lock-free, so that the handler may set it
@@ -195,8 +195,8 @@ static void show_one_of_many(struct run_command *r, const struct run_job *j)
     const char *outcome = j->skipped ? "skipped" : run_outcome_name(result->outcome);
     struct str words =
         result->error.code != ERR_NONE ? str_from(result->error.msg) : buf_view(&result->report);
-    printf("%3zu/%zu  %-20s %-9s %6.1f s  %.*s\n", r->n_ended, r->n_jobs, run_job_name(j), outcome,
-           result->total_ms / 1000, (int)(words.n < 160 ? words.n : 160), words.p);
+    printf("%3zu/%zu  %-20s %-9s %6.1f s  %.*s\n", r->many.n_ended, r->n_jobs, run_job_name(j),
+           outcome, result->total_ms / 1000, (int)(words.n < 160 ? words.n : 160), words.p);
     fflush(stdout);
 }
 
@@ -206,17 +206,18 @@ static void *work(void *arg)
 {
     struct run_command *r = arg;
     for (;;) {
-        pthread_mutex_lock(&r->lock);
+        pthread_mutex_lock(&r->many.lock);
         size_t i = r->next;
         bool over = i == r->n_jobs;
         r->next += !over;
-        pthread_mutex_unlock(&r->lock);
+        pthread_mutex_unlock(&r->many.lock);
         if (over) return NULL;
+        struct runs_place place = {.all = &r->many};
+        r->jobs[i].shown = runs_place_view(&place);
         run_job_do(&r->jobs[i]);
-        pthread_mutex_lock(&r->lock);
-        r->n_ended++;
+        runs_place_end(&place);
         show_one_of_many(r, &r->jobs[i]);
-        pthread_mutex_unlock(&r->lock);
+        runs_display_leave(&r->many);
     }
 }
 
@@ -226,6 +227,7 @@ static void run_many(struct run_command *r)
     uint32_t wanted = r->s.given.jobs && r->s.jobs > 0 ? r->s.jobs : 4, n = 0;
     if (wanted > MAX_JOBS) wanted = MAX_JOBS;
     if (wanted > r->n_jobs) wanted = (uint32_t)r->n_jobs;
+    runs_display_init(&r->many, r->n_jobs, r->s.quiet);
     while (n + 1 < wanted && pthread_create(&threads[n], NULL, work, r) == 0) n++;
     work(r); // this thread is one of them
     for (uint32_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
@@ -265,7 +267,7 @@ static int help(void)
 int cmd_run(int argc, char **argv)
 {
     struct err e = {0};
-    struct run_command r = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct run_command r = {0};
     if (!options_parse(&r.s, C_RUN, argc, argv, &e)) return cmd_fail("run", &e);
     if (r.s.help) return help();
     log_set_level(r.s.verbose ? LOG_DEBUG : LOG_WARN);

@@ -4,7 +4,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent/definition.h"
 #include "agent/run_history.h"
@@ -58,6 +60,15 @@ struct listing {
     size_t n;
 };
 
+// What is left of a terminal's line for the report; where that is little it may wrap.
+static size_t report_width(void)
+{
+    enum { IN_FRONT = 96, LEAST = 24, MARK = 4 };
+    struct winsize w;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) != 0 || w.ws_col < IN_FRONT + LEAST) return LINE_BYTES;
+    return (size_t)w.ws_col - IN_FRONT - MARK;
+}
+
 static void print_count(int64_t n, int width)
 {
     if (n >= 0)
@@ -96,7 +107,7 @@ static bool print_row(void *arg, const struct run_row *r)
     else
         printf("  %7s  ", "-");
     bool running = str_eq(r->outcome, STR(RUN_RUNNING));
-    print_line(running ? r->stage : r->reason.n > 0 ? r->reason : r->report, LINE_BYTES);
+    print_line(running ? r->stage : r->reason.n > 0 ? r->reason : r->report, report_width());
     putchar('\n');
     return true;
 }

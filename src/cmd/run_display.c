@@ -161,3 +161,93 @@ void run_display_end(struct run_display *d, const struct run_result *r, bool qui
     if (r->error.code != ERR_NONE) fprintf(stderr, "submind run: %s\n", r->error.msg);
     if (!quiet) sum_up(r);
 }
+
+// ---- several runs ---------------------------------------------------------------------------
+
+void runs_display_init(struct runs_display *d, size_t n_runs, bool quiet)
+{
+    *d = (struct runs_display){.lock = PTHREAD_MUTEX_INITIALIZER,
+                               .line = !quiet && isatty(STDERR_FILENO) != 0,
+                               .n_runs = n_runs};
+}
+
+// "3 of 8 ended; 1 reading 4096/14777, 2 waiting, 2 answering"
+static void runs_draw(struct runs_display *d)
+{
+    static const char *const words[RUNS_AT] = {"waiting", "reading", "answering", "at tools"};
+    char text[LINE_BYTES];
+    if (!d->line || (d->shown && clock_ms_since(d->last_ns) < DRAW_EVERY_MS)) return;
+    int n = snprintf(text, sizeof text, "%zu of %zu ended", d->n_ended, d->n_runs);
+    const char *between = "; ";
+    for (int i = 0; i < RUNS_AT && n > 0 && (size_t)n < sizeof text; i++) {
+        if (d->n_at[i] == 0) continue;
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s%zu %s", between, d->n_at[i], words[i]);
+        if (i == RUNS_READING && d->furthest.total > 0 && (size_t)n < sizeof text)
+            n += snprintf(text + n, sizeof text - (size_t)n, " %llu/%llu",
+                          (unsigned long long)d->furthest.processed,
+                          (unsigned long long)d->furthest.total);
+        between = ", ";
+    }
+    fprintf(stderr, "\r\033[K%s", text);
+    fflush(stderr);
+    d->shown = true;
+    d->last_ns = clock_ns();
+}
+
+static void move_to(struct runs_place *p, enum runs_at at, const struct chat_progress *progress)
+{
+    struct runs_display *d = p->all;
+    pthread_mutex_lock(&d->lock);
+    if (p->inside) d->n_at[p->at]--;
+    d->n_at[at]++;
+    p->inside = true;
+    p->at = at;
+    if (d->n_at[RUNS_READING] == 0) d->furthest = (struct chat_progress){0};
+    if (at == RUNS_READING && progress->processed >= d->furthest.processed) d->furthest = *progress;
+    runs_draw(d);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void place_status(void *arg, const struct chat_status *s)
+{
+    enum runs_at at = s->stage == CHAT_PREFILL    ? RUNS_READING
+                      : s->stage >= CHAT_GENERATE ? RUNS_ANSWERING
+                                                  : RUNS_WAITING;
+    move_to(arg, at, &s->progress);
+}
+
+static void place_wait(void *arg, struct str what)
+{
+    (void)what;
+    move_to(arg, RUNS_WAITING, NULL);
+}
+
+static void place_call(void *arg, struct str name, struct str arguments)
+{
+    (void)name;
+    (void)arguments;
+    move_to(arg, RUNS_AT_TOOLS, NULL);
+}
+
+struct run_view runs_place_view(struct runs_place *p)
+{
+    return (struct run_view){
+        .arg = p, .on_status = place_status, .on_wait = place_wait, .on_call = place_call};
+}
+
+void runs_place_end(struct runs_place *p)
+{
+    struct runs_display *d = p->all;
+    pthread_mutex_lock(&d->lock);
+    if (p->inside) d->n_at[p->at]--;
+    p->inside = false;
+    d->n_ended++;
+    if (d->shown) fputs("\r\033[K", stderr);
+    d->shown = false;
+}
+
+void runs_display_leave(struct runs_display *d)
+{
+    if (d->n_ended < d->n_runs) runs_draw(d);
+    pthread_mutex_unlock(&d->lock);
+}

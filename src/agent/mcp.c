@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/mcp_frame.h"
+#include "agent/mcp_lists.h"
 #include "agent/tool_text.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -143,6 +144,7 @@ static bool initialize(struct mcp_server *s, uint64_t deadline_ns, const atomic_
         struct mcp_exchange x = {
             .message = buf_view(&text), .deadline_ns = deadline_ns, .cancel = cancel};
         ok = s->link->exchange(s->link, &x, e);
+        s->ready = ok;
     }
     json_decref(params);
     json_decref(result);
@@ -150,21 +152,25 @@ static bool initialize(struct mcp_server *s, uint64_t deadline_ns, const atomic_
     return ok;
 }
 
-bool mcp_server_start(struct mcp_server *s, const struct mcp_spec *spec,
-                      const struct mcp_place *place, struct err *e)
+void mcp_server_init(struct mcp_server *s, const struct mcp_spec *spec,
+                     const struct mcp_place *place)
 {
-    s->spec = spec;
-    s->place = place;
+    *s = (struct mcp_server){.spec = spec, .place = place};
+}
+
+bool mcp_server_start(struct mcp_server *s, struct err *e)
+{
     struct err problem = {0};
-    bool ok = spec->command != NULL ? mcp_stdio_open(&s->link, spec, place, &problem)
-                                    : mcp_http_open(&s->link, spec, place, &problem);
-    return ok || err_set(e, problem.code, "MCP server %s: %s", spec->name, problem.msg);
+    bool ok = s->spec->command != NULL ? mcp_stdio_open(&s->link, s->spec, s->place, &problem)
+                                       : mcp_http_open(&s->link, s->spec, s->place, &problem);
+    return ok || err_set(e, problem.code, "MCP server %s: %s", s->spec->name, problem.msg);
 }
 
 static void stop(struct mcp_server *s)
 {
     if (s->link != NULL) s->link->close(s->link);
     s->link = NULL;
+    s->ready = false;
 }
 
 // ---- its tools ------------------------------------------------------------------------------
@@ -193,11 +199,13 @@ static char *make_name(const char *server, const char *tool)
     return copy;
 }
 
-// A description comes from outside and goes into every prompt: text, without markers, bounded.
-static char *make_description(const char *text)
+// A description comes from outside and goes into every prompt: text, without markers and secrets,
+// bounded.
+static char *make_description(const struct redactor *r, const char *text)
 {
     struct buf clean = {0};
     tool_text_put(&clean, str_trim(str_from(text)));
+    redact_text(r, &clean);
     tool_text_defuse(&clean);
     tool_text_cut(&clean, 4000);
     char *copy = strdup(buf_cstr(&clean));
@@ -206,12 +214,13 @@ static char *make_description(const char *text)
 }
 
 // Control markers could also stand in the schema's own descriptions.
-static char *make_parameters(const json_t *schema)
+static char *make_parameters(const struct redactor *r, const json_t *schema)
 {
     struct buf clean = {0};
     char *text = json_is_object(schema) ? json_dumps(schema, JSON_COMPACT | JSON_SORT_KEYS)
                                         : strdup("{\"properties\":{},\"type\":\"object\"}");
     buf_z(&clean, text);
+    redact_text(r, &clean);
     tool_text_defuse(&clean);
     free(text);
     char *copy = clean.failed ? NULL : strdup(buf_cstr(&clean));
@@ -231,6 +240,7 @@ static bool put_tool(struct mcp_server *s, const json_t *v, struct err *e)
 {
     const char *name = json_string_value(json_object_get(v, "name"));
     const char *text = json_string_value(json_object_get(v, "description"));
+    const struct redactor *r = &s->place->secrets->redactor;
     if (text == NULL) text = json_string_value(json_object_get(v, "title"));
     if (name == NULL || *name == '\0' || !is_wanted(s->spec, name)) return true;
     if (s->n_tools == MAX_TOOLS)
@@ -241,8 +251,8 @@ static bool put_tool(struct mcp_server *s, const json_t *v, struct err *e)
     s->tools = list;
     struct mcp_tool t = {.name = make_name(s->spec->name, name),
                          .remote = strdup(name),
-                         .description = make_description(text != NULL ? text : ""),
-                         .parameters = make_parameters(json_object_get(v, "inputSchema"))};
+                         .description = make_description(r, text != NULL ? text : ""),
+                         .parameters = make_parameters(r, json_object_get(v, "inputSchema"))};
     list[s->n_tools++] = t;
     return (t.name != NULL && t.remote != NULL && t.description != NULL && t.parameters != NULL) ||
            err_set(e, ERR_MEMORY, "no memory for a tool");
@@ -253,17 +263,30 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct mcp_tool *)a)->name, ((const struct mcp_tool *)b)->name);
 }
 
-static bool list_tools(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
-                       struct err *e)
+bool mcp_server_take_list(struct mcp_server *s, json_t *listed, struct err *e)
 {
-    json_t *params = NULL, *one;
-    bool ok = true, more = true;
+    json_t *one;
+    size_t i;
+    bool ok = true;
+    json_array_foreach(listed, i, one) ok = ok && put_tool(s, one, e);
+    if (ok && s->n_tools > 0) qsort(s->tools, s->n_tools, sizeof *s->tools, by_name);
+    json_incref(listed);
+    json_decref(s->listed);
+    s->listed = listed;
+    return ok;
+}
+
+// All pages in one list; *out is owned by the caller.
+static bool ask_list(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
+                     json_t **out, struct err *e)
+{
+    json_t *params = NULL, *list = json_array();
+    bool ok = list != NULL || err_set(e, ERR_MEMORY, "no memory for a list"), more = true;
     for (int page = 0; ok && more && page < MAX_PAGES; page++) {
         json_t *result = NULL;
-        size_t i;
         ok = request(s, "tools/list", params, deadline_ns, cancel, &result, e);
-        json_array_foreach(json_object_get(result, "tools"), i, one) if (ok) ok =
-            put_tool(s, one, e);
+        json_t *tools = json_object_get(result, "tools");
+        if (ok && json_is_array(tools)) json_array_extend(list, tools);
         const char *cursor = json_string_value(json_object_get(result, "nextCursor"));
         json_decref(params);
         params = cursor != NULL ? json_pack("{s:s}", "cursor", cursor) : NULL;
@@ -271,46 +294,87 @@ static bool list_tools(struct mcp_server *s, uint64_t deadline_ns, const atomic_
         json_decref(result);
     }
     json_decref(params);
-    if (ok && s->n_tools > 0) qsort(s->tools, s->n_tools, sizeof *s->tools, by_name);
+    if (ok)
+        *out = list;
+    else
+        json_decref(list);
     return ok;
+}
+
+static uint64_t start_limit(uint64_t deadline_ns)
+{
+    uint64_t latest = clock_ns() + MCP_START_MS * 1000000ull;
+    return deadline_ns == 0 || deadline_ns > latest ? latest : deadline_ns;
 }
 
 bool mcp_server_ready(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
                       struct err *e)
 {
     struct err problem = {0};
-    uint64_t latest = clock_ns() + MCP_START_MS * 1000000ull;
-    if (deadline_ns == 0 || deadline_ns > latest) deadline_ns = latest;
-    if (initialize(s, deadline_ns, cancel, &problem) &&
-        list_tools(s, deadline_ns, cancel, &problem))
-        return true;
-    return err_set(e, problem.code, "MCP server %s: %s", s->spec->name, problem.msg);
+    json_t *listed = NULL;
+    deadline_ns = start_limit(deadline_ns);
+    bool ok = initialize(s, deadline_ns, cancel, &problem) &&
+              ask_list(s, deadline_ns, cancel, &listed, &problem) &&
+              mcp_server_take_list(s, listed, &problem);
+    if (ok) mcp_list_save(listed, s->place->lists_dir, s->spec, s->place);
+    json_decref(listed);
+    return ok || err_set(e, problem.code, "MCP server %s: %s", s->spec->name, problem.msg);
 }
 
 // ---- calls ----------------------------------------------------------------------------------
 
+// This run goes on with the list that its prompt was made of; the next ones get this.
+static void refresh_list(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel)
+{
+    struct err e = {0};
+    json_t *now = NULL;
+    if (s->place->lists_dir == NULL) return;
+    if (!ask_list(s, deadline_ns, cancel, &now, &e)) {
+        log_debug("mcp", "server=%s lists nothing: %s", s->spec->name, e.msg);
+        return;
+    }
+    if (!json_equal(now, s->listed))
+        log_info("mcp", "server=%s lists other tools than before; the next run has them",
+                 s->spec->name);
+    mcp_list_save(now, s->place->lists_dir, s->spec, s->place);
+    json_decref(now);
+}
+
 static bool start_again(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
                         struct err *e)
 {
-    uint64_t latest = clock_ns() + MCP_START_MS * 1000000ull;
-    if (s->link != NULL && s->link->is_alive(s->link)) return true;
-    stop(s);
-    log_info("mcp", "server=%s starts again", s->spec->name);
-    return mcp_server_start(s, s->spec, s->place, e) &&
-           initialize(s, deadline_ns < latest ? deadline_ns : latest, cancel, e);
+    bool runs = s->link != NULL && s->link->is_alive(s->link);
+    if (runs && s->ready) return true;
+    bool first = s->link == NULL && s->last_id == 0;
+    deadline_ns = start_limit(deadline_ns);
+    if (!runs) stop(s);
+    log_info("mcp", "server=%s starts%s", s->spec->name, first ? "" : " again");
+    if (!runs && !mcp_server_start(s, e)) return false;
+    if (!initialize(s, deadline_ns, cancel, e)) return false;
+    if (first) refresh_list(s, deadline_ns, cancel);
+    return true;
+}
+
+// When a call must be over: its own time counts from when the server is there.
+static uint64_t call_limit(const struct mcp_server *s, uint64_t run_ns)
+{
+    uint64_t own_ns = clock_ns() + (uint64_t)s->spec->timeout_s * 1000000000ull;
+    return run_ns != 0 && run_ns < own_ns ? run_ns : own_ns;
 }
 
 // A session that the server has forgotten did nothing with the call: once more, in a new one.
-static bool call_once_or_twice(struct mcp_server *s, const json_t *params, uint64_t deadline_ns,
+// run_ns: when the run is over; 0: never.
+static bool call_once_or_twice(struct mcp_server *s, const json_t *params, uint64_t run_ns,
                                const atomic_int *cancel, json_t **result, struct err *e)
 {
     struct err problem = {0};
-    if (!start_again(s, deadline_ns, cancel, e)) return false;
-    if (request(s, "tools/call", params, deadline_ns, cancel, result, &problem)) return true;
+    if (!start_again(s, run_ns, cancel, e)) return false;
+    if (request(s, "tools/call", params, call_limit(s, run_ns), cancel, result, &problem))
+        return true;
     if (problem.code != ERR_NOT_FOUND) return err_set(e, problem.code, "%s", problem.msg);
     stop(s);
-    return start_again(s, deadline_ns, cancel, e) &&
-           request(s, "tools/call", params, deadline_ns, cancel, result, e);
+    return start_again(s, run_ns, cancel, e) &&
+           request(s, "tools/call", params, call_limit(s, run_ns), cancel, result, e);
 }
 
 static void tell_result(const struct mcp_place *place, const json_t *result,
@@ -337,17 +401,18 @@ void mcp_server_call(struct mcp_server *s, const struct mcp_tool *tool, json_t *
 {
     json_t *result = NULL;
     struct err e = {0};
-    uint64_t ms = (uint64_t)s->spec->timeout_s * 1000;
-    if (limits->timeout_ms != 0 && limits->timeout_ms < ms) ms = limits->timeout_ms;
-    uint64_t deadline_ns = clock_ns() + ms * 1000000;
+    double limit_s = s->spec->timeout_s;
+    uint64_t run_ns =
+        limits->timeout_ms != 0 ? clock_ns() + (uint64_t)limits->timeout_ms * 1000000 : 0;
+    if (run_ns != 0 && limits->timeout_ms < limit_s * 1000) limit_s = limits->timeout_ms / 1000.0;
     json_t *params = json_pack("{s:s, s:O}", "name", tool->remote, "arguments", args);
     buf_printf(&out->detail, "%s %s", s->spec->name, tool->remote);
     bool ok = params != NULL || err_set(&e, ERR_MEMORY, "no memory for a call");
-    ok = ok && call_once_or_twice(s, params, deadline_ns, limits->cancel, &result, &e);
+    ok = ok && call_once_or_twice(s, params, run_ns, limits->cancel, &result, &e);
     if (ok)
         tell_result(s->place, result, out);
     else if (e.code == ERR_TIMEOUT)
-        tool_fail(out, "%s timed out after %g s", tool->name, (double)ms / 1000);
+        tool_fail(out, "%s timed out after %g s", tool->name, limit_s);
     else
         tool_fail(out, "%s: %s", tool->name, e.msg);
     if (s->link != NULL) s->link->take_log(s->link, &out->log);
@@ -361,5 +426,6 @@ void mcp_server_close(struct mcp_server *s)
     stop(s);
     for (size_t i = 0; i < s->n_tools; i++) drop_tool(&s->tools[i]);
     free(s->tools);
+    json_decref(s->listed);
     *s = (struct mcp_server){0};
 }

@@ -1,7 +1,8 @@
 // A client of one MCP server: start, initialize, list its tools, call them, start it again when it
 // died. What the server asks of us is answered (ping) or declined; what it notifies is left alone,
 // in particular that its list of tools changed: the list is frozen for a run, because it stands in
-// the bootstrap.
+// the bootstrap. Where the list is known from an earlier run (mcp_lists.h) the server starts at the
+// first call.
 #pragma once
 
 #include "agent/mcp_transport.h"
@@ -18,6 +19,8 @@ struct mcp_server {
     const struct mcp_spec *spec;   // borrowed
     const struct mcp_place *place; // borrowed
     struct mcp_transport *link;    // NULL: not running
+    bool ready;                    // it is initialized
+    json_t *listed;                // its tools as it gave them, owned
     int64_t last_id;
     struct mcp_tool *tools; // sorted by name
     size_t n_tools;
@@ -25,9 +28,12 @@ struct mcp_server {
 
 enum { MCP_START_MS = 30000 };
 
+void mcp_server_init(struct mcp_server *s, const struct mcp_spec *spec,
+                     const struct mcp_place *place);
+// Its tools as an earlier run learned them from it; then it need not start before a call.
+bool mcp_server_take_list(struct mcp_server *s, json_t *listed, struct err *e);
 // Starts it, without waiting.
-bool mcp_server_start(struct mcp_server *s, const struct mcp_spec *spec,
-                      const struct mcp_place *place, struct err *e);
+bool mcp_server_start(struct mcp_server *s, struct err *e);
 // Initializes it and lists its tools.
 bool mcp_server_ready(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
                       struct err *e);

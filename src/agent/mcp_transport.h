@@ -37,6 +37,7 @@ struct mcp_place { // what a server gets of ours; borrowed
     const struct words *hide;
     const char *const *environment;
     const char *dir;       // the workspace
+    const char *lists_dir; // where lists of tools are kept; NULL: nowhere
     uint32_t output_bytes; // of one answer that the model sees
 };
 

@@ -8,6 +8,7 @@
 
 #include "agent/exec_tool.h"
 #include "agent/mcp.h"
+#include "agent/mcp_lists.h"
 #include "agent/notes_tool.h"
 #include "agent/schema.h"
 #include "agent/tool_text.h"
@@ -209,7 +210,35 @@ static bool put_mcp_tools(struct tool_set *t, struct mcp_server *server, struct 
     return ok;
 }
 
-// All are started before the first is waited for: their starts overlap.
+// What an earlier run learned of it; s->listed stays NULL where that is nothing.
+static bool take_known_list(struct mcp_server *s, struct err *e)
+{
+    json_t *listed = NULL;
+    if (!mcp_list_load(&listed, s->place->lists_dir, s->spec, s->place)) return true;
+    bool ok = mcp_server_take_list(s, listed, e);
+    json_decref(listed);
+    return ok;
+}
+
+// Those whose tools are not known are all started before the first is waited for: their starts
+// overlap. The others start when they are called.
+static bool start_servers(struct tool_set *t, struct err *e)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < t->mcp.n; i++) {
+        mcp_server_init(&t->servers[i], &t->mcp.list[i], &t->place);
+        ok = take_known_list(&t->servers[i], e);
+    }
+    for (size_t i = 0; ok && i < t->mcp.n; i++)
+        if (t->servers[i].listed == NULL) ok = mcp_server_start(&t->servers[i], e);
+    for (size_t i = 0; ok && i < t->mcp.n; i++) {
+        if (t->servers[i].listed == NULL)
+            ok = mcp_server_ready(&t->servers[i], t->spec.deadline_ns, t->spec.cancel, e);
+        ok = ok && put_mcp_tools(t, &t->servers[i], e);
+    }
+    return ok;
+}
+
 static bool open_mcp(struct tool_set *t, struct err *e)
 {
     const struct workspace_config *c = t->spec.config;
@@ -219,16 +248,12 @@ static bool open_mcp(struct tool_set *t, struct err *e)
                                   .hide = &t->hide,
                                   .environment = t->spec.environment,
                                   .dir = c->dir,
+                                  .lists_dir = t->spec.lists_dir,
                                   .output_bytes = c->exec.output_bytes};
     if (!mcp_config_read(&t->mcp, c->mcp_file, c->dir, e)) return false;
     t->servers = calloc(t->mcp.n + 1, sizeof *t->servers);
-    bool ok = t->servers != NULL || err_set(e, ERR_MEMORY, "no memory for MCP servers");
-    for (size_t i = 0; ok && i < t->mcp.n; i++)
-        ok = mcp_server_start(&t->servers[i], &t->mcp.list[i], &t->place, e);
-    for (size_t i = 0; ok && i < t->mcp.n; i++)
-        ok = mcp_server_ready(&t->servers[i], t->spec.deadline_ns, t->spec.cancel, e) &&
-             put_mcp_tools(t, &t->servers[i], e);
-    return ok;
+    return (t->servers != NULL || err_set(e, ERR_MEMORY, "no memory for MCP servers")) &&
+           start_servers(t, e);
 }
 
 // ---- the set --------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ struct tool_set_spec { // all borrowed, as long as the set lives
     const char *run_id;
     uint64_t deadline_ns;           // for servers that take long to start; 0 = their own limit
     const atomic_int *cancel;       // NULL: never
+    const char *lists_dir;          // of MCP servers' tools (mcp_lists.h); NULL: none are kept
     const char *notes_file;         // what `remember` appends to; NULL = it is not there
     const struct words *tools;      // names, "*" allowed, that this definition may call; NULL: all
     const struct allow_list *allow; // instead of exec.allow; NULL: that

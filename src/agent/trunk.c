@@ -25,13 +25,16 @@ static void put_request(const struct workspace *ws, const struct tool_set *tools
     buf_c(out, '}');
 }
 
-bool trunk_request(const char *dir, const char *const *environment, struct buf *out, struct err *e)
+bool trunk_request(const char *dir, const char *const *environment, const char *lists_dir,
+                   struct buf *out, struct err *e)
 {
     struct workspace ws = {0};
     struct tool_set *tools = NULL;
     if (!workspace_open(&ws, dir, e)) return false;
-    const struct tool_set_spec spec = {
-        .config = &ws.config, .environment = environment, .run_id = "trunk"};
+    const struct tool_set_spec spec = {.config = &ws.config,
+                                       .environment = environment,
+                                       .run_id = "trunk",
+                                       .lists_dir = lists_dir};
     bool ok = tool_set_open(&tools, &spec, e);
     if (ok) put_request(&ws, tools, out);
     if (ok && out->failed) ok = err_set(e, ERR_MEMORY, "no memory for the bootstrap");

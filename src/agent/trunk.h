@@ -6,5 +6,7 @@
 #include "base/str.h"
 
 // Appends a chat request's JSON: the workspace in dir, its tools, and a task of one full stop in the
-// place of a real one. environment: ours, NULL-terminated "NAME=value", for the tools' servers.
-bool trunk_request(const char *dir, const char *const *environment, struct buf *out, struct err *e);
+// place of a real one. environment: ours, NULL-terminated "NAME=value", for the tools' servers; lists_dir:
+// what they listed for earlier runs, NULL for nowhere.
+bool trunk_request(const char *dir, const char *const *environment, const char *lists_dir,
+                   struct buf *out, struct err *e);

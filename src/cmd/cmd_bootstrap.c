@@ -54,12 +54,13 @@ static bool count_tokens(const struct view *v, struct str text, bool control, si
 static bool render(struct view *v, struct err *e)
 {
     struct arena a = {0};
-    struct buf json = {0};
+    struct buf json = {0}, lists = {0};
     struct value request;
     struct chat_request chat = {.add_generation_prompt = true, .thinking = -1};
     if (engine_chat(v->engine) == NULL)
         return err_set(e, ERR_UNSUPPORTED, "this model has no chat template");
-    bool ok = trunk_request(v->ws.dir, (const char *const *)environ, &json, e) &&
+    bool ok = trunk_request(v->ws.dir, (const char *const *)environ, place_lists_dir(v->s, &lists),
+                            &json, e) &&
               value_parse(&request, &a, buf_view(&json), e);
     if (ok) {
         chat.messages = value_get(request, "messages");
@@ -70,6 +71,7 @@ static bool render(struct view *v, struct err *e)
              count_tokens(v, buf_view(&v->prompt), true, &v->n_total, e);
     }
     buf_free(&json);
+    buf_free(&lists);
     arena_free(&a);
     return ok;
 }

@@ -14,6 +14,7 @@
 #include "cmd/cache_display.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "cmd/places.h"
 
 enum { MAX_KEY_BYTES = 16384, MAX_REQUEST_BYTES = 64 << 20, MAX_ANSWER_BYTES = 64 << 20 };
 
@@ -78,14 +79,16 @@ static json_t *read_request(const char *path, struct err *e)
 }
 
 // What every run of a workspace begins with.
-static json_t *workspace_request(const char *dir, struct err *e)
+static json_t *workspace_request(const struct cache_command *c, struct err *e)
 {
-    struct buf text = {0};
+    struct buf text = {0}, lists = {0};
     json_t *o = NULL;
-    if (trunk_request(dir, (const char *const *)environ, &text, e)) {
+    if (trunk_request(c->argument, (const char *const *)environ, place_lists_dir(&c->s, &lists),
+                      &text, e)) {
         o = json_loadb(text.p, text.n, 0, NULL);
         if (o == NULL) err_set(e, ERR_MEMORY, "no memory for the bootstrap");
     }
+    buf_free(&lists);
     buf_free(&text);
     return o;
 }
@@ -97,8 +100,7 @@ static json_t *request_of(struct cache_command *c, struct err *e)
         err_set(e, ERR_INPUT, "a file with a request's JSON is needed (- reads standard input)");
         return NULL;
     }
-    if (stat(c->argument, &st) == 0 && S_ISDIR(st.st_mode))
-        return workspace_request(c->argument, e);
+    if (stat(c->argument, &st) == 0 && S_ISDIR(st.st_mode)) return workspace_request(c, e);
     return read_request(c->argument, e);
 }
 

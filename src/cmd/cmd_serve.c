@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "cmd/places.h"
 #include "cmd/serve_warm.h"
 #include "serve/serve.h"
 
@@ -145,6 +146,7 @@ int cmd_serve(int argc, char **argv)
     struct engine_settings engine;
     struct serve_files files = {0};
     struct serve_warm warm = {0};
+    struct buf lists = {0};
     int percent = -1;
     if (!options_parse(&s, C_SERVE, argc, argv, &e)) return cmd_fail("serve", &e);
     if (s.help) {
@@ -160,6 +162,7 @@ int cmd_serve(int argc, char **argv)
     }
     if (ok && s.workspace != NULL) {
         warm = (struct serve_warm){.dir = s.workspace,
+                                   .lists_dir = place_lists_dir(&s, &lists),
                                    .public = s.public,
                                    .key = serve.n_keys > 0 ? serve.keys[0] : STR("")};
         serve.on_ready = serve_warm_start;
@@ -167,6 +170,7 @@ int cmd_serve(int argc, char **argv)
     }
     ok = ok && serve_run(&serve, &engine, &e);
     serve_warm_stop(&warm);
+    buf_free(&lists);
     buf_free(&files.keys);
     buf_free(&files.chat_template);
     buf_free(&files.cache_dir);

@@ -33,3 +33,10 @@ bool place_state_dir(const struct settings *s, struct buf *out)
         buf_printf(out, "%s/.local/state/submind", home);
     return out->n > 0 && !str_eq(buf_view(out), STR("off"));
 }
+
+const char *place_lists_dir(const struct settings *s, struct buf *out)
+{
+    if (!place_state_dir(s, out)) return NULL;
+    buf_z(out, "/mcp");
+    return buf_cstr(out);
+}

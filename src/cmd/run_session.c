@@ -116,6 +116,7 @@ bool run_session_open(struct run_session *out, const struct settings *s, const a
     out->keeps_records = place_state_dir(s, &out->state_dir);
     buf_cstr(&out->key); // the texts are read by several threads: end them now
     buf_cstr(&out->runtime_dir);
+    out->lists_dir = place_lists_dir(s, &out->lists);
     buf_cstr(&out->state_dir);
     return true;
 }
@@ -126,6 +127,7 @@ void run_session_close(struct run_session *r)
     buf_free(&r->key);
     buf_free(&r->runtime_dir);
     buf_free(&r->state_dir);
+    buf_free(&r->lists);
     buf_free(&r->model);
 }
 

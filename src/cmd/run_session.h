@@ -14,8 +14,9 @@ struct run_session {
     const struct settings *s; // borrowed
     const atomic_int *cancel; // borrowed
     struct workspace ws;      // with the flags' settings in its config
-    struct buf key, runtime_dir, state_dir, model;
+    struct buf key, runtime_dir, state_dir, lists, model;
     bool keeps_records;
+    const char *lists_dir; // of MCP servers' tools, in lists; NULL: none are kept
     const char *server_args[SESSION_SERVER_ARGS]; // of a private server
     char numbers[4][24];                          // texts of server_args
     bool private_only;

@@ -45,7 +45,7 @@ static void *run(void *arg)
     struct serve_warm *w = arg;
     struct buf body = {0};
     struct err e = {0};
-    bool ok = trunk_request(w->dir, (const char *const *)environ, &body, &e);
+    bool ok = trunk_request(w->dir, (const char *const *)environ, w->lists_dir, &body, &e);
     if (ok) {
         body.n--; // the closing brace
         buf_printf(&body, ",\"pin\":true,\"public\":%s,\"name\":", w->public ? "true" : "false");

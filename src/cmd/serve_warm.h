@@ -11,7 +11,8 @@
 struct serve_warm {
     const char *dir; // NULL: nothing to do
     bool public;
-    struct str key; // empty: none
+    struct str key;        // empty: none
+    const char *lists_dir; // place_lists_dir
     // its own
     char url[160];
     atomic_int cancel;

@@ -294,3 +294,49 @@ test('a secret planted in the workspace, the task and a file does not reach the 
         assert.ok(!sent.includes(part), `${part} was sent`);
     assert.ok(!JSON.stringify(r.json).includes(secret));
 });
+
+test('what a server listed is kept: it starts when it is called, and what it lists then is for the next run', async () => {
+    const dir = workspace({});
+    const at = (name) => path.join(dir, name);
+    const write = (...tools) => writeFileSync(at('tools.json'), JSON.stringify(tools.map((name) => ({ name, description: `does ${name}, key ${secret}`, inputSchema: { type: 'object' } }))));
+    const server = `import { appendFileSync, readFileSync } from 'node:fs'; import readline from 'node:readline';
+appendFileSync(${JSON.stringify(at('starts'))}, 'x');
+const send = (id, result) => process.stdout.write(JSON.stringify({ jsonrpc: '2.0', id, result }) + '\\n');
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+    const m = JSON.parse(line);
+    if (m.method === 'initialize') send(m.id, { protocolVersion: '2025-06-18', capabilities: {}, serverInfo: { name: 'x', version: '1' } });
+    if (m.method === 'tools/list') send(m.id, { tools: JSON.parse(readFileSync(${JSON.stringify(at('tools.json'))})) });
+    if (m.method === 'tools/call') send(m.id, { content: [{ type: 'text', text: 'called ' + m.params.name }] });
+});\n`;
+    writeFileSync(at('server.mjs'), server);
+    writeFileSync(at('mcp.json'), JSON.stringify({ mcpServers: { kept: { ...node('server.mjs'), sandbox: 'off' } } }));
+    write('one');
+    const starts = () => readFileSync(at('starts'), 'utf8').length;
+    const kept = () => readdirSync(path.join(state, 'mcp')).filter((n) => n.startsWith('kept-')).map((n) => path.join(state, 'mcp', n));
+    const first = await run(dir, []);
+    assert.deepEqual([first.json?.outcome, names(first), starts()], ['done', ['kept__one'], 1], first.err);
+    assert.equal(statSync(kept()[0]).mode & 0o777, 0o600);
+    for (const text of [JSON.stringify(first.tools), readFileSync(kept()[0], 'utf8')])
+        assert.ok(text.includes('does one, key [secret KEY]') && !text.includes(secret), text);
+    const idle = await run(dir, []);
+    assert.equal(starts(), 1, 'a run that calls nothing starts nothing');
+    assert.equal(JSON.stringify(idle.tools), JSON.stringify(first.tools));
+    write('one', 'two');
+    const calling = await run(dir, [['kept__one', {}]]);
+    assert.deepEqual([calling.outputs, names(calling), starts()], [['called one'], ['kept__one'], 2]);
+    const next = await run(dir, []);
+    assert.deepEqual([names(next), starts()], [['kept__one', 'kept__two'], 2], 'the next run has the new list');
+    const old = JSON.parse(readFileSync(kept()[0]));
+    write('three');
+    writeFileSync(kept()[0], JSON.stringify({ ...old, at: old.at - 90_000 }));
+    assert.deepEqual([names(await run(dir, [])), starts()], [['kept__three'], 3], 'a list is used for a day');
+    writeFileSync(kept()[0], '{"at":');
+    assert.deepEqual([names(await run(dir, [])), starts()], [['kept__three'], 4], 'one that is broken is none');
+    writeFileSync(at('server.mjs'), `${server}// installed anew\n`);
+    await run(dir, []);
+    assert.deepEqual([starts(), kept().length], [5, 2], 'another program is asked');
+    rmSync(at('tools.json'));
+    writeFileSync(at('starts'), '');
+    const broken = await run(dir, [['kept__three', {}]], '--max-turns', '3');
+    assert.match(broken.outputs[0], /^Error: kept__three: .*the server has ended/);
+});

@@ -334,12 +334,12 @@ static void put_difference(struct str a, struct str b, struct buf *out)
     }
 }
 
-void schedule_change_print(const struct schedule_change *c, struct buf *out)
+void schedule_change_print(const struct schedule_change *c, bool lines, struct buf *out)
 {
     static const char *const words[] = {"new", "changed", "removed"};
     buf_str(out, buf_view(&c->file));
     buf_printf(out, " (%s)\n", words[c->action]);
-    put_difference(buf_view(&c->before), buf_view(&c->now), out);
+    if (lines) put_difference(buf_view(&c->before), buf_view(&c->now), out);
 }
 
 // ---- doing ----------------------------------------------------------------------------------

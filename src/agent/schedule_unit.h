@@ -37,7 +37,7 @@ bool schedule_plan_make(struct schedule_plan *out, const char *dir, const struct
                         const struct definition *list, size_t n, const char *const *only,
                         size_t n_only, struct err *e);
 void schedule_plan_free(struct schedule_plan *plan);
-// The change as lines with "+" and "-".
-void schedule_change_print(const struct schedule_change *c, struct buf *out);
+// The change, with its lines marked "+" and "-" where they are wanted.
+void schedule_change_print(const struct schedule_change *c, bool lines, struct buf *out);
 // Writes or removes the file in dir; a file is there whole or not at all.
 bool schedule_change_apply(const struct schedule_change *c, const char *dir, struct err *e);

@@ -194,10 +194,13 @@ static bool start_timers(struct schedule_command *c, struct schedule_plan *plan,
     return ok;
 }
 
-static void print_plan(struct schedule_plan *plan)
+// Whole texts only where nothing is done; what changes is shown line by line always.
+static void print_plan(struct schedule_plan *plan, bool whole)
 {
     struct buf text = {0};
-    for (size_t i = 0; i < plan->n; i++) schedule_change_print(&plan->list[i], &text);
+    for (size_t i = 0; i < plan->n; i++)
+        schedule_change_print(&plan->list[i], whole || plan->list[i].action == SCHEDULE_CHANGE,
+                              &text);
     fwrite(text.p, 1, text.n, stdout);
     buf_free(&text);
 }
@@ -218,6 +221,19 @@ static bool make_unit_dir(struct schedule_command *c, struct err *e)
     return ok;
 }
 
+// Timers of a user run while that user is logged in, unless systemd keeps the user's manager.
+static void tell_linger(const struct schedule_plan *plan)
+{
+    const char *user = place_variable("USER");
+    struct buf path = {0};
+    bool any = false;
+    for (size_t i = 0; i < plan->n; i++) any |= plan->list[i].action != SCHEDULE_REMOVE;
+    buf_printf(&path, "/var/lib/systemd/linger/%s", user != NULL ? user : "");
+    if (any && access(buf_cstr(&path), F_OK) != 0)
+        puts("timers of a user run while that user is logged in; always: loginctl enable-linger");
+    buf_free(&path);
+}
+
 static bool carry_out(struct schedule_command *c, struct schedule_plan *plan, struct err *e)
 {
     struct buf version = {0};
@@ -225,14 +241,13 @@ static bool carry_out(struct schedule_command *c, struct schedule_plan *plan, st
         puts("nothing to change");
         return true;
     }
-    print_plan(plan);
+    print_plan(plan, c->s.dry_run);
     if (c->s.dry_run) return true;
     // Asked first, so that without systemd nothing is half done.
     bool ok = systemd_property(&c->systemd, "timers.target", "LoadState", &version, e);
     if (!ok) err_prefix(e, "systemd does not answer (submind schedule run needs none): ");
     ok = ok && make_unit_dir(c, e) && write_files(c, plan, e) && start_timers(c, plan, e);
-    if (ok && !c->s.system)
-        puts("timers of a user run while that user is logged in; always: loginctl enable-linger");
+    if (ok && !c->s.system) tell_linger(plan);
     buf_free(&version);
     return ok;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/notice.h"
+#include "agent/run_history.h"
 #include "agent/run_record.h"
 #include "agent/tool_set.h"
 #include "base/clock.h"
@@ -149,6 +150,7 @@ static bool open_tools(struct attempt *a, uint64_t deadline_ns, struct err *e)
                                  .run_id = j->id,
                                  .deadline_ns = deadline_ns,
                                  .cancel = j->session->cancel,
+                                 .lists_dir = j->session->lists_dir,
                                  .notes_file = j->notes_file.p,
                                  .tools = d->has_tools ? &d->tools : NULL,
                                  .allow = d->has_allow ? &d->allow : NULL};
@@ -299,6 +301,39 @@ static bool take_turn(struct run_job *j, uint64_t deadline_ns, int *fd, struct e
     return ok;
 }
 
+struct newest {
+    bool known;
+    int64_t started_s, ended_s;
+};
+
+static bool take_newest(void *arg, const struct run_row *r)
+{
+    struct newest *n = arg;
+    bool counts = str_eq(r->cause, STR("schedule")) && !str_eq(r->outcome, STR(RUN_SKIPPED)) &&
+                  r->ended_ms > 0;
+    if (!counts) return true;
+    *n = (struct newest){true, r->started_ms / 1000, r->ended_ms / 1000};
+    return false;
+}
+
+// systemd does not start a service that still runs; it starts it when it has ended, once for all the
+// times that passed meanwhile. Is this such a start, with nothing due since?
+static bool was_due_meanwhile(const struct run_job *j, struct run_store *store, struct err *e)
+{
+    struct newest n = {0};
+    struct run_filter f = {.name = run_job_name(j), .workspace = j->session->ws.dir, .limit = 20};
+    const struct definition *d = &j->definition;
+    struct err ignored = {0};
+    if (store == NULL || strcmp(j->cause, "schedule") != 0 || d->overlap != OVERLAP_SKIP ||
+        d->n_schedules == 0 || !run_history_list(store, &f, take_newest, &n, &ignored) || !n.known)
+        return false;
+    int64_t then = definition_next(d, n.started_s), next = definition_next(d, n.ended_s);
+    bool meanwhile = then >= 0 && then <= n.ended_s && (next < 0 || next > clock_unix());
+    if (meanwhile)
+        err_set(e, ERR_FULL, "it was due while the run before it still went on (overlap: skip)");
+    return meanwhile;
+}
+
 static void skip(struct run_job *j, struct run_store *store, const struct err *e)
 {
     struct err ignored = {0};
@@ -403,7 +438,7 @@ void run_job_do(struct run_job *j)
     uint64_t deadline_ns = timeout_s > 0 ? clock_ns() + timeout_s * 1000000000ull : 0;
     int lock = -1;
     struct err reason = {0};
-    if (take_turn(j, deadline_ns, &lock, &reason)) {
+    if (take_turn(j, deadline_ns, &lock, &reason) && !was_due_meanwhile(j, kept, &reason)) {
         run_attempts(j, kept, deadline_ns);
         notify(j, kept);
         if (kept != NULL &&

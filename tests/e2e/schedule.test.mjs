@@ -190,3 +190,27 @@ test('what was missed runs once at the start, unless it is to be skipped', async
     }
     await fake.stop();
 });
+
+test('what became due while a long run went on is skipped, wherever the start comes from', async (t) => {
+    const fake = await startFake(() => ({ content: 'ok' }));
+    const at = place({ look: `---\nschedule: hourly\nserver: ${fake.url}\n---\nlook\n` });
+    const go = async () => {
+        const child = spawn(binary, ['run', '--scheduled', '--quiet', 'look'], { cwd: at.dir, env: at.env, stdio: 'ignore' });
+        assert.equal(await new Promise((resolve) => child.on('close', resolve)), 0);
+    };
+    const change = (sql) => spawnSync('sqlite3', [path.join(at.state, 'runs.db'), sql]).status === 0;
+    await go();
+    if (!change('UPDATE runs SET started_ms=started_ms-3*3600000')) return t.skip('sqlite3 is not installed');
+    await go(); // as systemd does when the long run has ended
+    const [second] = at.records();
+    assert.equal(second.outcome, 'skipped');
+    assert.match(second.reason, /was due while the run before it still went on/);
+    change('UPDATE runs SET ended_ms=ended_ms-3*3600000'); // it ended long ago: this one is due
+    await go();
+    assert.deepEqual(at.records().map((r) => r.outcome), ['done', 'skipped', 'done']);
+    at.define('look', `---\nschedule: hourly\noverlap: wait\nserver: ${fake.url}\n---\nlook\n`);
+    change('UPDATE runs SET started_ms=started_ms-3*3600000');
+    await go();
+    assert.equal(at.records()[0].outcome, 'done', 'who waits is not skipped');
+    await fake.stop();
+});

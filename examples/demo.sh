@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The point of the program in one table: a server on the built-in model, three sub-minds one after the
-# other and then eight at once on the example workspace. The first one pays for the bootstrap, the others
-# take it from the cache. Then one that fails and one that runs out of time, and the records of them all.
+# The point of the program, shown: a server on the built-in model and the three sub-minds of the example
+# workspace. The first run pays for the bootstrap, the ones behind it take it from the cache, eight at once
+# share it; then one that may not do what it is told, and one that runs out of time. Last the records.
 # Usage: examples/demo.sh build/submind. Fails when a run does not end as it should.
 set -euo pipefail
 
@@ -9,34 +9,21 @@ submind=$(realpath "${1:-build/submind}")
 here=$(cd "$(dirname "$0")" && pwd)
 scratch=$(mktemp -d)
 server=
+ticker=
+failed=0
 
 finish() {
-    if [ -n "$server" ]; then
-        kill "$server" 2>/dev/null || true
-        wait "$server" 2>/dev/null || true
-    fi
+    for pid in $ticker $server; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
     rm -rf "$scratch"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
 export SUBMIND_STATE_DIR="$scratch/state" # records of the demo only
-
-# What is asked (a definition of subminds/ with its inputs, or a task in words), and what the report must
-# hold.
-tasks=(
-    "check-service service=mosquitto|mosquitto is active"
-    "refresh-credential credential=mail-relay|mail-relay credential was refreshed: token valid until"
-    "track-parcel shipment=NP-482913 carrier=Northpost|in transit, last seen in Porto"
-)
-crowd=(
-    "${tasks[@]}"
-    "check-service service=cups|cups is not active"
-    "check the health of paperless|degraded"
-    "refresh-credential credential=weather-feed|weather-feed credential was refreshed: token valid until"
-    "track-parcel shipment=77120458 carrier=Swiftline|out for delivery"
-    "what is the first item in notes/garden.md?|cut the fig back"
-)
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
 
 start_server() {
     "$submind" serve --port 0 >"$scratch/server.log" 2>&1 &
@@ -52,99 +39,132 @@ start_server() {
     exit 1
 }
 
-# run_task FILE TASK [flags]: one sub-mind; its JSON goes to FILE, its exit code to FILE.code.
-run_task() {
-    local file=$1 code=0 words=("$2")
-    [[ $2 != *=* ]] || read -ra words <<<"$2"
-    shift 2
-    "$submind" run --workspace "$here/workspace" --server "$url" --json "$@" "${words[@]}" \
-        >"$file" 2>"$file.err" || code=$?
-    echo "$code" >"$file.code"
+title() { printf '\n%s%s%s\n' "$bold" "$1" "$plain"; }
+
+# A terminal gets a line of progress from the runs themselves; a log gets one every few seconds from their records.
+start_ticker() {
+    [ ! -t 2 ] || return 0
+    (
+        while sleep 5; do
+            "$submind" runs --json --limit 8 2>/dev/null |
+                sed -n 's/.*"outcome":"running","stage":"\([^"]*\)".*/    ... \1/p' | head -n 1
+        done
+    ) &
+    ticker=$!
+}
+stop_ticker() {
+    [ -z "$ticker" ] || kill "$ticker" 2>/dev/null || true
+    ticker=
 }
 
-# A field of the flat part of a run's JSON: field FILE NAME
-field() { sed -n "s/^.*\"$2\":\"\{0,1\}\([^\",}]*\).*$/\1/p" <(sed 's/,"tool_calls":.*//' "$1"); }
-report() { sed -n 's/.*"report":"\(\([^"\\]\|\\.\)*\)".*/\1/p' "$1"; }
-
-failed=0
-# print_row FILE "TASK|WORDS" [OUTCOME]: a line of the table, checked.
-print_row() {
-    local file=$1 task=${2%%|*} words=${2#*|} wanted=${3:-done} outcome ttft
-    outcome=$(field "$file" outcome)
-    if [ "$outcome" != "$wanted" ]; then
-        outcome="${outcome:-no answer} (exit code $(cat "$file.code"))"
+# run_one WORDS CODE COMMAND...: one sub-mind as a user sees it. What it leaves on record must hold WORDS.
+run_one() {
+    local words=$1 wanted=$2 code=0
+    shift 2
+    printf '\n%s$ submind run %s%s\n' "$dim" "${*@Q}" "$plain" | sed "s/'\([a-zA-Z0-9=.-]*\)'/\1/g"
+    start_ticker
+    "$submind" run --workspace "$workspace" --server "$url" "$@" || code=$?
+    stop_ticker
+    if [ "$code" != "$wanted" ]; then
+        echo "that should have ended with code $wanted, not $code" >&2
         failed=$((failed + 1))
-        cat "$file.err" >&2
-    elif [[ "$(report "$file")$(field "$file" error)" != *"$words"* ]]; then
-        outcome="wrong report: $(report "$file")"
+    elif ! "$submind" runs --json --limit 1 | grep -qF -- "$words"; then
+        echo "that should have said \"$words\"" >&2
         failed=$((failed + 1))
     fi
-    ttft=$(field "$file" ttft_ms)
-    printf '| %-51s | %6s | %6s | %8.2f s | %8.0f t/s | %s |\n' "$task" \
-        "$(field "$file" prompt_tokens)" "$(field "$file" cached_tokens)" \
-        "$(awk -v ms="${ttft/null/0}" 'BEGIN { print ms / 1000 }')" "$(field "$file" gen_tps)" "$outcome"
 }
 
-head_of_table() {
-    printf '\n%s\n\n' "$1"
-    printf '| %-51s | %6s | %6s | %10s | %12s | %s |\n' Task Prompt Cached TTFT Generation Outcome
-    printf '|%s|%s|%s|%s|%s|%s|\n' ----------------------------------------------------- -------: -------: \
-        -----------: -------------: ---------
+# Eight in one command; each says one line when it ends, and its report must hold its words.
+crowd=(
+    "check-service service=mosquitto|mosquitto is active"
+    "check-service service=cups|cups is not active"
+    "check-service service=samba|samba is active"
+    "refresh-credential credential=mail-relay|token valid until"
+    "refresh-credential credential=weather-feed|token valid until"
+    "refresh-credential credential=registry|token valid until"
+    "track-parcel shipment=NP-482913 carrier=Northpost|last seen in Porto"
+    "track-parcel shipment=77120458 carrier=Swiftline|out for delivery"
+)
+run_crowd() {
+    local words=() row
+    for row in "${crowd[@]}"; do read -ra more <<<"${row%%|*}" && words+=("${more[@]}"); done
+    printf '\n%s$ submind run --jobs 8 %s ...%s\n' "$dim" "${words[*]:0:6}" "$plain"
+    start_ticker
+    "$submind" run --workspace "$workspace" --server "$url" --jobs 8 "${words[@]}" >"$scratch/crowd" ||
+        failed=$((failed + 1))
+    stop_ticker
+    cat "$scratch/crowd"
+    for row in "${crowd[@]}"; do
+        grep -qF -- "${row#*|}" "$scratch/crowd" || {
+            echo "none of them said \"${row#*|}\"" >&2
+            failed=$((failed + 1))
+        }
+    done
 }
 
+number() { [ "$1" = null ] && echo - || sed ':a; s/\B[0-9]\{3\}\>/,&/; ta' <<<"$1"; }
+# A field of one record: field NAME < line
+field() { sed -n "s/^.*\"$1\":\"\{0,1\}\([^\",}]*\).*$/\1/p"; }
+
+# What the records say, oldest first.
+print_table() {
+    local line sum=0 n=0
+    printf '%-19s %-38s %7s %7s %9s %8s  %s\n' sub-mind inputs prompt cached 'first at' tokens/s outcome
+    "$submind" runs --json --limit 0 | tac >"$scratch/records"
+    while IFS= read -r line; do
+        local name inputs prompt cached ttft tps outcome
+        name=$(field name <<<"$line")
+        inputs=$(sed -n 's/.*"inputs":{\([^}]*\)}.*/\1/p' <<<"$line" | tr -d '"' | tr ',:' ' =')
+        [ -n "$name" ] || { name='(task)' && inputs=$(field task <<<"$line"); }
+        prompt=$(field prompt_tokens <<<"$line") cached=$(field cached_tokens <<<"$line")
+        ttft=$(field ttft_ms <<<"$line") tps=$(field gen_tps <<<"$line") outcome=$(field outcome <<<"$line")
+        [ "$ttft" = null ] && ttft=- || ttft=$(awk -v ms="$ttft" 'BEGIN { printf "%.2f s", ms / 1000 }')
+        [ "$tps" = null ] && tps=- || tps=$(awk -v t="$tps" 'BEGIN { printf(t > 0 ? "%.0f" : "-", t) }')
+        printf '%-19s %-38s %7s %7s %9s %8s  %s\n' "$name" "$inputs" "$(number "$prompt")" \
+            "$(number "$cached")" "$ttft" "$tps" "$outcome"
+        n=$((n + 1))
+        if [ "$n" -gt 3 ] && [ "$n" -le 11 ]; then sum=$((sum + $(field prefilled_tokens <<<"$line"))); fi
+    done < <(sed 's/^[[ ]//; s/[],]*$//' "$scratch/records")
+    printf '\nThe eight at once computed %s tokens of prompt together, their tools'"'"' answers included.\n' \
+        "$(number "$sum")"
+}
+
+workspace=$here/workspace
 start_server
-echo "server: $url, $(sed -n 's/.* ready \(model=[^ ]*\).*/\1/p' "$scratch/server.log" | head -n 1)"
+title "A server on the model that ships inside the binary: $url"
 
-head_of_table "Three sub-minds, one after the other: the first is cold."
-i=0
-for row in "${tasks[@]}"; do
-    i=$((i + 1))
-    run_task "$scratch/one.$i" "${row%%|*}"
-    print_row "$scratch/one.$i" "$row"
-done
+title "One after the other. The first reads a bootstrap of about 15,000 tokens; nobody does so again."
+run_one "mosquitto is active" 0 check-service service=mosquitto
+run_one "token valid until" 0 refresh-credential credential=mail-relay
+run_one "last seen in Porto" 0 track-parcel shipment=NP-482913 carrier=Northpost
 
-head_of_table "Eight at once."
-i=0
-pids=()
-for row in "${crowd[@]}"; do
-    i=$((i + 1))
-    run_task "$scratch/crowd.$i" "${row%%|*}" &
-    pids+=($!)
-done
-wait "${pids[@]}"
-i=0
-prefilled=0
-for row in "${crowd[@]}"; do
-    i=$((i + 1))
-    print_row "$scratch/crowd.$i" "$row"
-    n=$(field "$scratch/crowd.$i" prefilled_tokens)
-    prefilled=$((prefilled + ${n:-0}))
-done
-printf '\nPrompt tokens computed for all eight, tool results included: %d.\n' "$prefilled"
+title "Eight at once."
+run_crowd
 
-printf '\nWhat they reported:\n'
-i=0
-for row in "${crowd[@]}"; do
-    i=$((i + 1))
-    printf '  %s\n' "$(report "$scratch/crowd.$i")"
-done
+title "One that may not do what it is told."
+run_one "not allowed: whoami" 1 "run whoami"
 
-head_of_table "One that may not do what it is told, and one whose bootstrap is new and whose time is short."
-run_task "$scratch/refused" "run whoami"
-print_row "$scratch/refused" "run whoami|" failed
+title "One whose bootstrap is new, and who has two seconds."
 cp -rP "$here/workspace" "$scratch/workspace"
 { echo "# Another house"; cat "$here/workspace/AGENTS.md"; } >"$scratch/workspace/AGENTS.md"
-here=$scratch
-run_task "$scratch/late" "check-service service=mosquitto" --timeout 2
-case $(field "$scratch/late" outcome) in # a machine that is that quick has nothing to show here
-done) print_row "$scratch/late" "check-service service=mosquitto|mosquitto is active" ;;
-*) print_row "$scratch/late" "check-service service=mosquitto|" timeout ;;
+workspace=$scratch/workspace
+code=0
+printf '\n%s$ submind run --timeout 2 check-service%s\n' "$dim" "$plain"
+"$submind" run --workspace "$workspace" --server "$url" --timeout 2 check-service || code=$?
+case $code in
+124) ;;
+0) echo "(this machine is so quick that it had time enough)" ;;
+*) failed=$((failed + 1)) ;;
 esac
-printf '  %s\n  %s\n' "$(cat "$scratch/refused.err")" "$(cat "$scratch/late.err")"
 
-printf '\nThe records (submind runs; submind runs show ID tells everything about one):\n\n'
-"$submind" runs --limit 6 | cut -c1-150
+title "What it cost."
+echo
+print_table
+
+title "The records: submind runs; submind runs show ID tells everything about one."
+echo
+"$submind" runs --limit 0
 if [ "$failed" -gt 0 ]; then
-    echo "$failed runs failed" >&2
+    echo "$failed of these did not end as they should" >&2
     exit 1
 fi

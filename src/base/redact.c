@@ -45,6 +45,28 @@ static bool put_form(struct redactor *r, const char *name, struct str secret, st
     return ok;
 }
 
+static bool put_html(struct redactor *r, const char *name, struct str secret, const char *quote,
+                     struct err *e)
+{
+    struct buf form = {0};
+    for (size_t i = 0; i < secret.n; i++) {
+        char c = secret.p[i];
+        if (c == '&')
+            buf_z(&form, "&amp;");
+        else if (c == '<')
+            buf_z(&form, "&lt;");
+        else if (c == '>')
+            buf_z(&form, "&gt;");
+        else if (c == '"')
+            buf_z(&form, "&quot;");
+        else if (c == '\'')
+            buf_z(&form, quote);
+        else
+            buf_c(&form, c);
+    }
+    return put_form(r, name, secret, &form, e);
+}
+
 static bool put_json(struct redactor *r, const char *name, struct str secret, struct err *e)
 {
     struct buf form = {0};
@@ -64,7 +86,10 @@ static bool put_hex(struct redactor *r, const char *name, struct str secret, con
         buf_c(&form, digits[(unsigned char)secret.p[i] >> 4]);
         buf_c(&form, digits[(unsigned char)secret.p[i] & 15]);
     }
-    return put_form(r, name, secret, &form, e);
+    bool ok = !form.failed || err_set(e, ERR_MEMORY, "no memory for a secret");
+    ok = ok && put_pattern(r, name, (struct redact_pattern){.hex = true}, buf_view(&form), e);
+    buf_free(&form);
+    return ok;
 }
 
 static bool put_percent(struct redactor *r, const char *name, struct str secret, const char *digits,
@@ -118,7 +143,8 @@ static bool put_forms(struct redactor *r, const char *name, struct str s, struct
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"};
     bool ok = put_pattern(r, name, (struct redact_pattern){0}, s, e) && put_json(r, name, s, e) &&
               put_percent(r, name, s, upper, e) && put_percent(r, name, s, lower, e) &&
-              put_hex(r, name, s, lower, e) && put_hex(r, name, s, upper, e);
+              put_hex(r, name, s, lower, e) && put_hex(r, name, s, upper, e) &&
+              put_html(r, name, s, "&#39;", e) && put_html(r, name, s, "&#x27;", e);
     for (unsigned before = 0; ok && before < 3; before++)
         for (size_t i = 0; ok && i < 2; i++) ok = put_base64(r, name, s, before, alphabets[i], e);
     return ok;
@@ -158,12 +184,14 @@ void redactor_free(struct redactor *r)
 
 // ---- finding --------------------------------------------------------------------------------
 
-// Bytes of a line break at p, also an escaped one; 0 when there is none.
-static size_t line_break(struct str t, size_t i)
+// Bytes at i that may stand within a pattern: a line break, as some programs fold long lines; in
+// base64 an escaped one; between bytes in hex a separator. 0 when there is none.
+static size_t filler(const struct redact_pattern *p, struct str t, size_t i)
 {
     if (t.p[i] == '\n' || t.p[i] == '\r') return 1;
-    if (i + 1 < t.n && t.p[i] == '\\' && (t.p[i + 1] == 'n' || t.p[i + 1] == 'r')) return 2;
-    return 0;
+    if (p->base64 && i + 1 < t.n && t.p[i] == '\\' && (t.p[i + 1] == 'n' || t.p[i + 1] == 'r'))
+        return 2;
+    return p->hex && (t.p[i] == ' ' || t.p[i] == ':' || t.p[i] == '-' || t.p[i] == '\t') ? 1 : 0;
 }
 
 // How many bytes of t at `at` are the pattern from its byte `from` on; 0 when they are not. A text
@@ -177,7 +205,7 @@ static size_t match(const struct redact_pattern *p, size_t from, struct str t, s
             k++;
             continue;
         }
-        size_t skip = p->base64 && i > at ? line_break(t, i) : 0;
+        size_t skip = i > at ? filler(p, t, i) : 0;
         if (skip == 0) return 0;
         i += skip;
     }

@@ -1,6 +1,6 @@
 // Keeps secrets out of text: every secret in the forms in which it travels (as it is, escaped in
-// JSON, percent-encoded, in hex, in base64 at any alignment and with line breaks) becomes
-// "[secret NAME]".
+// JSON or HTML, percent-encoded, in hex with or without separators, in base64 at any alignment, each
+// also with line breaks in it) becomes "[secret NAME]".
 //
 // Not found: a secret that was transformed in other ways (reversed, encrypted, spelt out).
 #pragma once
@@ -16,7 +16,8 @@ enum { SECRET_MIN_BYTES = 6 }; // shorter ones could not be told from other text
 struct redact_pattern {
     char *text; // owned
     size_t n;
-    bool base64;                    // line breaks may stand in it
+    bool base64;                    // escaped line breaks may stand in it too
+    bool hex;                       // separators may stand in it
     bool spills_left, spills_right; // a neighbouring character holds some bits of it
     char *name;                     // owned
 };

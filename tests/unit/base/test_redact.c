@@ -93,6 +93,32 @@ static void base64_is_found_at_every_alignment(void **state)
     redactor_free(&r);
 }
 
+// As programs print it that fold lines, dump bytes or write HTML.
+static void folded_and_dumped_text_is_found(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {
+        "fold -b -w 7",
+        "od -An -v -tx1",
+        "od -An -v -tx1 | tr a-f A-F | sed 's/^ //; s/ /:/g'",
+        "od -An -v -tx1 | tr -d ' \\n' | fold -w 9",
+        "sed 's/&/\\&amp;/g; s/\"/\\&quot;/g'",
+    };
+    struct redactor r;
+    open_redactor(&r);
+    for (size_t c = 0; c < sizeof commands / sizeof commands[0]; c++) {
+        struct buf out = {0};
+        output_of(commands[c], secret, &out);
+        redact_text(&r, &out);
+        struct str left = str_trim(buf_view(&out));
+        if (!str_eq(left, STR("[secret MAIL]")))
+            fail_msg("%s: %.*s", commands[c], (int)left.n, left.p);
+        buf_free(&out);
+    }
+    assert_redacted(&r, "h\nu\nn\nt of something else", "h\nu\nn\nt of something else");
+    redactor_free(&r);
+}
+
 static void hex_is_found(void **state)
 {
     (void)state;
@@ -162,6 +188,7 @@ int main(void)
         cmocka_unit_test(plain_text_is_found_wherever_it_stands),
         cmocka_unit_test(base64_is_found_at_every_alignment),
         cmocka_unit_test(hex_is_found),
+        cmocka_unit_test(folded_and_dumped_text_is_found),
         cmocka_unit_test(halves_at_a_cut_go),
         cmocka_unit_test(lines_of_a_key_file_are_secrets_too),
         cmocka_unit_test(what_is_too_short_is_refused),

@@ -181,7 +181,8 @@ static void run_process(const struct exec_tool *x, const struct words *argv,
                                 .cancel = limits->cancel,
                                 .limits = {.memory_bytes = x->s.sandbox->memory_bytes,
                                            .file_bytes = x->s.sandbox->file_bytes,
-                                           .n_files = x->s.sandbox->n_files}};
+                                           .n_files = x->s.sandbox->n_files,
+                                           .n_processes = x->s.sandbox->n_processes}};
     if (!process_run(&spec, &result, &problem)) {
         tool_fail(out, "%s", problem.msg); // the rules let it pass; the system did not
         return;

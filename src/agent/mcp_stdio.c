@@ -94,7 +94,8 @@ static bool start(struct stdio *s, const struct mcp_spec *spec, const struct mcp
                                        .dir = dir,
                                        .limits = {.memory_bytes = p->sandbox->memory_bytes,
                                                   .file_bytes = p->sandbox->file_bytes,
-                                                  .n_files = p->sandbox->n_files},
+                                                  .n_files = p->sandbox->n_files,
+                                                  .n_processes = p->sandbox->n_processes},
                                        .pipe_in = true,
                                        .pipe_err = true};
         ok = supervise_start(&s->child, &child, e);

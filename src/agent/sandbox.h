@@ -16,7 +16,7 @@ struct sandbox_settings {              // text is owned
     struct words write;                // absolute paths
     struct words hide;                 // that cannot even be read
     uint64_t memory_bytes, file_bytes; // of one process, of one file; 0 = no limit
-    uint32_t n_files;
+    uint32_t n_files, n_processes;
 };
 
 struct sandbox_ask { // borrowed

@@ -58,6 +58,7 @@ static const struct yaml_field fields[] = {
     {"sandbox", "memory", FIELD_SIZE, AT(sandbox.memory_bytes)},
     {"sandbox", "file_size", FIELD_SIZE, AT(sandbox.file_bytes)},
     {"sandbox", "open_files", FIELD_COUNT, AT(sandbox.n_files), 16, 1 << 20},
+    {"sandbox", "processes", FIELD_COUNT, AT(sandbox.n_processes), 16, 1 << 20},
     {"exec", "allow", FIELD_OWN, AT(exec.allow), .read = allow_yaml_read},
 };
 #undef AT
@@ -73,6 +74,7 @@ bool workspace_config_parse(struct workspace_config *out, struct str yaml, const
                                  .total_bytes = 262144,
                                  .exec = {.timeout_s = 60, .output_bytes = 16000},
                                  .files = {.output_bytes = 16000},
+                                 .sandbox = {.n_processes = 1000},
                                  .http = {.timeout_s = 20, .output_bytes = 16000}};
     bool ok = yaml_fields_read(fields, sizeof fields / sizeof fields[0], &c, yaml, dir, file, e) &&
               yaml_read_text(str_from(dir), &c.dir, e) &&

@@ -52,6 +52,7 @@
 //     memory: 2G                  of one process
 //     file_size: 1G               of one file
 //     open_files: 1024
+//     processes: 1000     # more than run now (this when nothing is said)
 //
 // Relative paths start at the workspace.
 #pragma once

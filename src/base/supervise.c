@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,15 @@ static void set_limit(int resource, uint64_t value)
     setrlimit((__rlimit_resource_t)resource, &l);
 }
 
+// The kernel counts a user's processes wherever they are, and the user has others: what all users
+// have now is the bound for those, so that a fork bomb ends at n more.
+static void limit_processes(uint32_t n)
+{
+    struct sysinfo now;
+    if (n == 0 || sysinfo(&now) != 0) return;
+    set_limit(RLIMIT_NPROC, (uint64_t)now.procs + n);
+}
+
 static void set_limits(const struct child_limits *l)
 {
     struct rlimit none = {0, 0};
@@ -50,6 +60,7 @@ static void set_limits(const struct child_limits *l)
     set_limit(RLIMIT_DATA, l->memory_bytes);
     set_limit(RLIMIT_FSIZE, l->file_bytes);
     set_limit(RLIMIT_NOFILE, l->n_files);
+    limit_processes(l->n_processes);
 }
 
 static void default_signals(void)

@@ -14,6 +14,7 @@ struct child_limits {      // 0 = as ours
     uint64_t memory_bytes; // private memory of one process (RLIMIT_DATA)
     uint64_t file_bytes;   // of one file that it writes
     uint32_t n_files;      // open at once
+    uint32_t n_processes;  // more than run on the machine at its start; root's are not limited
 };
 
 struct supervise_spec {      // all borrowed

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -172,6 +173,38 @@ static void limits_hold(void **state)
     process_result_free(&r);
 }
 
+// Root may start what it likes; of anybody else a fork bomb stays small.
+static void a_fork_bomb_ends_at_its_limit(void **state)
+{
+    (void)state;
+    const char *argv[] = {"sh", "-c",
+                          "grep processes /proc/self/limits | tr -dc '0-9 ' | tr -s ' '; i=0; "
+                          "while [ $i -lt 400 ]; do sleep 30 & "
+                          "i=$((i+1)); done; echo all",
+                          NULL};
+    struct process_spec s = {.argv = argv,
+                             .env = environment,
+                             .path = "/usr/bin:/bin",
+                             .dir = "/tmp",
+                             .timeout_ms = 20000,
+                             .keep_bytes = 4000,
+                             .limits = {.n_processes = 50}};
+    struct process_result r;
+    struct err e = {0};
+    struct sysinfo now;
+    sysinfo(&now);
+    if (!process_run(&s, &r, &e)) fail_msg("%s", e.msg);
+    const char *text = buf_cstr(&r.head);
+    long limit = strtol(text, NULL, 10);
+    assert_in_range(limit, 50, now.procs + 50 + 1000); // others come and go
+    bool all = strstr(text, "all\n") != NULL;
+    if (getuid() == 0)
+        assert_true(all);
+    else if (limit < 350) // of 400 that it wants
+        assert_false(all);
+    process_result_free(&r);
+}
+
 static void a_flood_is_bounded_and_its_ends_are_kept(void **state)
 {
     (void)state;
@@ -282,6 +315,7 @@ int main(void)
         cmocka_unit_test(nothing_escapes),
         cmocka_unit_test(our_own_death_ends_it),
         cmocka_unit_test(limits_hold),
+        cmocka_unit_test(a_fork_bomb_ends_at_its_limit),
         cmocka_unit_test(a_flood_is_bounded_and_its_ends_are_kept),
         cmocka_unit_test(lengths_around_the_limit_add_up),
         cmocka_unit_test(a_crash_names_its_signal),

@@ -52,6 +52,14 @@ int cmd_llama_server(int argc, char **argv)
                "equivalent is said at the start.\n");
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        printf("submind %s\n", SUBMIND_VERSION);
+        return 0;
+    }
+    if (argc == 2 && strcmp(argv[1], "--list-devices") == 0) {
+        char inspect[] = "inspect", devices[] = "devices";
+        return cmd_inspect(2, (char *[]){inspect, devices, NULL});
+    }
     bool ok = llama_translate(&p, (const char *const *)argv + 1, (size_t)argc - 1, environment,
                               NULL, &a, &e) &&
               put_key(&p, path, &e);

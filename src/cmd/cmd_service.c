@@ -161,9 +161,14 @@ static bool uninstall(struct service *sv, struct err *e)
         return err_set(e, ERR_NOT_FOUND, "no service \"%s\" is installed", sv->name);
     }
     buf_free(&text);
+    const char *old = service_adopted(sv);
     remove_units(sv);
     printf("%s is stopped and removed; its records stay in %s\n", buf_cstr(&sv->files.service_name),
            buf_cstr(&sv->files.state_dir));
+    if (old != NULL)
+        printf("%s, whose place it had, is still there: systemctl%s enable --now %s\n", old,
+               sv->system ? "" : " --user", old);
+    service_forget_adopted(sv);
     return true;
 }
 

@@ -10,6 +10,8 @@
 #include "host/service_unit.h"
 #include "host/systemd.h"
 
+enum { SERVICE_START_WAIT_S = 600 }; // for a large model on a slow disk
+
 struct service {
     struct settings s;
     struct arena arena;
@@ -56,6 +58,14 @@ bool service_complete(const char *url, const char *key, struct str body, struct 
 
 // ---- actions that have a file of their own --------------------------------------------------------
 
+// Measures a running server and ours with these flags on the same prompts, shows the table. *wins: ours takes
+// less time for the mix; what was measured, as JSON members, is appended to measured.
+bool service_compare(struct service *sv, const char *old, const char *url, const char *key,
+                     const struct cmdline *ours, bool *wins, struct buf *measured, struct err *e);
+// The unit that this service has taken the place of (arena), or NULL; and its return.
+const char *service_adopted(struct service *sv);
+void service_forget_adopted(struct service *sv);
+bool service_give_back(struct service *sv, const char *old, struct err *e);
 bool service_adopt(struct service *sv, const char *unit, struct err *e);
 bool service_switch(struct service *sv, struct err *e);
 bool service_rollback(struct service *sv, struct err *e);

@@ -1,7 +1,9 @@
-// service adopt UNIT: a llama-server unit becomes ours. The old unit is never changed; with --now it is
-// stopped and ours takes its port, and if ours does not answer, the old one is started again.
+// service adopt UNIT: a llama-server unit becomes ours. The old unit is never changed; with --now both are
+// measured, and if ours is better the old one is stopped and ours takes its port. If ours does not answer, or
+// after `service rollback`, the old one serves again.
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -49,12 +51,123 @@ static bool read_unit(struct service *sv, const char *name, struct adopt *a, str
     return ok || err_prefix(e, "%s: ", name);
 }
 
+static bool write_beside(struct service *sv, const char *old, struct str unit, struct str socket,
+                         struct err *e)
+{
+    if (!file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) ||
+        !file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) ||
+        !systemd_do(&sv->manager, "daemon-reload", NULL, e))
+        return false;
+    printf("\nwritten, not started: %s\nto take over: submind service adopt %s --now\n",
+           buf_cstr(&sv->files.unit), old);
+    return true;
+}
+
+static bool record(struct service *sv, const char *action, const char *old, const char *result,
+                   const struct buf *measured, struct err *e)
+{
+    struct buf line = {0};
+    buf_printf(&line, "{\"time\":%lld,\"action\":\"%s\",\"from\":", (long long)clock_unix(),
+               action);
+    buf_json(&line, str_from(old));
+    buf_printf(&line, ",\"result\":\"%s\"%.*s}", result, (int)measured->n,
+               measured->n == 0 ? "" : measured->p);
+    const bool written = service_record(&sv->files, buf_view(&line), e);
+    buf_free(&line);
+    return written;
+}
+
+// ---- back to the old unit -------------------------------------------------------------------------
+
+static void put_adopted_path(const struct service *sv, struct buf *out)
+{
+    buf_printf(out, "%.*s/adopted", (int)sv->files.state_dir.n, sv->files.state_dir.p);
+}
+
+static bool remember(struct service *sv, const char *old, struct err *e)
+{
+    struct buf path = {0};
+    put_adopted_path(sv, &path);
+    const bool ok = file_replace(buf_cstr(&path), str_from(old), 0644, e);
+    buf_free(&path);
+    return ok;
+}
+
+const char *service_adopted(struct service *sv)
+{
+    struct buf path = {0}, text = {0};
+    struct err ignored = {0};
+    const char *old = NULL;
+    put_adopted_path(sv, &path);
+    if (file_read(&text, buf_cstr(&path), UNIT_MAX_BYTES, &ignored) && text.n > 0)
+        old = arena_str(&sv->arena, str_trim(buf_view(&text))).p;
+    buf_free(&path);
+    buf_free(&text);
+    return old;
+}
+
+void service_forget_adopted(struct service *sv)
+{
+    struct buf path = {0};
+    put_adopted_path(sv, &path);
+    unlink(buf_cstr(&path));
+    buf_free(&path);
+}
+
+static void stop_ours(struct service *sv)
+{
+    struct err ignored = {0};
+    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.socket_name), &ignored);
+    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.service_name), &ignored);
+}
+
+bool service_give_back(struct service *sv, const char *old, struct err *e)
+{
+    struct cmdline flags = {.arena = &sv->arena};
+    struct str image;
+    const struct buf nothing = {0};
+    const char *url, *key;
+    if (!service_load(sv, &flags, &image, e) || !service_url(sv, &flags, &url, &key, e))
+        return false;
+    stop_ours(sv);
+    bool ok = systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.socket_name), e) &&
+              systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.service_name), e) &&
+              systemd_do(&sv->manager, "enable", old, e) &&
+              systemd_do(&sv->manager, "start", old, e) &&
+              service_probe(url, key, SERVICE_START_WAIT_S, e);
+    if (!ok) return err_prefix(e, "roll-back to %s: ", old);
+    service_forget_adopted(sv);
+    printf("%s serves again; ours is stopped and disabled, and still there\n", old);
+    return record(sv, "rollback", old, "ok", &nothing, e);
+}
+
+// ---- taking over ----------------------------------------------------------------------------------
+
+// The policy: ours has to be quicker. A server that is not up cannot be measured, and is replaced as it is.
+static bool is_better(struct service *sv, const char *old, const struct cmdline *flags, bool *wins,
+                      struct buf *measured, struct err *e)
+{
+    const char *url, *key;
+    struct err down = {0};
+    *wins = true;
+    if (sv->s.no_measure) return true;
+    if (!service_url(sv, flags, &url, &key, e)) return false;
+    if (!service_glance(url, key, NULL, &down)) {
+        printf("%s does not answer (%s): nothing to measure\n", old, down.msg);
+        return true;
+    }
+    return service_compare(sv, old, url, key, flags, wins, measured, e) ||
+           err_prefix(e, "measuring both at once (--no-measure leaves it out): ");
+}
+
 static bool take_over(struct service *sv, const char *old, const struct cmdline *flags,
                       struct str unit, struct str socket, struct err *e)
 {
     struct err ignored = {0};
     struct buf tail = {0};
     const char *ours = buf_cstr(&sv->files.service_name);
+    // An old server with running answers may take as long as its own TimeoutStopSec= allows.
+    fprintf(stderr, "stopping %s\n", old);
     bool ok = file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
               file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
               systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
@@ -70,35 +183,30 @@ static bool take_over(struct service *sv, const char *old, const struct cmdline 
     service_log_tail(sv, &tail);
     fprintf(stderr, "%s\n", buf_cstr(&tail));
     buf_free(&tail);
-    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.socket_name), &ignored);
-    systemd_do(&sv->manager, "stop", ours, &ignored);
+    stop_ours(sv);
     systemd_do(&sv->manager, "enable", old, &ignored);
     systemd_do(&sv->manager, "start", old, &ignored);
     return err_prefix(e, "%s was started again: ", old);
 }
 
-static bool write_beside(struct service *sv, const char *old, struct str unit, struct str socket,
-                         struct err *e)
+static bool adopt_now(struct service *sv, const char *old, const struct cmdline *flags,
+                      struct str unit, struct str socket, struct err *e)
 {
-    if (!file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) ||
-        !file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) ||
-        !systemd_do(&sv->manager, "daemon-reload", NULL, e))
-        return false;
-    printf("\nwritten, not started: %s\nto take over: submind service adopt %s --now\n",
-           buf_cstr(&sv->files.unit), old);
-    return true;
-}
-
-static bool record(struct service *sv, const char *old, bool ok, struct err *e)
-{
-    struct buf line = {0};
+    struct buf measured = {0};
     struct err ignored = {0};
-    buf_printf(&line, "{\"time\":%lld,\"action\":\"adopt\",\"from\":", (long long)clock_unix());
-    buf_json(&line, str_from(old));
-    buf_printf(&line, ",\"result\":\"%s\"}", ok ? "ok" : "failed, the old unit runs again");
-    const bool written = service_record(&sv->files, buf_view(&line), ok ? e : &ignored);
-    buf_free(&line);
-    return ok && written;
+    bool wins, ok = is_better(sv, old, flags, &wins, &measured, e);
+    if (ok && !wins && !sv->s.force) {
+        printf("nothing was changed; --force takes over all the same\n");
+        ok = record(sv, "adopt", old, "kept the old unit", &measured, e);
+    } else if (ok) {
+        ok = take_over(sv, old, flags, unit, socket, e);
+        if (ok)
+            ok = remember(sv, old, e) && record(sv, "adopt", old, "ok", &measured, e);
+        else
+            record(sv, "adopt", old, "failed, the old unit runs again", &measured, &ignored);
+    }
+    buf_free(&measured);
+    return ok;
 }
 
 bool service_adopt(struct service *sv, const char *old, struct err *e)
@@ -119,8 +227,7 @@ bool service_adopt(struct service *sv, const char *old, struct err *e)
     } else if (ok) {
         ok = service_keep(&sv->files, &kept, e);
         if (ok && sv->s.now) {
-            ok = take_over(sv, old, flags, buf_view(&unit), buf_view(&socket), e);
-            ok = record(sv, old, ok, e);
+            ok = adopt_now(sv, old, flags, buf_view(&unit), buf_view(&socket), e);
         } else if (ok) {
             ok = write_beside(sv, old, buf_view(&unit), buf_view(&socket), e);
         }

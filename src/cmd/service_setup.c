@@ -13,7 +13,7 @@
 #include "cmd/model_path.h"
 #include "cmd/service.h"
 
-enum { MAX_WORDS = 256, START_WAIT_S = 600, LOG_LINES = 15 };
+enum { MAX_WORDS = 256, LOG_LINES = 15 };
 
 atomic_int service_cancelled;
 
@@ -67,6 +67,7 @@ static bool make_absolute(struct cmdline *flags, const char *name, struct err *e
 {
     const char *given = cmdline_flag(flags, name);
     if (given == NULL) return true;
+    if (strcmp(name, "cache-dir") == 0 && strcmp(given, "off") == 0) return true;
     if (strcmp(name, "model") == 0 && !model_path(given, &given, e)) return false;
     char *path = realpath(given, NULL);
     if (path == NULL) return err_errno(e, ERR_NOT_FOUND, "--%s %.300s", name, given);
@@ -77,7 +78,8 @@ static bool make_absolute(struct cmdline *flags, const char *name, struct err *e
 
 bool service_given_flags(struct service *sv, struct cmdline *flags, struct err *e)
 {
-    static const char *const files[] = {"model", "api-key-file", "chat-template-file"};
+    static const char *const files[] = {"model", "api-key-file", "chat-template-file", "cache-dir",
+                                        "workspace"};
     const char *argv[MAX_WORDS];
     size_t n = 0;
     if (!options_serve_words(&sv->s, &sv->arena, argv, &n, MAX_WORDS))
@@ -110,6 +112,7 @@ static struct service_spec spec_of(struct service *sv, const struct cmdline *fla
 {
     return (struct service_spec){.name = sv->name,
                                  .system = sv->system,
+                                 .name_spaces = !sv->system && systemd_name_spaces(),
                                  .user = owner_of_model(sv, flags),
                                  .groups = gpu_groups(),
                                  .binary = buf_cstr(&sv->binary),
@@ -147,5 +150,5 @@ bool service_apply(struct service *sv, struct str unit, const struct cmdline *fl
            systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
            systemd_do(&sv->manager, "start", buf_cstr(&sv->files.socket_name), e) &&
            systemd_do(&sv->manager, "restart", service, e) &&
-           service_probe(url, key, START_WAIT_S, e);
+           service_probe(url, key, SERVICE_START_WAIT_S, e);
 }

@@ -199,34 +199,61 @@ static uint32_t gen_tokens(const struct service *sv)
     return sv->s.gen_tokens != 0 ? sv->s.gen_tokens : GEN_TOKENS;
 }
 
-// Fills columns and winner. *wins: the policy is for the winner.
-static bool measure_all(struct service *sv, struct plan *p, bool *wins, struct err *e)
+// Chooses the winner among what was measured and shows the table; true when the policy is for it.
+static bool judge(struct service *sv, struct plan *p)
 {
-    const char *url, *key;
-    const uint32_t seed = (uint32_t)clock_unix(); // the same prompts for all, and in nobody's cache
+    const double now = bench_total_s(&p->columns[0].result, gen_tokens(sv));
     struct buf table = {0};
     double best = 0;
-    if (!service_url(sv, &p->now.flags, &url, &key, e)) return false;
-    if (!measure(sv, p, p->now.label, url, key, seed, e)) return false;
-    for (size_t i = 0; i < p->n_candidates; i++)
-        if (!measure_candidate(sv, p, &p->candidate[i], seed, e)) return false;
-    const double now = bench_total_s(&p->columns[0].result, gen_tokens(sv));
     for (size_t i = 1; i < p->n_columns; i++) {
         const double total = bench_total_s(&p->columns[i].result, gen_tokens(sv));
         if (i > 1 && total >= best) continue;
         best = total;
         p->winner = i - 1;
     }
-    *wins = best < now * must_win;
+    const bool wins = best < now * must_win;
     bench_table_print(p->columns, p->n_columns, &table);
     fputs(buf_cstr(&table), stdout);
     printf("\nthe workspace's mix: %.2f s now, %.2f s with %s: %s\n", now, best,
-           p->candidate[p->winner].label, *wins ? "better" : "no better (3 % is noise)");
+           p->candidate[p->winner].label, wins ? "better" : "no better (3 % is noise)");
     buf_free(&table);
     buf_z(&p->measured, ",\"measured\":{");
     bench_table_json(p->columns, p->n_columns, &p->measured);
     buf_printf(&p->measured, "},\"total_s\":{\"now\":%.6g,\"candidate\":%.6g}", now, best);
+    return wins;
+}
+
+// Fills columns and winner. *wins: the policy is for the winner.
+static bool measure_all(struct service *sv, struct plan *p, bool *wins, struct err *e)
+{
+    const char *url, *key;
+    const uint32_t seed = (uint32_t)clock_unix(); // the same prompts for all, and in nobody's cache
+    if (!service_url(sv, &p->now.flags, &url, &key, e)) return false;
+    if (!measure(sv, p, p->now.label, url, key, seed, e)) return false;
+    for (size_t i = 0; i < p->n_candidates; i++)
+        if (!measure_candidate(sv, p, &p->candidate[i], seed, e)) return false;
+    *wins = judge(sv, p);
     return true;
+}
+
+bool service_compare(struct service *sv, const char *old, const char *url, const char *key,
+                     const struct cmdline *ours, bool *wins, struct buf *measured, struct err *e)
+{
+    struct plan *p = calloc(1, sizeof *p);
+    if (p == NULL) return err_set(e, ERR_MEMORY, "no memory for measuring");
+    const uint32_t seed = (uint32_t)clock_unix();
+    struct setup *c = &p->candidate[p->n_candidates++];
+    snprintf(p->now.label, sizeof p->now.label, "now (%.80s)", old);
+    snprintf(c->label, sizeof c->label, "submind");
+    c->flags.arena = &sv->arena;
+    copy_flags(&c->flags, ours);
+    bool ok =
+        measure(sv, p, p->now.label, url, key, seed, e) && measure_candidate(sv, p, c, seed, e);
+    if (ok) *wins = judge(sv, p);
+    if (ok) buf_str(measured, buf_view(&p->measured));
+    buf_free(&p->measured);
+    free(p);
+    return ok;
 }
 
 // ---- watching -------------------------------------------------------------------------------------
@@ -442,6 +469,12 @@ bool service_switch(struct service *sv, struct err *e)
 bool service_rollback(struct service *sv, struct err *e)
 {
     const uint32_t target = service_kept_newest(&sv->files);
+    const char *old = service_adopted(sv);
+    if (sv->s.to != NULL && (old == NULL || strcmp(sv->s.to, old) != 0))
+        return err_set(e, ERR_INPUT,
+                       "%.100s was not taken over by \"%s\"; --to names that unit%s%s", sv->s.to,
+                       sv->name, old == NULL ? "" : ": ", old == NULL ? "" : old);
+    if (old != NULL && (sv->s.to != NULL || target == 0)) return service_give_back(sv, old, e);
     uint32_t kept = 0;
     char to[32];
     if (target == 0)

@@ -1,7 +1,7 @@
 // The unit is the only record of how a service runs: switching reads its flags back from ExecStart.
-// Sandboxing differs by manager. A system unit gets what leaves a GPU working: devices are a list, the
-// file system is read-only, no capability is left. A user's manager has no capabilities to drop and may
-// not make name spaces everywhere (Ubuntu 24.04 forbids it), so its unit has the system call filters only.
+// Sandboxing leaves the GPU working: the file system is read-only, no capability is left. A system unit has a
+// list of devices and addresses besides. A user's manager needs a user name space for any of it; where the
+// machine forbids that (Ubuntu 24.04 does), its unit has the system call filters only.
 #include "host/service_unit.h"
 
 #include <stdlib.h>
@@ -31,20 +31,22 @@ static const char filters[] = "NoNewPrivileges=yes\n"
                               "SystemCallFilter=@system-service\n"
                               "SystemCallFilter=~@privileged\n";
 
-static const char system_sandbox[] = "ProtectSystem=strict\n"
-                                     "ProtectHome=read-only\n"
-                                     "PrivateTmp=yes\n"
-                                     "ProtectKernelTunables=yes\n"
-                                     "ProtectKernelModules=yes\n"
-                                     "ProtectKernelLogs=yes\n"
-                                     "ProtectControlGroups=yes\n"
-                                     "ProtectClock=yes\n"
-                                     "ProtectHostname=yes\n"
-                                     "ProtectProc=invisible\n"
-                                     "RemoveIPC=yes\n"
-                                     "CapabilityBoundingSet=\n"
-                                     "AmbientCapabilities=\n"
-                                     "CacheDirectory=submind\n"
+// What needs name spaces of its own.
+static const char name_spaces[] = "ProtectSystem=strict\n"
+                                  "ProtectHome=read-only\n"
+                                  "PrivateTmp=yes\n"
+                                  "ProtectKernelTunables=yes\n"
+                                  "ProtectKernelModules=yes\n"
+                                  "ProtectKernelLogs=yes\n"
+                                  "ProtectControlGroups=yes\n"
+                                  "ProtectClock=yes\n"
+                                  "ProtectHostname=yes\n"
+                                  "ProtectProc=invisible\n"
+                                  "RemoveIPC=yes\n"
+                                  "CapabilityBoundingSet=\n"
+                                  "CacheDirectory=submind\n";
+
+static const char system_sandbox[] = "AmbientCapabilities=\n"
                                      "Environment=XDG_CACHE_HOME=%C/submind\n"
                                      "# The GPU and nothing else: AMD's kfd and dri, NVIDIA's "
                                      "nodes. Those that do not exist are no error.\n"
@@ -141,6 +143,16 @@ static unsigned drain_of(const struct cmdline *flags)
     return v > 86400 ? 86400 : (unsigned)v;
 }
 
+// Where the service writes besides its own cache folder.
+static void put_writable(const struct cmdline *flags, struct buf *out)
+{
+    const char *dir = cmdline_flag(flags, "cache-dir");
+    if (dir == NULL || strcmp(dir, "off") == 0) return;
+    buf_z(out, "ReadWritePaths=");
+    unit_quote(out, dir);
+    buf_c(out, '\n');
+}
+
 static void put_sandbox(const struct service_spec *s, struct buf *out)
 {
     if (s->image != NULL) { // the container is the sandbox
@@ -149,7 +161,16 @@ static void put_sandbox(const struct service_spec *s, struct buf *out)
     }
     buf_z(out, "\n# Sandbox\n");
     buf_z(out, filters);
-    if (!s->system) return;
+    if (s->system || s->name_spaces) {
+        buf_z(out, name_spaces);
+        put_writable(s->flags, out);
+    }
+    if (!s->system) {
+        buf_z(out, s->name_spaces
+                       ? "PrivateUsers=yes\n"
+                       : "# This machine lets no user make name spaces: no more than that.\n");
+        return;
+    }
     buf_z(out, system_sandbox);
     if (s->user == NULL)
         buf_z(out, "DynamicUser=yes\n");

@@ -16,6 +16,7 @@ struct service_spec {
     const char *socket;          // whose socket it takes; NULL: its own, NAME.socket
     const char *name;            // "submind"
     bool system;                 // a unit of the system, not of a user's manager
+    bool name_spaces;            // a user's manager may make them here (systemd_name_spaces)
     const char *user;            // system: whose service it is; NULL: a user made for it
     const char *groups;          // system: further groups that own the GPU's nodes; NULL: none
     const char *binary;          // this program

@@ -1,7 +1,11 @@
 // One function runs them all; nothing here goes through a shell.
 #include "host/systemd.h"
 
+#include <sched.h>
 #include <stdio.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/process.h"
 
@@ -69,4 +73,18 @@ void systemd_journal(const struct systemd *s, const char *unit, unsigned n_lines
     struct err ignored = {0};
     if (call(s, argv, &r, &ignored)) buf_str(out, str_trim(buf_view(&r.head)));
     process_result_free(&r);
+}
+
+// Tried, since three settings of the kernel and AppArmor can each forbid it; Ubuntu 24.04's lets the name space
+// be made, but not used.
+bool systemd_name_spaces(void)
+{
+    int status = -1;
+    const pid_t child = fork();
+    if (child == 0) {
+        const bool ok = unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
+                        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+        _exit(ok ? 0 : 1);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
 }

@@ -22,3 +22,5 @@ bool systemd_property(const struct systemd *s, const char *unit, const char *pro
 bool systemd_cat(const struct systemd *s, const char *unit, struct buf *out, struct err *e);
 // The last lines of the unit's journal; nothing when there is no journalctl.
 void systemd_journal(const struct systemd *s, const char *unit, unsigned n_lines, struct buf *out);
+// May an unprivileged process have name spaces of its own? Without them a user's manager can sandbox no files.
+bool systemd_name_spaces(void);

@@ -341,8 +341,10 @@ test('adopt: a llama-server unit is read, ours takes its port, the old one stays
     assert.match(look.out, /LOST\s+Nice=5/);
     assert.match(look.out, /LOST\s+Environment=.*ROCBLAS/);
     assert.ok(!existsSync(path.join(units, 'submind.service')));
-    const run = await service('adopt', 'llama.service', '--now');
+    const few = ['--prompt-tokens', 200, '--runs', 1, '--gen-tokens', 4];
+    const run = await service('adopt', 'llama.service', '--now', '--force', ...few); // the same server twice
     assert.equal(run.code, 0, run.err);
+    assert.match(run.out, /now \(llama\.service\)[^]*cold TTFT/);
     const unit = readFileSync(path.join(units, 'submind.service'), 'utf8');
     assert.doesNotMatch(unit, /sk-one/); // keys stand in no command line
     const body = JSON.stringify({ messages: [{ role: 'user', content: 'hi' }], max_tokens: 2 });
@@ -354,6 +356,15 @@ test('adopt: a llama-server unit is read, ours takes its port, the old one stays
     assert.deepEqual([data[0].id, data[0].max_model_len], ['old-name', 2048]);
     assert.equal(systemctl('show', '-P', 'ActiveState', 'llama.service'), 'inactive');
     assert.equal(readFileSync(path.join(units, 'llama.service'), 'utf8'), text);
+    assert.ok(Object.values(records().at(-1).measured).every((m) => m.cold_ttft_s.median > 0));
+    assert.notEqual((await service('rollback', '--to', 'other.service')).code, 0);
+    const back = await service('rollback', '--to', 'llama.service');
+    assert.equal(back.code, 0, back.err);
+    assert.equal(systemctl('show', '-P', 'ActiveState', 'llama.service'), 'active');
+    assert.equal((await fetch(`${url}/health`)).status, 200);
+    assert.deepEqual([records().at(-1).action, records().at(-1).from], ['rollback', 'llama.service']);
+    const again = await service('adopt', 'llama.service', '--now', '--no-measure');
+    assert.equal(again.code, 0, again.err);
     assert.equal((await service('uninstall')).code, 0);
 });
 
@@ -378,7 +389,7 @@ test('adopt: toolbox and podman units', async () => {
 
 // ---- the real systemd -------------------------------------------------------------------------------
 
-test('systemd-analyze: the units are valid, the system unit scores under 4.0', (t) => {
+test('systemd-analyze: the units are valid and score under 4.0', (t) => {
     if (spawnSync('systemd-analyze', ['--version']).status !== 0) return t.skip('no systemd-analyze');
     for (const kind of ['--system', '--user']) {
         const run = spawnSync(binary, ['service', 'install', kind, '--model', model, '--dry-run'], { env });
@@ -390,7 +401,9 @@ test('systemd-analyze: the units are valid, the system unit scores under 4.0', (
         const verify = spawnSync('systemd-analyze', ['verify', path.join(folder, 'submind.service'), path.join(folder, 'submind.socket')]);
         const said = verify.stderr.toString().split('\n').filter((line) => line.includes('submind')).join('\n');
         assert.equal(said, '');
-        if (kind === '--system') {
+        if (!/^PrivateUsers=|^ProtectSystem=/m.test(unit)) {
+            t.diagnostic('not scored: this machine lets no user make name spaces');
+        } else {
             const score = spawnSync('systemd-analyze', ['security', '--offline=true', path.join(folder, 'submind.service')]);
             const level = Number(score.stdout.toString().match(/exposure level for \S+: ([\d.]+)/)[1]);
             assert.ok(level < 4.0, `exposure ${level}`);

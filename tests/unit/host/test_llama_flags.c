@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -112,10 +114,38 @@ static int tidy(void **state)
     return 0;
 }
 
+// Every flag of a recorded --help has a row that knows whether it takes a value.
+static void every_flag_is_known(void **state)
+{
+    (void)state;
+    const char *source = getenv("SUBMIND_SOURCE");
+    char path[4096], line[128];
+    size_t n = 0;
+    snprintf(path, sizeof path, "%s/tests/data/llama_server_flags.txt",
+             source != NULL ? source : ".");
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (line[0] != '-') continue;
+        struct llama_plan p;
+        struct err e = {0};
+        const bool has_value = strstr(line, " V\n") != NULL;
+        line[strcspn(line, " \n")] = '\0';
+        const bool ok =
+            has_value ? translate(&p, &e, ARGS(line, "1")) : translate(&p, &e, ARGS(line));
+        if (!ok && strstr(e.msg, "is not known") != NULL) fail_msg("%s: %s", line, e.msg);
+        if (!ok && strstr(e.msg, "needs a value") != NULL) fail_msg("%s: %s", line, e.msg);
+        n++;
+    }
+    fclose(f);
+    assert_true(n > 300);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_usual_unit),
+        cmocka_unit_test(every_flag_is_known),
         cmocka_unit_test(values_that_mean_something_else),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(flags_win_over_the_environment),

@@ -11,6 +11,24 @@ static double ratio(const struct workload_figure *a, const struct workload_figur
     return a->more_is_better ? x / y : y / x;
 }
 
+// Three digits that say something, so that a cell holds three numbers.
+static void put_number(struct buf *out, double v)
+{
+    buf_printf(out, v >= 99.95 ? "%.0f" : v >= 9.995 ? "%.1f" : v >= 0.9995 ? "%.2f" : "%.3f", v);
+}
+
+static void put_cell(struct buf *out, const struct workload_figure *f)
+{
+    double lo, hi;
+    workload_range(f, &lo, &hi);
+    put_number(out, workload_median(f));
+    buf_z(out, " [");
+    put_number(out, lo);
+    buf_z(out, " .. ");
+    put_number(out, hi);
+    buf_c(out, ']');
+}
+
 void bench_table_print(const struct bench_column *columns, size_t n, struct buf *out)
 {
     buf_printf(out, "%-30s %-6s", "median [lowest .. highest]", "unit");
@@ -21,13 +39,13 @@ void bench_table_print(const struct bench_column *columns, size_t n, struct buf 
         buf_printf(out, "%-30s %-6s", first->name, first->unit);
         for (size_t c = 0; c < n; c++) {
             const struct workload_figure *f = &columns[c].result.rows[i];
-            char cell[64], times[24] = "";
-            double lo, hi;
-            workload_range(f, &lo, &hi);
+            struct buf cell = {0};
+            char times[24] = "";
             if (c > 0 && ratio(first, f) > 0)
                 snprintf(times, sizeof times, "%.2f x", ratio(first, f));
-            snprintf(cell, sizeof cell, "%.3f [%.3f .. %.3f]", workload_median(f), lo, hi);
-            buf_printf(out, "  %-28.28s %7s", cell, times);
+            put_cell(&cell, f);
+            buf_printf(out, "  %-28.28s %7s", buf_cstr(&cell), times);
+            buf_free(&cell);
         }
         buf_c(out, '\n');
     }

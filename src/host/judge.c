@@ -64,6 +64,22 @@ static void judge_limits(struct doctor *d)
                 "%" PRIu64 " files (hard limit), %s locked memory", h->files_hard, memlock);
 }
 
+static void judge_disk_speed(struct doctor *d)
+{
+    const struct host *h = &d->host;
+    char models[48] = "", cache[48] = "";
+    if (h->model_mb_s == 0 && h->cache_mb_s == 0) return;
+    const bool slow = (h->model_mb_s != 0 && h->model_mb_s < FACT_DISK_READ_MB_S) ||
+                      (h->cache_mb_s != 0 && h->cache_mb_s < FACT_DISK_READ_MB_S);
+    if (h->model_mb_s != 0)
+        snprintf(models, sizeof models, "models %" PRIu64 " MB/s", h->model_mb_s);
+    if (h->cache_mb_s != 0)
+        snprintf(cache, sizeof cache, "%scached pages %" PRIu64 " MB/s",
+                 models[0] != '\0' ? ", " : "", h->cache_mb_s);
+    finding_set(d, CHECK_disk_speed, slow ? FINDING_ATTENTION : FINDING_OK,
+                slow ? "disk_speed" : NULL, "%s%s", models, cache);
+}
+
 static void judge_places(struct doctor *d)
 {
     const struct host *h = &d->host;
@@ -168,6 +184,7 @@ void judge_system(struct doctor *d)
     judge_memory(d);
     judge_limits(d);
     judge_places(d);
+    judge_disk_speed(d);
     judge_tuned(d);
     judge_power(d);
     judge_service(d);

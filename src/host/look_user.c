@@ -1,9 +1,8 @@
-// This user's part: groups, free space at home, the port, the gateway's configuration. A recorded host
-// holds the user's number in submind/uid and the free bytes in submind/disk-free.
+// This user's part: groups, the port, the gateway's configuration. A recorded host holds the user's number in
+// submind/uid.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "host/look.h"
@@ -123,17 +122,6 @@ static bool listens(const struct root *r, const char *path, uint32_t port)
     return found;
 }
 
-static void look_disk(struct host *h, const struct root *r)
-{
-    struct statvfs fs;
-    if (root_number(r, "submind/disk-free", &h->disk_free_bytes)) {
-        h->disk_seen = true;
-    } else if (r->live && statvfs(h->home[0] != '\0' ? h->home : "/", &fs) == 0) {
-        h->disk_free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-        h->disk_seen = true;
-    }
-}
-
 static void look_gateway(struct host *h, const struct root *r)
 {
     struct buf b = {0};
@@ -148,6 +136,6 @@ void host_look_user(struct host *h, const struct root *r)
 {
     look_user(h, r);
     h->port_used = listens(r, "proc/net/tcp", h->port) || listens(r, "proc/net/tcp6", h->port);
-    look_disk(h, r);
+    host_look_disk(h, r);
     look_gateway(h, r);
 }

@@ -170,10 +170,10 @@ const hosts = {
         { ...base({ os: 'debian', kernel: '6.1.0-40-amd64', cpu: 'QEMU Virtual CPU', flags: 'sse2', memory: 7.7, swap: 0 }), ...user() },
         { cpu: ['attention', /no AVX2/], memory: 'attention', swap: 'attention', gpu: ['attention', /CPU backend/], gtt: null, nvidia: null, kernel: null }],
     'small limits, a full disk, a taken port, huge pages off': [
-        { ...base({ cpu: 'AMD EPYC' }), ...user(), 'submind/disk-free': `${2 * GIB}\n`, 'sys/kernel/mm/transparent_hugepage/enabled': 'always madvise [never]\n',
+        { ...base({ cpu: 'AMD EPYC' }), ...user(), 'submind/disk-free': `${2 * GIB}\n`, 'submind/model-mb-s': '140\n', 'submind/cache-mb-s': '2100\n', 'sys/kernel/mm/transparent_hugepage/enabled': 'always madvise [never]\n',
             'proc/self/limits': 'Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 1024                 files     \nMax locked memory         65536                65536                bytes     \n',
             'proc/net/tcp': '  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n' },
-        { disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
+        { 'disk-speed': ['attention', /models 140 MB\/s, cached pages 2100 MB\/s/], disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
     "a gateway that will not work": [
         { ...base({ cmdline: best }), ...desktop, ...gateway('{ baseUrl: "http://127.0.0.1:9999/v1", models: [{ id: "q", contextWindow: 32768 }] }') },
         { gateway: 'ok', gateway_url: ['attention', /9999/], gateway_key: 'problem', gateway_context: ['attention', /32768/], gateway_timeout: ['attention', /300 s/] }],

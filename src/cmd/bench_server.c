@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/rundir.h"
+#include "host/service_unit.h"
 #include "host/unit_file.h"
 
 enum { MAX_WORDS = 128, POLL_MS = 50, STOP_MS = 8000, MAX_LOG_BYTES = 16 << 20 };
@@ -83,25 +84,32 @@ static bool words_of_command(struct bench_server *b, const char *command, struct
     return ok;
 }
 
-static void put_container(const char *image, const char *dir, const char *model,
-                          struct cmdline *out)
+static bool put_container(const char *image, const char *dir, const char *model,
+                          struct cmdline *out, struct err *e)
 {
-    const char *const words[] = {"/usr/bin/podman", "run",         "--rm",     "--network=none",
-                                 "--group-add",     "keep-groups", "--device", "/dev/dri",
-                                 "--device",        "/dev/kfd",    "--volume"};
-    struct buf volume = {0};
+    static const char *const words[] = {"run", "--rm", "--network=none", "--group-add",
+                                        "keep-groups"};
+    const char *devices[SERVICE_DEVICE_WORDS];
+    const size_t n_devices = service_container_devices(devices);
+    struct buf text = {0};
+    const bool ok = process_find(&text, "podman", options_env("PATH"), e);
+    if (ok) cmdline_put(out, buf_view(&text));
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) cmdline_z(out, words[i]);
-    buf_printf(&volume, "%s:%s", dir, dir);
-    cmdline_put(out, buf_view(&volume));
+    for (size_t i = 0; i < n_devices; i++) cmdline_z(out, devices[i]);
+    buf_clear(&text);
+    buf_printf(&text, "%s:%s", dir, dir);
+    cmdline_z(out, "--volume");
+    cmdline_put(out, buf_view(&text));
     if (model != NULL) {
-        buf_clear(&volume);
-        buf_printf(&volume, "%s:%s:ro", model, model);
+        buf_clear(&text);
+        buf_printf(&text, "%s:%s:ro", model, model);
         cmdline_z(out, "--volume");
-        cmdline_put(out, buf_view(&volume));
+        cmdline_put(out, buf_view(&text));
     }
-    buf_free(&volume);
+    buf_free(&text);
     cmdline_z(out, image);
     cmdline_z(out, "submind");
+    return ok;
 }
 
 static bool words_of_ours(struct bench_server *b, const struct bench_start *how,
@@ -117,11 +125,14 @@ static bool words_of_ours(struct bench_server *b, const struct bench_start *how,
         return err_set(e, ERR_MEMORY, "no memory for the server's flags");
     if (!rundir_self(&self, &identity, e)) return false;
     path_in(b, "socket", socket, sizeof socket);
+    bool ok = true;
     if (how->image != NULL)
-        put_container(how->image, buf_cstr(&b->dir), cmdline_flag(how->flags, "model"), out);
+        ok =
+            put_container(how->image, buf_cstr(&b->dir), cmdline_flag(how->flags, "model"), out, e);
     else
         cmdline_z(out, buf_cstr(&self));
     buf_free(&self);
+    if (!ok) return false;
     cmdline_z(out, "serve");
     for (size_t i = 0; i < n; i++) cmdline_z(out, engine[i]);
     for (size_t i = 0; how->flags != NULL && i < how->flags->n; i++)

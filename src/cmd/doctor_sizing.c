@@ -189,9 +189,11 @@ static void put_json(const struct sizing_model *m, const struct sizing_wish *w,
 {
     buf_z(out, "{\"model\":");
     buf_json(out, m->name);
-    buf_printf(out, ",\"ctx\":%u,\"parallel\":%u,\"weights_bytes\":%llu,\"scratch_bytes\":%llu,",
-               w->n_ctx, w->n_parallel, (unsigned long long)s->weights_bytes,
-               (unsigned long long)s->scratch_bytes);
+    buf_printf(out,
+               ",\"parameters\":%llu,\"ctx\":%u,\"parallel\":%u,\"weights_bytes\":%llu,"
+               "\"scratch_bytes\":%llu,",
+               (unsigned long long)m->n_params, w->n_ctx, w->n_parallel,
+               (unsigned long long)s->weights_bytes, (unsigned long long)s->scratch_bytes);
     buf_printf(out, "\"kv_bytes_per_token\":{\"f16\":%llu,\"q8_0\":%llu},\"places\":[",
                (unsigned long long)s->kv_f16_bytes, (unsigned long long)s->kv_q8_bytes);
     for (size_t i = 0; i < l->n; i++) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/process.h"
 #include "base/rundir.h"
 #include "cmd/model_path.h"
 #include "cmd/service.h"
@@ -107,6 +108,17 @@ static const char *gpu_groups(void)
     return video && render ? "video render" : video ? "video" : render ? "render" : NULL;
 }
 
+// Where podman is, for units of containers; NULL when it is not found: then the start tells.
+static const char *find_podman(struct service *sv)
+{
+    struct buf path = {0};
+    struct err ignored = {0};
+    const bool found = process_find(&path, "podman", sv->manager.path, &ignored);
+    const char *text = found ? arena_str(&sv->arena, buf_view(&path)).p : NULL;
+    buf_free(&path);
+    return text;
+}
+
 static struct service_spec spec_of(struct service *sv, const struct cmdline *flags,
                                    const char *image)
 {
@@ -116,6 +128,7 @@ static struct service_spec spec_of(struct service *sv, const struct cmdline *fla
                                  .user = owner_of_model(sv, flags),
                                  .groups = gpu_groups(),
                                  .binary = buf_cstr(&sv->binary),
+                                 .podman = image != NULL ? find_podman(sv) : NULL,
                                  .image = image,
                                  .flags = flags};
 }

@@ -142,6 +142,17 @@ static bool open_chat(struct engine *en, struct err *e)
     return true;
 }
 
+// Of a model whose tensors are not looked at any closer.
+static uint64_t count_elements(const struct gguf *g)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+        const uint64_t *d = gguf_tensor_at(g, i)->dims;
+        n += d[0] * d[1] * d[2] * d[3];
+    }
+    return n;
+}
+
 static bool open_file(struct engine *en, struct err *e)
 {
     if (!gguf_open(&en->gguf, en->settings.model_path, e) ||
@@ -165,7 +176,7 @@ static bool open_file(struct engine *en, struct err *e)
     info->n_ff = c->n_ff;
     info->n_kv_heads = c->n_kv_heads;
     info->head_dim = c->head_dim;
-    info->n_params = c->n_params;
+    info->n_params = c->n_params != 0 ? c->n_params : count_elements(en->gguf);
     info->model_bytes = gguf_file_bytes(en->gguf);
     info->n_parallel = en->settings.n_parallel;
     info->rope_factor = 1;

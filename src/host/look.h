@@ -63,7 +63,7 @@ struct host {
     uint32_t port;
     uint64_t disk_free_bytes;
     bool disk_seen;
-    uint64_t model_mb_s, cache_mb_s; // measured reading, 0: not known
+    uint64_t model_mb_s, cache_mb_s;  // measured reading, 0: not known
     char unit[160], unit_missing[64]; // a llama-server unit and what its command line lacks
     bool own_unit, own_running;       // submind.service: installed, has processes
     struct gateway gateway;
@@ -73,7 +73,7 @@ void host_look(struct host *h, const struct root *r, uint32_t port);
 void host_look_gpu(struct host *h, const struct root *r);
 void host_look_software(struct host *h, const struct root *r);
 void host_look_user(struct host *h, const struct root *r);
-void host_look_disk(struct host *h, const struct root *r); // after the user's home is known
+void host_look_disk(struct host *h, const struct root *r);        // after the user's home is known
 void host_look_own_service(struct host *h, const struct root *r); // after host_look_user
 
 // The value of a kernel parameter ("" for one without); NULL when it is not on the command line. Of

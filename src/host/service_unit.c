@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 // Compiled-in texts with their reasons, so that the unit explains itself.
 static const char common_unit[] =
@@ -100,23 +101,53 @@ static bool check(const struct service_spec *s, struct err *e)
     return true;
 }
 
+size_t service_container_devices(const char *words[SERVICE_DEVICE_WORDS])
+{
+    static const struct {
+        const char *node, *device;
+    } all[] = {{"/dev/dri", "/dev/dri"},
+               {"/dev/kfd", "/dev/kfd"},
+               {"/dev/nvidiactl", "nvidia.com/gpu=all"}}; // CDI: the container toolkit's name
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (access(all[i].node, F_OK) != 0) continue;
+        words[n++] = "--device";
+        words[n++] = all[i].device;
+    }
+    return n;
+}
+
+static void put_volume(const char *from, const char *to, const char *mode, struct buf *out)
+{
+    struct buf volume = {0};
+    if (from == NULL || strcmp(from, "off") == 0) return;
+    buf_printf(&volume, "%s:%s%s", from, to, mode);
+    buf_z(out, " \\\n    --volume ");
+    unit_quote(out, buf_cstr(&volume));
+    buf_free(&volume);
+}
+
+// What is cached outlives the container: in a volume of podman's where no folder is named.
 static void put_container(const struct service_spec *s, struct buf *out)
 {
-    static const char *const files[] = {"model", "api-key-file", "chat-template-file"};
+    static const char *const read_only[] = {"model", "api-key-file", "chat-template-file",
+                                            "workspace"};
+    const char *devices[SERVICE_DEVICE_WORDS], *cache = cmdline_flag(s->flags, "cache-dir");
+    const size_t n_devices = service_container_devices(devices);
     buf_printf(out,
-               "ExecStart=/usr/bin/podman run --rm --replace --name %s --sdnotify=container "
-               "--cgroups=split --network=host --group-add keep-groups \\\n"
-               "    --device /dev/dri --device /dev/kfd",
-               s->name);
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        const char *path = cmdline_flag(s->flags, files[i]);
-        struct buf volume = {0};
-        if (path == NULL) continue;
-        buf_printf(&volume, "%s:%s:ro", path, path);
-        buf_z(out, " --volume ");
-        unit_quote(out, buf_cstr(&volume));
-        buf_free(&volume);
+               "ExecStart=%s run --rm --replace --name %s --sdnotify=container "
+               "--cgroups=split --network=host --group-add keep-groups",
+               or_default(s->podman, "/usr/bin/podman"), s->name);
+    for (size_t i = 0; i < n_devices; i++)
+        buf_printf(out, "%s%s", i % 2 == 0 ? " \\\n    " : " ", devices[i]);
+    for (size_t i = 0; i < sizeof read_only / sizeof read_only[0]; i++) {
+        const char *path = cmdline_flag(s->flags, read_only[i]);
+        put_volume(path, path, ":ro", out);
     }
+    if (cache == NULL)
+        put_volume("submind-cache", "/root/.cache/submind", "", out);
+    else
+        put_volume(cache, cache, "", out);
     buf_printf(out, " \\\n    %s submind serve", s->image);
 }
 

@@ -173,7 +173,7 @@ const hosts = {
         { ...base({ cpu: 'AMD EPYC' }), ...user(), 'submind/disk-free': `${2 * GIB}\n`, 'submind/model-mb-s': '140\n', 'submind/cache-mb-s': '2100\n', 'sys/kernel/mm/transparent_hugepage/enabled': 'always madvise [never]\n',
             'proc/self/limits': 'Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 1024                 files     \nMax locked memory         65536                65536                bytes     \n',
             'proc/net/tcp': '  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n' },
-        { 'disk-speed': ['attention', /models 140 MB\/s, cached pages 2100 MB\/s/], disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
+        { disk_speed: ['attention', /models 140 MB\/s, cached pages 2100 MB\/s/], disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
     "a gateway that will not work": [
         { ...base({ cmdline: best }), ...desktop, ...gateway('{ baseUrl: "http://127.0.0.1:9999/v1", models: [{ id: "q", contextWindow: 32768 }] }') },
         { gateway: 'ok', gateway_url: ['attention', /9999/], gateway_key: 'problem', gateway_context: ['attention', /32768/], gateway_timeout: ['attention', /300 s/] }],
@@ -328,6 +328,10 @@ test('what fits where: the built-in model on a recorded Strix Halo', () => {
     assert.ok(Math.abs(gpu.decode_tps - 223e9 / size.weights_bytes) / gpu.decode_tps < 0.001);
     const each = size.kv_bytes_per_token.f16;
     assert.ok(Math.abs(gpu.decode_full_tps - 223e9 / (size.weights_bytes + 4096 * each)) / gpu.decode_full_tps < 0.001);
+    // a Q8_0 weight takes 34/32 bytes; the rest of the file is its vocabulary
+    const share = size.parameters * 34 / 32 / size.weights_bytes;
+    assert.ok(share > 0.5 && share < 1, `weights are ${share} of the file`);
+    assert.ok(gpu.prefill_s >= 2 * size.parameters * 4096 / 17.7e12, 'every weight counts for every token');
     assert.equal(gpu.longest_ctx_f16, Math.floor((gpu.bytes - size.weights_bytes - size.scratch_bytes) / each));
     const cpu = size.places.find((p) => p.place.startsWith('CPU'));
     assert.equal(cpu.decode_tps, 0); // a recorded machine cannot be measured, and nothing is guessed

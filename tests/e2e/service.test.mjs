@@ -254,6 +254,29 @@ test('rollback goes to the setup before, and back again', async () => {
     assert.notEqual((await service('rollback')).code, 0);
 });
 
+test('a container: measured, switched to, and out of it again', async () => {
+    const podman = path.join(bin, 'podman'); // notes its words, then runs what the image would run
+    writeFileSync(podman, `#!/bin/sh\necho "$@" >> ${dir}/podman-calls\nwhile [ "$1" != submind ]; do shift; done\nshift\nexec ${binary} "$@"\n`);
+    chmodSync(podman, 0o755);
+    const load = streamers(2);
+    const few = ['--force', '--watch', 1, '--prompt-tokens', 200, '--runs', 1, '--gen-tokens', 4];
+    const into = await service('switch', '--to', 'container:localhost/submind:test', ...few);
+    assert.equal(into.code, 0, into.err);
+    const unit = readFileSync(path.join(units, 'submind.service'), 'utf8');
+    assert.ok(unit.includes(`ExecStart=${podman} run --rm --replace --name submind --sdnotify=container`));
+    assert.match(unit, /submind-cache:\/root\/\.cache\/submind/);
+    assert.doesNotMatch(unit, /ProtectSystem/); // the container is the sandbox
+    if (!existsSync('/dev/kfd')) assert.doesNotMatch(unit, /kfd/);
+    const calls = readFileSync(`${dir}/podman-calls`, 'utf8').trim().split('\n');
+    assert.match(calls[0], /--network=none .*localhost\/submind:test submind serve .*--unix-socket/); // the measurement
+    assert.match(calls.at(-1), /--network=host .*localhost\/submind:test submind serve/);
+    const out = await service('switch', '--to', 'host', ...few);
+    assert.equal(out.code, 0, out.err);
+    assert.doesNotMatch(readFileSync(path.join(units, 'submind.service'), 'utf8'), /podman/);
+    assert.deepEqual((await load.end()).failures, []);
+    assert.equal((await service('clean')).code, 0);
+});
+
 test('the gateway block fits this server and its kind of request is answered', async () => {
     const run = await service('gateway', 'openclaw');
     assert.equal(run.code, 0, run.err);

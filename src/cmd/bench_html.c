@@ -17,15 +17,17 @@ static const char style[] =
     "@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa4ae;--line:#343b42;"
     "--ground:#15181b;--first:#4fb99a;--other:#66747f;--good:#4fb99a;--bad:#e5785f}}\n"
     "body{font:15px/1.5 "
-    "system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:60rem;"
+    "system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:72rem;"
     "margin:2rem auto;padding:0 1rem}\n"
     "h1{font-size:1.4rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}\n"
     "p,caption{color:var(--soft);margin:.2rem 0}table{border-collapse:collapse;width:100%}\n"
     "th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--line);"
     "font-variant-numeric:tabular-nums}th:first-child,td:first-child{text-align:left}\n"
-    "th{font-weight:600}.charts{display:grid;grid-template-columns:1fr;gap:0 2rem}svg{width:100%;"
+    "th{font-weight:600}small{white-space:nowrap}.charts{display:grid;grid-template-columns:repeat("
+    "auto-fit,minmax(26rem,1fr));gap:0 2rem}svg{width:100%;"
     "height:auto;display:block}text{font:13px system-ui,sans-serif;fill:var(--ink)}\n"
-    ".t{fill:var(--soft)}.a{fill:var(--first)}.b{fill:var(--other)}.w{stroke:var(--ink);"
+    ".t{fill:var(--soft)}.a{fill:var(--first)}.b{fill:var(--other)}.best{font-weight:700}.w{stroke:"
+    "var(--ink);"
     "stroke-width:1.5}.good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:"
     "600}\n"
     "small{color:var(--soft)}\n"
@@ -69,6 +71,13 @@ static void put_head(const struct bench_report *r, struct buf *out)
         put_text(out, r->workspace);
     }
     buf_z(out, "</p>\n");
+    const double n_prompt = workload_median(&r->columns[0].result.rows[WORKLOAD_PROMPT_TOKENS]);
+    buf_printf(out, "<p>The long prompt has %.0f tokens. A bar is a median, the line through it ",
+               n_prompt);
+    buf_z(out, "the lowest to the highest; the best of each is bold.</p>\n");
+    if (r->models[0].params > 0)
+        buf_printf(out, "<p>The first one's model: %.2f billion parameters, %.2f GB</p>\n",
+                   r->models[0].params / 1e9, r->models[0].bytes / 1e9);
     if (r->has_limits) {
         buf_printf(out, "<p>Limits measured first, on ");
         put_text(out, r->limits_device);
@@ -85,6 +94,17 @@ static double largest(const struct bench_report *r, int row)
         if (hi > max) max = hi;
     }
     return max;
+}
+
+static bool is_best(const struct bench_report *r, size_t c, int row)
+{
+    const struct workload_figure *f = &r->columns[c].result.rows[row];
+    const double mine = workload_median(f);
+    for (size_t i = 0; i < r->n; i++) {
+        const double other = workload_median(&r->columns[i].result.rows[row]);
+        if (f->more_is_better ? other > mine : other < mine && other > 0) return false;
+    }
+    return r->n > 1 && mine > 0;
 }
 
 static void put_bar(const struct bench_report *r, size_t c, int row, double max, struct buf *out)
@@ -105,7 +125,8 @@ static void put_bar(const struct bench_report *r, size_t c, int row, double max,
                c == 0 ? "a" : "b", BAR_LEFT, y, fmax(1, median * scale), BAR_HEIGHT);
     buf_printf(out, "<line class=\"w\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%zu\" y2=\"%zu\"/>",
                BAR_LEFT + lo * scale, BAR_LEFT + hi * scale, y + 10, y + 10);
-    buf_printf(out, "<text x=\"%.1f\" y=\"%zu\">", BAR_LEFT + hi * scale + 8, y + 15);
+    buf_printf(out, "<text x=\"%.1f\" y=\"%zu\"%s>", BAR_LEFT + hi * scale + 8, y + 15,
+               is_best(r, c, row) ? " class=\"best\"" : "");
     put_number(out, median);
     buf_z(out, "</text>\n");
 }

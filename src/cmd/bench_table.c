@@ -49,7 +49,7 @@ void bench_table_print(const struct bench_column *columns, size_t n, struct buf 
         }
         buf_c(out, '\n');
     }
-    if (n > 1) buf_printf(out, "x: so many times better is %s\n", columns[0].name);
+    if (n > 1) buf_printf(out, "x: how many times better %s does it\n", columns[0].name);
 }
 
 void bench_table_json(const struct bench_column *columns, size_t n, struct buf *out)

@@ -21,6 +21,7 @@ enum {
     MAX_FAILURES = 10, // in a row without a new byte
     FIRST_BACKOFF_MS = 200,
     LAST_BACKOFF_MS = 10000,
+    RETRY_AFTER_MAX_S = 120,
     MAX_TEXT = 32 << 20,
     RATE_MS = 3000, // over which the rate is measured
 };
@@ -210,10 +211,27 @@ static bool fill(struct fetch *f)
     return true;
 }
 
-static uint64_t backoff_ns(const struct fetch *f)
+// As long as the source asks for (Retry-After, at most RETRY_AFTER_MAX_S), or what is ours.
+static uint32_t pause_ms(CURL *easy, uint32_t own_ms)
+{
+    curl_off_t asked = 0;
+    if (curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &asked) != CURLE_OK || asked <= 0)
+        return own_ms;
+    const uint32_t ms = (uint32_t)(asked < RETRY_AFTER_MAX_S ? asked : RETRY_AFTER_MAX_S) * 1000;
+    return ms > own_ms ? ms : own_ms;
+}
+
+static void rest(uint32_t ms, const atomic_int *cancel)
+{
+    const uint64_t start = clock_ns();
+    while (clock_ms_since(start) < ms && (cancel == NULL || atomic_load(cancel) == 0))
+        clock_sleep_ms(ms < 100 ? ms : 100);
+}
+
+static uint64_t backoff_ns(const struct fetch *f, CURL *easy)
 {
     uint32_t ms = FIRST_BACKOFF_MS << (f->n_failures < 6 ? f->n_failures : 6);
-    return clock_ns() + (ms < LAST_BACKOFF_MS ? ms : LAST_BACKOFF_MS) * 1000000ull;
+    return clock_ns() + pause_ms(easy, ms < LAST_BACKOFF_MS ? ms : LAST_BACKOFF_MS) * 1000000ull;
 }
 
 // What an answer that is no part of a file means; true: try again.
@@ -267,7 +285,7 @@ static bool finish(struct fetch *f, struct connection_of *c, CURLcode code, bool
     }
     if (why == WHY_NO_RANGES) return go_without_ranges(f);
     if (f->whole) f->part.have[0] = 0; // it begins at the start again
-    c->retry_ns = backoff_ns(f);
+    c->retry_ns = backoff_ns(f, c->easy);
     return true;
 }
 
@@ -336,8 +354,9 @@ static bool probe(struct fetch *f, uint64_t *size, char etag[ETAG_BYTES])
     struct probe p = {0};
     CURLcode code = CURLE_OK;
     long status = 0;
+    uint32_t wait_ms = 0;
     for (uint32_t tries = 0; tries <= 4; tries++) {
-        if (tries > 0) clock_sleep_ms(FIRST_BACKOFF_MS << tries);
+        if (tries > 0) rest(wait_ms, f->d->cancel);
         curl_off_t length = -1;
         p.head = (struct connection_of){.fetch = f, .easy = f->c[0].easy};
         curl_easy_reset(p.head.easy);
@@ -358,6 +377,7 @@ static bool probe(struct fetch *f, uint64_t *size, char etag[ETAG_BYTES])
         buf_free(&p.body);
         if (status == 200 || (status == 206 && p.head.has_range)) break;
         if (status >= 400 && status < 500 && status != 429 && status != 408) break;
+        wait_ms = pause_ms(p.head.easy, FIRST_BACKOFF_MS << (tries + 1));
         if (f->d->cancel != NULL && atomic_load(f->d->cancel) != 0)
             return err_set(&f->error, ERR_CANCELLED, "stopped");
     }
@@ -495,7 +515,7 @@ bool download_text(const char *url, const char *token, const atomic_int *cancel,
     CURL *h = curl_easy_init();
     if (h == NULL) return err_set(e, ERR_MEMORY, "no memory for a request");
     for (uint32_t tries = 0; tries < 5; tries++) {
-        if (tries > 0) clock_sleep_ms(FIRST_BACKOFF_MS << tries);
+        if (tries > 0) rest(pause_ms(h, FIRST_BACKOFF_MS << tries), cancel);
         out->n = sink.start;
         set_common(h, url, token);
         curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_text);

@@ -38,6 +38,8 @@ function sendFile(request, answer, name) {
     hub.log.push({ name, range: request.headers.range, authorization: request.headers.authorization });
     const probe = range && range[2] === '0';
     if (bad.fail?.(hub.log.length)) return answer.writeHead(503).end('busy');
+    if (bad.status && !(probe && bad.onlyPieces)) return answer.writeHead(bad.status, bad.headers).end();
+    if (bad.limit?.(probe)) return answer.writeHead(429, { 'retry-after': '1' }).end();
     if (!range || bad.noRanges) {
         answer.writeHead(200, { 'content-length': body.length + (bad.lieLength ?? 0), etag });
         if (bad.cutWhole && bad.cutWhole-- > 0) return answer.write(body.subarray(0, body.length / 2), () => answer.destroy());
@@ -94,7 +96,7 @@ beforeEach(() => {
 const env = { ...process.env, XDG_DATA_HOME: path.join(dir, 'data'), HOME: dir, HF_TOKEN: '', OLLAMA_MODELS: '' };
 
 function start(args, more = {}) {
-    const child = spawn(binary, ['pull', ...args, '--hub', hubUrl, '--piece-size', '64K'], { env: { ...env, ...more } });
+    const child = spawn(binary, ['pull', '--hub', hubUrl, '--piece-size', '64K', ...args], { env: { ...env, ...more } });
     let out = '', err = '';
     child.stdout.on('data', (text) => { out += text; });
     child.stderr.on('data', (text) => { err += text; });
@@ -253,6 +255,38 @@ test('the token goes to the hub and to nobody else', async () => {
     await pullsTo('hf/a/m/m-Q4_0.gguf', body, 'hf:a/m:Q4_0', '--token-file', token);
     assert.ok(hub.log.length > 0 && hub.log.every((l) => l.authorization === undefined), 'the other host saw no token');
     assert.doesNotMatch(refused.err, /hf_secret/);
+});
+
+test('who asks to be left alone for a second is left alone', async () => {
+    hub.files.set('o/m/m.gguf', bytes(300_000, 12));
+    let left = { probe: 1, piece: 2 };
+    const refusedAt = [];
+    hub.bad.limit = (probe) => {
+        const kind = probe ? 'probe' : 'piece';
+        if (left[kind] === 0) return false;
+        left[kind]--;
+        refusedAt.push(performance.now());
+        return true;
+    };
+    const start = performance.now();
+    await pullsTo('hf/o/m/m.gguf', hub.files.get('o/m/m.gguf'), 'hf:o/m', '--connections', 1);
+    assert.equal(refusedAt.length, 3);
+    for (let i = 1; i < refusedAt.length; i++) assert.ok(refusedAt[i] - refusedAt[i - 1] >= 950, `${refusedAt}`);
+    assert.ok(performance.now() - start >= 2900);
+});
+
+test('refusals are told apart, and more than the disk holds is not begun', async () => {
+    hub.files.set('o/m/m.gguf', bytes(100_000, 13));
+    for (const [status, said] of [[401, /token/], [403, /model's terms.*HF_TOKEN/], [404, /is not there/]]) {
+        hub.bad = { status };
+        const run = await pull('hf:o/m');
+        assert.notEqual(run.code, 0);
+        assert.match(run.err, said);
+    }
+    hub.bad = { lieTotal: 2 ** 43 };
+    const run = await pull([`${hubUrl}/o/m/resolve/main/m.gguf`, '--piece-size', '16M']);
+    assert.notEqual(run.code, 0);
+    assert.match(run.err, /the disk has [\d.]+ GB free/);
 });
 
 test('an address', async () => {

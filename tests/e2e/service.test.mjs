@@ -254,11 +254,12 @@ test('rollback goes to the setup before, and back again', async () => {
     assert.notEqual((await service('rollback')).code, 0);
 });
 
-test('a container: measured, switched to, and out of it again', async () => {
+test('a container: measured, switched to, and out of it again', async (t) => {
     const podman = path.join(bin, 'podman'); // notes its words, then runs what the image would run
-    writeFileSync(podman, `#!/bin/sh\necho "$@" >> ${dir}/podman-calls\nwhile [ "$1" != submind ]; do shift; done\nshift\nexec ${binary} "$@"\n`);
+    writeFileSync(podman, `#!/bin/sh\necho "$@" >> ${dir}/podman-calls\nwhile [ "$1" != serve ]; do shift; done\nexec ${binary} "$@"\n`);
     chmodSync(podman, 0o755);
     const load = streamers(2);
+    t.after(() => { load.all.stop = true; });
     const few = ['--force', '--watch', 1, '--prompt-tokens', 200, '--runs', 1, '--gen-tokens', 4];
     const into = await service('switch', '--to', 'container:localhost/submind:test', ...few);
     assert.equal(into.code, 0, into.err);

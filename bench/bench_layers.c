@@ -139,7 +139,7 @@ static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *wi
 {
     const struct layer *l = &r->layers[i];
     const struct op norm = {.kind = OP_RMS_NORM, .rms_norm = {r->x, r->norm, r->h, 1e-6f, 0}};
-    const struct op add = {.kind = OP_ADD, .add = {r->x, r->h}};
+    const struct op add = {.kind = OP_ADD, .add = {r->x, r->h, 0}};
     if (!strstr(without, "norm")) ops[n++] = norm;
     if (!strstr(without, "qkv"))
         ops[n++] = (struct op){
@@ -162,7 +162,7 @@ static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *wi
         ops[n++] = (struct op){
             .kind = OP_LINEAR,
             .linear = {.x = r->h, .w = {l->gate, l->up}, .out = {r->gate, r->up}, .n = 2}};
-        ops[n++] = (struct op){.kind = OP_SWIGLU, .swiglu = {r->gate, r->up, r->gate}};
+        ops[n++] = (struct op){.kind = OP_SWIGLU, .swiglu = {r->gate, r->up, r->gate, 0}};
     }
     if (strstr(without, "down")) return n;
     ops[n++] = linear(r->gate, l->down, r->h);
@@ -248,7 +248,8 @@ static void bench_layers(enum fmt f)
 
 int main(int argc, char **argv)
 {
-    const struct backend_settings s = {argc > 1 ? argv[1] : "cuda", 0, ROWS, 8};
+    const struct backend_settings s = {
+        .device = argc > 1 ? argv[1] : "cuda", .max_rows = ROWS, .max_out = 8};
     struct backend_info info;
     must(backend_open(&dev, &s, &e));
     dev->class->info(dev, &info);

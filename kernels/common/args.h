@@ -32,6 +32,40 @@ struct args_dequant {
     uint32_t n_panels, n_units;
 };
 
+// Products in e4m3 (kernels/cuda/fp8.cu): a row of weights or activations is held as bytes times a scale of its
+// own, E4M3_MAX being the row's largest value.
+#define E4M3_MAX 448.0f
+// scales f32 [n_panels * 16] of packed weights, from the rows' largest values.
+struct args_peak {
+    const void *packed;
+    float *scales;
+    uint32_t n_panels, n_units;
+};
+// e4m3 rows [n_panels * 16][n_units * 256] of packed weights, by those scales.
+struct args_dequant8 {
+    const void *packed;
+    const float *scales;
+    void *out;
+    uint32_t n_panels, n_units;
+};
+// The norm of f32 rows, as e4m3 with a scale a row; the first n_plain rows also as f16 to `plain`.
+struct args_norm8 {
+    const float *x, *w;
+    void *out, *plain;
+    float *scales;
+    uint32_t n_cols, stride, n_plain;
+    float eps;
+};
+// The gated product (see args_swiglu), likewise; with up NULL the f16 rows of gate as they are.
+struct args_rows8 {
+    const void *gate, *up;
+    void *out, *plain;
+    float *scales;
+    uint32_t stride, n_plain;
+};
+// Threads of a block of rows8 and the pieces of eight elements that a thread holds: rows of up to that many.
+enum { ROWS8_THREADS = 640, ROWS8_PIECES = 6, NORM8_PAIRS = 8 };
+
 // out f32 [n_tokens][row_stride(n_units * 256)]
 struct args_embed {
     const void *packed;

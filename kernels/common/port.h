@@ -322,6 +322,22 @@ DEV uint32_t shared_add(uint32_t *p, uint32_t v)
     return r;
 }
 #endif
+// Pairs to 8-bit floats (e4m3: 4 bits of exponent, 3 of mantissa, 448 at most), the first in the low byte. Chips
+// without them have no kernels that use them.
+#if PORT_SM90
+DEV uint32_t e4m3_of_f16(uint32_t h2)
+{
+    uint16_t r;
+    asm("cvt.rn.satfinite.e4m3x2.f16x2 %0, %1;" : "=h"(r) : "r"(h2));
+    return r;
+}
+DEV uint32_t e4m3_of_f32(float lo, float hi)
+{
+    uint16_t r;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+#endif
 // (a & mask) | bits. The constants pass through registers, so that it is one instruction: two immediate
 // operands would be two.
 #if PORT_AMD

@@ -2,22 +2,7 @@
 // rope with the write of keys and values. Row padding (args.h) is never written, so it stays zero.
 #include "kernels/common/port.h"
 #include "kernels/common/args.h"
-
-// Sum over the block's threads, the same on all of them; box holds 33 floats.
-DEV float block_sum(float v, float *box)
-{
-    const uint32_t n_warps = (n_threads() + 31) >> 5;
-    v = warp_sum(v);
-    if (lane_id() == 0) box[warp_id()] = v;
-    sync_block();
-    if (warp_id() == 0) {
-        float s = lane_id() < n_warps ? box[lane_id()] : 0.0f;
-        s = warp_sum(s);
-        if (lane_id() == 0) box[32] = s;
-    }
-    sync_block();
-    return box[32];
-}
+#include "kernels/cuda/block.h"
 
 // Two elements from column 2 i of a row of f32 or f16.
 DEV void pair_get(const void *row, uint32_t half, uint32_t i, float &a, float &b)

@@ -73,6 +73,7 @@ bool bench_ops(const struct settings *s, const atomic_int *cancel, struct err *e
         .format = s->format,
         .op = s->op,
         .rows = s->rows,
+        .prefill_type = s->prefill_type,
         .on_ceilings = print_ceilings,
         .on_op = print_op,
         .cancel = cancel,

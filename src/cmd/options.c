@@ -203,6 +203,7 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
         .n_queue = s->queue,
         .kv_bytes = s->kv_memory,
         .kv_type = s->kv_type,
+        .prefill_type = s->prefill_type,
         .step_ms = s->step_ms,
         .cache_dir = s->cache_dir,
         .cache_disk_bytes = s->cache_disk,

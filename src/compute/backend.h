@@ -101,11 +101,14 @@ struct op_attention {
     float scale;
 };
 
+// n_rows as for RMS_NORM in both.
 struct op_swiglu {
     struct dbuf *gate, *up, *out;
+    uint32_t n_rows;
 }; // [rows][n_ff]; out may be gate
 struct op_add {
     struct dbuf *x, *y;
+    uint32_t n_rows;
 }; // x += y, x a BUF_STREAM
 struct op_gather {
     struct dbuf *x, *out;
@@ -167,6 +170,7 @@ struct backend_settings {
     uint32_t n_threads; // CPU: 0 = one per physical core
     uint32_t max_rows;  // no step has more rows than this
     uint32_t max_out;   // nor more rows that want logits
+    bool prefill_fp8;   // products of long prompts in 8-bit floats, where the device can
 };
 
 struct backend_info {
@@ -178,6 +182,7 @@ struct backend_info {
     uint32_t prefill_rows; // rows a step should have when only prefill runs
     uint32_t n_devices;    // of this backend, for NAME:N; 0: it has one and no numbers
     uint32_t numerics;     // version of the arithmetic: part of the cache's fingerprint
+    bool prefill_fp8;      // products of long prompts are in 8-bit floats: part of it, too
 };
 
 // What a device can do at most, as far as a program can see: for judging kernels.

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -124,7 +125,7 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
 {
     char *end = NULL;
     g->device = 0;
-    g->use_graphs = g->use_overlap = g->use_blas = true;
+    g->use_graphs = g->use_overlap = g->use_blas = g->use_side = g->use_tuning = true;
     if (strncmp(name, "cuda", 4) != 0)
         return err_set(e, ERR_NOT_FOUND, "\"%s\" is no CUDA device", name);
     name += 4;
@@ -140,6 +141,10 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
             g->use_overlap = false;
         else if (n == 6 && strncmp(name, ":noblas", 7) == 0)
             g->use_blas = false;
+        else if (n == 6 && strncmp(name, ":noside", 7) == 0)
+            g->use_side = false;
+        else if (n == 6 && strncmp(name, ":notune", 7) == 0)
+            g->use_tuning = false;
         else if (strncmp(name, ":fault=", 7) == 0)
             g->fault_at = strtoull(name + 7, NULL, 10);
         else
@@ -186,6 +191,21 @@ static void open_blas(struct gpu *g)
         log_warn("cuda", "cublaslt=missing reason=\"%s\"", e.msg);
 }
 
+// What the products of many rows need, beside the library.
+static bool open_large(struct gpu *g, struct err *e)
+{
+    struct err why = {0};
+    if (!g->blas) return true;
+    if (g->use_side && !gpu_large_open(g, e)) return false;
+    if (!g->settings.prefill_fp8) return true;
+    g->fp8 = g->cc >= 90 && g->cc < 100 &&
+             gpu_blas_try_fp8(g->blas, &g->api, g->stream, g->workspace, &why);
+    if (!g->fp8)
+        log_warn("cuda", "prefill=f16 reason=\"%s\"",
+                 why.code ? why.msg : "fp8 products want a GPU of compute capability 9.0");
+    return true;
+}
+
 static void cuda_close(struct backend *b)
 {
     struct gpu *g = gpu_of(b);
@@ -196,7 +216,8 @@ static void cuda_close(struct backend *b)
         gpu_load_close(g);
         gpu_step_close(g);
         gpu_blas_close(g->blas);
-        const gpu_ptr own[] = {g->workspace, g->scratch, g->parts,     g->slices,
+        gpu_large_close(g);
+        const gpu_ptr own[] = {g->workspace, g->parts,   g->slices,
                                g->tiles,     g->squares, g->kv_scratch};
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             if (own[i]) g->api.mem_free(own[i]);
@@ -221,12 +242,18 @@ static bool cuda_open(struct backend **out, const struct backend_settings *s, st
         err_set(e, ERR_NOT_FOUND, "this build has no GPU kernels (%s)", gpu_images_by);
         goto fail;
     }
-    if (!gpu_api_open(&g->api, e) || !find_device(g, e) ||
-        !gpu_ok(&g->api, g->api.stream_create(&g->stream, GPU_STREAM_NON_BLOCKING), "a stream",
+    const uint64_t start = clock_ns();
+    if (!gpu_api_open(&g->api, e) || !find_device(g, e)) goto fail;
+    const double context_ms = clock_ms_since(start);
+    if (!gpu_ok(&g->api, g->api.stream_create(&g->stream, GPU_STREAM_NON_BLOCKING), "a stream",
                 e) ||
         !load_modules(g, e))
         goto fail;
+    const double kernels_ms = clock_ms_since(start);
     open_blas(g);
+    if (!open_large(g, e)) goto fail;
+    log_debug("cuda", "opened context_ms=%.0f kernels_ms=%.0f library_ms=%.0f", context_ms,
+              kernels_ms - context_ms, clock_ms_since(start) - kernels_ms);
     *out = &g->base;
     return true;
 fail:
@@ -247,6 +274,7 @@ static void cuda_info(const struct backend *b, struct backend_info *out)
                                  .prefill_rows = rows && rows < PREFILL_ROWS ? rows : PREFILL_ROWS,
                                  .n_devices = g->n_devices,
                                  .numerics = NUMERICS,
+                                 .prefill_fp8 = g->fp8,
                                  .mem_total_bytes = total};
     // scratch for one expanded matrix, partial results and the library
     const uint64_t reserve = (uint64_t)GPU_RESERVE_BYTES * 2;
@@ -316,6 +344,7 @@ static bool cuda_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) ||
         !gpu_step_prepare(g, ops, n_ops, batch, e))
         return false;
+    g->large.room = 0, g->large.room_bytes = 0; // pages are in use from now on
     if (++g->n_submits == g->fault_at && !fail_on_purpose(g, e)) return false;
     if (!may_record(g, batch)) return gpu_ops_run(g, ops, n_ops, e);
     // the first time plain, so that whatever grows has grown; then record; then replay
@@ -332,8 +361,7 @@ static bool cuda_wait(struct backend *b, struct err *e)
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) || !gpu_load_wait(g, e))
         return false;
     gpu_load_close(g);
-    return (!g->blas ||
-            gpu_grow(g, &g->scratch, &g->scratch_bytes, g->scratch_wanted, "a matrix as f16", e)) &&
+    return gpu_large_take(g, e) && gpu_large_tune(g, e) &&
            gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
 }
 

@@ -4,6 +4,7 @@
 //   gpu_load.c   weights from file to packed form
 //   gpu_step.c   what a batch means for the kernels: rows, attention work; its way to the device
 //   gpu_ops.c    ops to kernel launches, with fusion
+//   gpu_large.c  products of many rows, by the library
 //
 // Precision: residual stream f32, other activations f16 (the gated product 64 times too small), keys
 // and values f16 or q8_0, weights as packed (kernels/common/pack.h), sums f32.
@@ -32,8 +33,10 @@ enum {
     SPLIT_ROWS_MAX = 64,        // sequences with more rows go to the kernel for long prompts
     SPLIT_WAVE_ROWS = 64,       // rows whose partial results are kept at once ...
     SPLIT_PARTS_MAX = 4096,     // ... and partial results
+    GPU_LARGE_SHAPES = 16,      // of weight matrices in a model
     GPU_RESERVE_BYTES = 1 << 30 // driver, library and graphs beside what is planned
 };
+#define GPU_EXPANDED_MAX ((size_t)1 << 30) // bytes of an expanded matrix; larger ones never are
 
 struct dbuf {
     enum buf_kind kind;
@@ -43,6 +46,9 @@ struct dbuf {
     gpu_ptr p;
     size_t n_bytes;
     float scale; // what is held times scale is the value (BUF_ACT)
+    // weights, for products in e4m3: f32 a row, filled when first needed
+    gpu_ptr scales;
+    bool has_scales;
     struct kv_shape kv;
     size_t page_bytes, layer_bytes, head_bytes;
 };
@@ -98,6 +104,32 @@ struct gpu_graph_entry {
     uint64_t last_use;
 };
 
+// What products of many rows need of memory: the largest expanded matrix, the longest row.
+struct gpu_large_want {
+    size_t scratch, stride;
+};
+
+struct gpu_shape {
+    uint32_t n_rows, stride;
+};
+
+struct gpu_large {
+    struct gpu_large_want want;
+    gpu_ptr scratch[2], rows8, row_scales; // rows8: activations as e4m3
+    size_t scratch_bytes[2], rows8_bytes, row_scales_bytes;
+    gpu_stream side; // expands the next matrix; NULL: the backend's own does, one after another
+    gpu_event expanded[2], used[2];
+    uint32_t turn;
+    const struct dbuf *ahead; // the matrix that was expanded for the next product
+    bool ahead_fp8;
+    // for the choice of algorithms at the end of loading: a matrix of each shape, room that is not yet in use
+    struct dbuf *met[GPU_LARGE_SHAPES];
+    struct gpu_shape tuned[GPU_LARGE_SHAPES];
+    uint32_t n_met, n_tuned, stream_cols;
+    gpu_ptr room;
+    size_t room_bytes;
+};
+
 struct gpu {
     struct backend base;
     struct gpu_api api;
@@ -106,7 +138,8 @@ struct gpu {
     gpu_ctx ctx;
     gpu_stream stream;
     uint32_t cc, n_sm, n_devices;
-    bool integrated, use_graphs, use_overlap, use_blas;
+    bool integrated, use_graphs, use_overlap, use_blas, use_side, use_tuning;
+    bool fp8; // products of many rows in e4m3: asked for, and possible
     char device_name[100];
     gpu_module modules[GPU_MODULES_MAX];
     uint32_t n_modules;
@@ -115,9 +148,9 @@ struct gpu {
     struct threads *threads; // for loading
     struct gpu_loader *loader;
     // device memory beside the buffers
-    gpu_ptr workspace, scratch, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch;
-    size_t scratch_bytes, scratch_wanted, parts_bytes, slices_bytes, tiles_bytes, squares_bytes,
-        kv_scratch_bytes;
+    struct gpu_large large;
+    gpu_ptr workspace, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch;
+    size_t parts_bytes, slices_bytes, tiles_bytes, squares_bytes, kv_scratch_bytes;
     uint32_t region_cap[REGION_COUNT];
     struct gpu_upload uploads[GPU_UPLOADS];
     uint32_t i_upload;
@@ -168,3 +201,33 @@ void gpu_step_close(struct gpu *g);
 
 // gpu_ops.c
 bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e);
+
+// gpu_large.c
+bool gpu_large_open(struct gpu *g, struct err *e);
+void gpu_large_close(struct gpu *g);
+// Adds a weight matrix to what is wanted; what that is in bytes; taking it.
+void gpu_large_count(struct gpu_large_want *want, const struct buf_desc *d);
+size_t gpu_large_bytes(const struct gpu *g, const struct gpu_large_want *want);
+bool gpu_large_take(struct gpu *g, struct err *e);
+// Has the scratch room for this matrix; can n_rows of this product be done in e4m3?
+bool gpu_large_fits(const struct gpu *g, const struct dbuf *w);
+bool gpu_large_fits_fp8(const struct gpu *g, const struct op_linear *o, uint32_t n_rows);
+// A weight was loaded, or is about to go: for gpu_large_tune, which times the library's algorithms for each
+// shape met since, in memory that nobody uses yet.
+void gpu_large_meet(struct gpu *g, struct dbuf *w);
+void gpu_large_forget(struct gpu *g, const struct dbuf *w);
+bool gpu_large_tune(struct gpu *g, struct err *e);
+// Before the first product of a step.
+void gpu_large_begin(struct gpu *g);
+// f16 rows of x to e4m3, for the next product.
+bool gpu_large_quantise(struct gpu *g, const struct dbuf *x, uint32_t n_rows, struct err *e);
+// Rows [row0, row0 + n_rows) of the products of o, to o's outputs or added to add_to. fp8: the rows are in
+// rows8. next: the matrix that a product of this step wants after these, or NULL.
+struct gpu_large_job {
+    const struct op_linear *o;
+    struct dbuf *add_to;
+    uint32_t row0, n_rows;
+    struct dbuf *next;
+    bool fp8, next_fp8;
+};
+bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *e);

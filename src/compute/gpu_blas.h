@@ -6,12 +6,27 @@
 
 struct gpu_blas;
 
+// out[n][m] = alpha x[n][k] w[m][k]^T, or += with add; rows of k elements, out f16 or f32 with rows of ldo
+// elements. x and w are f16; with scales they are e4m3, and row i of w times w_scales[i], row j of x times x_scales[j].
+struct gpu_product {
+    gpu_ptr w, x, out, w_scales, x_scales;
+    uint32_t m, n, k, ldo;
+    float alpha;
+    bool add, out_f32;
+};
+
 // Opens the library; false with a reason where it is missing. workspace: device memory, kept by the caller.
 bool gpu_blas_open(struct gpu_blas **out, gpu_ptr workspace, size_t workspace_bytes, struct err *e);
 void gpu_blas_close(struct gpu_blas *b); // NULL is fine
-// out[n][m] = alpha x[n][k] w[m][k]^T, or += with add; x and w f16 with rows of k elements, out f16 or
-// f32 with rows of ldo elements. The algorithm is chosen once for each (m, k): a row's sum does not
-// depend on n.
-bool gpu_blas_multiply(struct gpu_blas *b, gpu_stream s, gpu_ptr w, gpu_ptr x, gpu_ptr out,
-                       uint32_t m, uint32_t n, uint32_t k, uint32_t ldo, float alpha, bool add,
-                       bool out_f32, struct err *e);
+// Can it multiply e4m3 by scales of rows, and add such a product to f32? Tries it on 256 x 256 elements each in
+// `room`, GPU_BLAS_TRY_BYTES of device memory, and waits.
+bool gpu_blas_try_fp8(struct gpu_blas *b, const struct gpu_api *a, gpu_stream s, gpu_ptr room,
+                      struct err *e);
+enum { GPU_BLAS_TRY_BYTES = 1 << 20 };
+// Queues the product. The algorithm is chosen once for each (m, k) and kind: a row's sum does not depend on n.
+bool gpu_blas_multiply(struct gpu_blas *b, gpu_stream s, const struct gpu_product *p,
+                       struct err *e);
+// Runs the algorithms that the library proposes for p, a few times each, and keeps the quickest for this shape
+// and kind. Overwrites p->out; waits. *us: of the quickest; *first_us: of the library's first choice.
+bool gpu_blas_tune(struct gpu_blas *b, const struct gpu_api *a, gpu_stream s,
+                   const struct gpu_product *p, float *us, float *first_us, struct err *e);

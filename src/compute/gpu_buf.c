@@ -41,6 +41,7 @@ static void describe(const struct backend *b, const struct buf_desc *desc, struc
     switch (desc->kind) {
     case BUF_WEIGHT:
         d->n_bytes = (rows + 15) / 16 * (stride / PACK_COLS) * pack_unit_bytes((int)d->pack);
+        if (gpu_of(b)->fp8) d->n_bytes += (rows + 15) / 16 * 16 * sizeof(float);
         break;
     case BUF_VECTOR: d->n_bytes = stride * 4; break;
     case BUF_STREAM:
@@ -113,8 +114,13 @@ bool gpu_alloc(struct backend *b, const struct buf_desc *desc, struct dbuf **out
     }
     bool ok = true;
     if (desc->kind == BUF_VECTOR) ok = fill_vector(g, d, desc, e);
-    if (desc->kind == BUF_WEIGHT) ok = gpu_load_weight(g, d, desc, e);
+    if (desc->kind == BUF_WEIGHT) {
+        if (g->fp8) d->scales = d->p + d->n_bytes - (desc->n_rows + 15) / 16 * 16 * sizeof(float);
+        ok = gpu_load_weight(g, d, desc, e);
+    }
     if (desc->kind == BUF_KV && desc->kv.n_pages > g->n_pages) g->n_pages = desc->kv.n_pages;
+    if (desc->kind == BUF_KV) g->large.room = d->p, g->large.room_bytes = d->n_bytes;
+    if (desc->kind == BUF_STREAM) g->large.stream_cols = desc->n_cols;
     if (!ok) {
         gpu_free(b, d);
         return false;
@@ -128,6 +134,8 @@ void gpu_free(struct backend *b, struct dbuf *d)
     struct gpu *g = gpu_of(b);
     if (!d) return;
     gpu_load_wait(g, NULL); // a weight may still be on its way
+    gpu_large_forget(g, d);
+    if (g->large.room == d->p) g->large.room = 0, g->large.room_bytes = 0;
     g->api.ctx_set(g->ctx);
     g->api.stream_sync(g->stream);
     g->api.mem_free(d->p);
@@ -220,6 +228,7 @@ bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const voi
         !box_reserve(g, kv->page_bytes, e))
         return false;
     memcpy(g->host_box, in, kv->page_bytes);
+    g->large.room = 0, g->large.room_bytes = 0; // a page is in use
     return gpu_ok(&g->api,
                   g->api.to_device(kv->p + page * kv->page_bytes, g->host_box, kv->page_bytes,
                                    g->stream),

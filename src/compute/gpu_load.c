@@ -163,9 +163,8 @@ bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc,
                                                   .n_panels = n};
         l->n_bytes += (end - row0) * row_bytes;
     }
-    // rows of the library's product, expanded one matrix at a time
-    const size_t expanded = (size_t)n_panels * 16 * d->stride * 2;
-    if (expanded <= (size_t)1 << 30 && expanded > g->scratch_wanted) g->scratch_wanted = expanded;
+    gpu_large_count(&g->large.want, desc);
+    gpu_large_meet(g, d);
     return l->n_bytes < BATCH_BYTES || flush(g, e);
 }
 

@@ -23,6 +23,8 @@ struct run {
     const struct batch *batch;
     struct err *e;
     struct unscaled h;
+    uint32_t n_single;     // rows of decode steps, the batch's first: never in e4m3
+    const struct dbuf *x8; // the activations whose e4m3 form is at hand
 };
 
 static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
@@ -49,23 +51,6 @@ static bool run_embed(const struct run *r, const struct op_embed *o)
         return err_set(r->e, ERR_INTERNAL, "embedding rows go to a residual stream only");
     return launch(r, gpu_pick(GPU_OP_EMBED, t->pack, 0, false, NULL), a.n_units, r->batch->n_rows,
                   32, 0, &a);
-}
-
-static bool run_norm(const struct run *r, const struct op_rms_norm *o)
-{
-    struct args_norm a = {.x = AT(o->x->p),
-                          .w = AT(o->w->p),
-                          .out = AT(o->out->p),
-                          .n_cols = o->x->n_cols,
-                          .stride = o->x->stride,
-                          .x_half = o->x->kind == BUF_ACT,
-                          .eps = o->eps};
-    uint32_t threads = (o->x->n_cols / 4 + 31) / 32 * 32; // a function of the width alone
-    if (threads > 1024) threads = 1024;
-    if (o->out->kind != BUF_ACT || o->x->scale != 1.0f)
-        return err_set(r->e, ERR_INTERNAL, "a norm goes from the stream to activations only");
-    o->out->scale = 1;
-    return launch(r, GPU_rms_norm, rows_of(r, o->n_rows), 1, threads, 0, &a);
 }
 
 // ---- products ---------------------------------------------------------------------------------
@@ -271,48 +256,20 @@ static bool linear_small(const struct run *r, const struct op_linear *o, struct 
     return true;
 }
 
-static bool add_bias(const struct run *r, const struct dbuf *out, const struct dbuf *b,
-                     uint32_t n_rows)
-{
-    struct args_bias a = {.x = AT(out->p),
-                          .bias = AT(b->p),
-                          .n_cols = out->n_cols,
-                          .stride = out->stride,
-                          .is_f32 = out->kind != BUF_ACT};
-    return launch(r, GPU_bias, n_rows, 1, 256, 0, &a);
-}
-
-static bool linear_large(const struct run *r, const struct op_linear *o, struct dbuf *add_to)
-{
-    struct gpu *g = r->g;
-    const uint32_t n_rows = rows_of(r, o->n_rows);
-    for (uint32_t i = 0; i < o->n; i++) {
-        const struct dbuf *w = o->w[i], *out = add_to ? add_to : o->out[i];
-        struct args_dequant a = {.packed = AT(w->p),
-                                 .out = AT(g->scratch),
-                                 .n_panels = (w->n_rows + 15) / 16,
-                                 .n_units = w->stride / PACK_COLS};
-        if (!launch(r, gpu_pick(GPU_OP_DEQUANT, w->pack, 0, false, NULL), a.n_units,
-                    (a.n_panels + 3) / 4, 128, 0, &a) ||
-            !gpu_blas_multiply(g->blas, g->stream, g->scratch, o->x->p, out->p, w->n_rows, n_rows,
-                               w->stride, out->stride, o->x->scale / PACK_SCALE, add_to != NULL,
-                               out->kind != BUF_ACT, r->e))
-            return false;
-        if (o->bias[i] && !add_bias(r, out, o->bias[i], n_rows)) return false;
-    }
-    return true;
-}
-
 static bool is_large(const struct run *r, const struct op_linear *o)
 {
     const struct gpu *g = r->g;
     const uint32_t most = SOME_COLUMNS_MAX * (is_sm90(g) ? WIDE_PASSES_MAX : 1);
     if (!g->blas || rows_of(r, o->n_rows) <= most) return false;
-    for (uint32_t i = 0; i < o->n; i++) {
-        const struct dbuf *w = o->w[i];
-        if ((size_t)(w->n_rows + 15) / 16 * 16 * w->stride * 2 > g->scratch_bytes) return false;
-    }
+    for (uint32_t i = 0; i < o->n; i++)
+        if (!gpu_large_fits(g, o->w[i])) return false;
     return true;
+}
+
+static bool is_fp8(const struct run *r, const struct op_linear *o)
+{
+    return r->g->fp8 && o->n_rows == 0 && is_large(r, o) &&
+           gpu_large_fits_fp8(r->g, o, r->batch->n_rows);
 }
 
 static const struct op *op_at(const struct run *r, uint32_t i)
@@ -320,12 +277,19 @@ static const struct op *op_at(const struct run *r, uint32_t i)
     return i < r->n_ops ? &r->ops[i] : NULL;
 }
 
+// The op after the one at hand, if it is a product in e4m3 of what this one writes.
+static bool feeds_fp8(const struct run *r, const struct dbuf *out)
+{
+    const struct op *next = op_at(r, r->i + 1);
+    return next && next->kind == OP_LINEAR && next->linear.x == out && is_fp8(r, &next->linear);
+}
+
 // The stream that the next op adds this product to, if the product itself is then not needed.
 static struct dbuf *residual_of(const struct run *r, const struct op_linear *o)
 {
     const struct op *next = op_at(r, r->i + 1);
     if (o->n != 1 || !next || next->kind != OP_ADD || next->add.y != o->out[0]) return NULL;
-    if (o->n_rows && o->n_rows != r->batch->n_rows) return NULL;
+    if (o->n_rows != next->add.n_rows) return NULL;
     return op_at(r, r->i + 2) ? next->add.x : NULL;
 }
 
@@ -334,7 +298,7 @@ static bool gates_next(const struct run *r, const struct op_linear *o)
     const struct op *next = op_at(r, r->i + 1);
     return o->n == 2 && next && next->kind == OP_SWIGLU && next->swiglu.gate == o->out[0] &&
            next->swiglu.up == o->out[1] && next->swiglu.out == o->out[0] &&
-           o->w[0]->pack == o->w[1]->pack && op_at(r, r->i + 2);
+           next->swiglu.n_rows == o->n_rows && o->w[0]->pack == o->w[1]->pack && op_at(r, r->i + 2);
 }
 
 // The norm that follows the add, where the product may write it: the next op is then another product of
@@ -344,10 +308,11 @@ static const struct op_rms_norm *norm_after(const struct run *r, const struct op
 {
     const struct op *norm = op_at(r, r->i + 2), *next = op_at(r, r->i + 3);
     if (!add_to || !is_few(r, o) || !norm || norm->kind != OP_RMS_NORM) return NULL;
-    if (norm->rms_norm.x != add_to || norm->rms_norm.out == o->x || norm->rms_norm.n_rows)
+    if (norm->rms_norm.x != add_to || norm->rms_norm.out == o->x ||
+        norm->rms_norm.n_rows != o->n_rows)
         return NULL;
     if (!next || next->kind != OP_LINEAR || next->linear.x != norm->rms_norm.out) return NULL;
-    return next->linear.n_rows ? NULL : &norm->rms_norm;
+    return next->linear.n_rows != o->n_rows ? NULL : &norm->rms_norm;
 }
 
 static bool run_small(struct run *r, const struct op_linear *o)
@@ -375,6 +340,38 @@ static bool run_small(struct run *r, const struct op_linear *o)
     return ok;
 }
 
+static const struct op_linear *next_large(const struct run *r)
+{
+    for (uint32_t i = r->i + 1; i < r->n_ops; i++)
+        if (r->ops[i].kind == OP_LINEAR)
+            return is_large(r, &r->ops[i].linear) ? &r->ops[i].linear : NULL;
+    return NULL;
+}
+
+// Rows of decode steps go to the kernels for few rows where the others are multiplied in e4m3.
+static bool run_large(struct run *r, const struct op_linear *o)
+{
+    struct dbuf *add_to = residual_of(r, o);
+    const bool fp8 = is_fp8(r, o);
+    if (add_to) r->i++;
+    struct gpu_large_job j = {
+        .o = o, .add_to = add_to, .n_rows = rows_of(r, o->n_rows), .fp8 = fp8};
+    const struct op_linear *next = next_large(r);
+    if (next) {
+        j.next = next->w[0];
+        j.next_fp8 = is_fp8(r, next);
+    }
+    if (fp8) {
+        struct op_linear single = *o;
+        single.n_rows = j.row0 = r->n_single;
+        j.n_rows -= j.row0;
+        if (r->x8 != o->x && !gpu_large_quantise(r->g, o->x, r->batch->n_rows, r->e)) return false;
+        r->x8 = NULL;
+        if (j.row0 && !linear_small(r, &single, add_to, NULL)) return false;
+    }
+    return j.n_rows == 0 || gpu_large_linear(r->g, &j, r->e);
+}
+
 // Advances r->i past what was fused.
 static bool run_linear(struct run *r, const struct op_linear *o)
 {
@@ -384,10 +381,38 @@ static bool run_linear(struct run *r, const struct op_linear *o)
                            o->x->n_cols, o->w[i]->n_cols);
         o->out[i]->scale = 1;
     }
-    if (!is_large(r, o)) return run_small(r, o);
-    struct dbuf *add_to = residual_of(r, o);
-    if (add_to) r->i++;
-    return linear_large(r, o, add_to);
+    return is_large(r, o) ? run_large(r, o) : run_small(r, o);
+}
+
+static bool run_norm(struct run *r, const struct op_rms_norm *o)
+{
+    struct args_norm a = {.x = AT(o->x->p),
+                          .w = AT(o->w->p),
+                          .out = AT(o->out->p),
+                          .n_cols = o->x->n_cols,
+                          .stride = o->x->stride,
+                          .x_half = o->x->kind == BUF_ACT,
+                          .eps = o->eps};
+    uint32_t threads = (o->x->n_cols / 4 + 31) / 32 * 32; // a function of the width alone
+    if (threads > 1024) threads = 1024;
+    if (o->out->kind != BUF_ACT || o->x->scale != 1.0f)
+        return err_set(r->e, ERR_INTERNAL, "a norm goes from the stream to activations only");
+    o->out->scale = 1;
+    if (feeds_fp8(r, o->out) && o->x->kind == BUF_STREAM && !o->n_rows &&
+        a.n_cols <= 2 * NORM8_PAIRS * threads) {
+        struct args_norm8 b = {.x = a.x,
+                               .w = a.w,
+                               .out = AT(r->g->large.rows8),
+                               .plain = a.out,
+                               .scales = AT(r->g->large.row_scales),
+                               .n_cols = a.n_cols,
+                               .stride = a.stride,
+                               .n_plain = r->n_single,
+                               .eps = a.eps};
+        r->x8 = o->out;
+        return launch(r, GPU_norm_e4m3, r->batch->n_rows, 1, threads, 0, &b);
+    }
+    return launch(r, GPU_rms_norm, rows_of(r, o->n_rows), 1, threads, 0, &a);
 }
 
 // ---- keys, values, attention ------------------------------------------------------------------
@@ -534,13 +559,25 @@ static bool run_attention(const struct run *r, const struct op_attention *o)
 
 // ---- the rest ---------------------------------------------------------------------------------
 
-static bool run_swiglu(const struct run *r, const struct op_swiglu *o)
+static bool run_swiglu(struct run *r, const struct op_swiglu *o)
 {
+    if (!o->n_rows && feeds_fp8(r, o->out)) {
+        struct args_rows8 b = {.gate = AT(o->gate->p),
+                               .up = AT(o->up->p),
+                               .out = AT(r->g->large.rows8),
+                               .plain = AT(o->out->p),
+                               .scales = AT(r->g->large.row_scales),
+                               .stride = o->gate->stride,
+                               .n_plain = r->n_single};
+        o->out->scale = 1.0f / SWIGLU_SCALE;
+        r->x8 = o->out;
+        return launch(r, GPU_swiglu_e4m3, r->batch->n_rows, 1, gpu_rows8_threads(b.stride), 0, &b);
+    }
     struct args_swiglu a = {.gate = AT(o->gate->p),
                             .up = AT(o->up->p),
                             .out = AT(o->out->p),
                             .stride = o->gate->stride,
-                            .n_rows = r->batch->n_rows,
+                            .n_rows = rows_of(r, o->n_rows),
                             .scale_in = 1};
     o->out->scale = 1.0f / SWIGLU_SCALE;
     return launch(r, GPU_swiglu, (uint32_t)(((uint64_t)a.stride / 8 * a.n_rows + 255) / 256), 1,
@@ -552,7 +589,7 @@ static bool run_add(const struct run *r, const struct op_add *o)
     struct args_add a = {.x = AT(o->x->p),
                          .y = AT(o->y->p),
                          .stride = o->x->stride,
-                         .n_rows = r->batch->n_rows,
+                         .n_rows = rows_of(r, o->n_rows),
                          .scale = o->y->scale};
     if (o->x->kind != BUF_STREAM || o->y->kind != BUF_ACT)
         return err_set(r->e, ERR_INTERNAL, "only activations are added, and to a residual stream");
@@ -609,6 +646,8 @@ static bool run_one(struct run *r)
 bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e)
 {
     struct run r = {.g = g, .ops = ops, .n_ops = n_ops, .batch = g->step.batch, .e = e};
+    while (r.n_single < r.batch->n_seqs && r.batch->seqs[r.n_single].n_rows == 1) r.n_single++;
+    gpu_large_begin(g);
     for (; r.i < n_ops; r.i++)
         if (!run_one(&r)) return false;
     return true;

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <stddef.h>
 
+#include "kernels/common/args.h"
+
 const char *const gpu_kernel_names[GPU_KERNEL_COUNT] = {
 #define FEW(pack, panels)   [GPU_few_##pack##_##panels] = "few_" #pack "_" #panels,
 #define SOME(pack, tiles)   [GPU_some_##pack##_##tiles] = "some_" #pack "_" #tiles,
@@ -30,6 +32,8 @@ static const struct row rows[] = {
 #define GPU_OP_repack     GPU_OP_REPACK
 #define GPU_OP_dequant    GPU_OP_DEQUANT
 #define GPU_OP_embed      GPU_OP_EMBED
+#define GPU_OP_peak       GPU_OP_PEAK
+#define GPU_OP_dequant8   GPU_OP_DEQUANT8
 #define FEW(pack, panels) {GPU_OP_FEW, PACK_##pack, panels, 0, GPU_few_##pack##_##panels},
 #define SOME(pack, tiles) {GPU_OP_SOME, PACK_##pack, 0, tiles, GPU_some_##pack##_##tiles},
 #define WIDE(pack, columns) \
@@ -79,4 +83,10 @@ uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live)
     const uint32_t want = live / (n_blocks ? n_blocks : 1), most = n_units / 2;
     const uint32_t n = want < most ? want : most;
     return n < 1 ? 1 : n > 16 ? 16 : n;
+}
+
+uint32_t gpu_rows8_threads(uint32_t stride)
+{
+    const uint32_t pieces = stride / 8;
+    return ((pieces + ROWS8_PIECES - 1) / ROWS8_PIECES + 31) / 32 * 32;
 }

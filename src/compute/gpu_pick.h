@@ -23,7 +23,16 @@ enum gpu_kernel {
 
 extern const char *const gpu_kernel_names[GPU_KERNEL_COUNT];
 
-enum gpu_op { GPU_OP_FEW, GPU_OP_SOME, GPU_OP_WIDE, GPU_OP_REPACK, GPU_OP_DEQUANT, GPU_OP_EMBED };
+enum gpu_op {
+    GPU_OP_FEW,
+    GPU_OP_SOME,
+    GPU_OP_WIDE,
+    GPU_OP_REPACK,
+    GPU_OP_DEQUANT,
+    GPU_OP_EMBED,
+    GPU_OP_PEAK,
+    GPU_OP_DEQUANT8
+};
 enum {
     FEW_COLUMNS_MAX = 8,
     SOME_COLUMNS_MAX = 128, // of a launch of SOME or WIDE
@@ -41,3 +50,5 @@ enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool g
 // of the matrices alone, so that the order of sums is too.
 uint32_t gpu_few_warps(uint32_t n_units, uint32_t n_panels, bool gated);
 uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live);
+// Threads of a block of swiglu_e4m3 or rows_e4m3 for rows of so many elements.
+uint32_t gpu_rows8_threads(uint32_t stride);

@@ -272,6 +272,8 @@ static void run_share(void *arg, uint32_t i_thread, uint32_t n_threads)
     const struct job *j = arg;
     uint32_t n = j->batch->n_rows, first, end;
     if (j->op->kind == OP_RMS_NORM && j->op->rms_norm.n_rows) n = j->op->rms_norm.n_rows;
+    if (j->op->kind == OP_SWIGLU && j->op->swiglu.n_rows) n = j->op->swiglu.n_rows;
+    if (j->op->kind == OP_ADD && j->op->add.n_rows) n = j->op->add.n_rows;
     if (j->op->kind == OP_GATHER || j->op->kind == OP_TOPK) n = j->batch->n_out;
     threads_share(n, 1, i_thread, n_threads, &first, &end);
     switch (j->op->kind) {

@@ -95,6 +95,14 @@ static bool kv_type_from(const char *name, const char *device, enum kv_type *out
     return err_set(e, ERR_INPUT, "KV type \"%s\" is not known; there are f16, f32 and q8_0", name);
 }
 
+static bool wants_fp8(const char *name, bool *out, struct err *e)
+{
+    *out = name != NULL && strcmp(name, "fp8") == 0;
+    return *out || name == NULL || name[0] == '\0' || strcmp(name, "exact") == 0 ||
+           err_set(e, ERR_INPUT, "--prefill-type \"%s\" is not known; there are exact and fp8",
+                   name);
+}
+
 // ---- the file -----------------------------------------------------------------------------------
 
 static void name_model(struct engine *en)
@@ -180,6 +188,7 @@ static bool open_file(struct engine *en, struct err *e)
     info->model_bytes = gguf_file_bytes(en->gguf);
     info->n_parallel = en->settings.n_parallel;
     info->rope_factor = 1;
+    info->prefill_type = "exact";
     if (info->n_ctx < CTX_MIN || info->n_ctx > CTX_MAX)
         return err_set(e, ERR_FORMAT, "the model was trained for a context of %u; set --ctx",
                        info->n_ctx);
@@ -204,12 +213,17 @@ static void limit_score_rows(struct engine *en)
 static bool open_device(struct engine *en, struct err *e)
 {
     limit_score_rows(en);
-    const struct backend_settings bs = {.device = en->settings.device,
-                                        .n_threads = en->settings.n_threads,
-                                        .max_rows = MAX_ROWS,
-                                        .max_out = max_out(en)};
-    if (!backend_open(&en->backend, &bs, e)) return false;
+    struct backend_settings bs = {.device = en->settings.device,
+                                  .n_threads = en->settings.n_threads,
+                                  .max_rows = MAX_ROWS,
+                                  .max_out = max_out(en)};
+    if (!wants_fp8(en->settings.prefill_type, &bs.prefill_fp8, e) ||
+        !backend_open(&en->backend, &bs, e))
+        return false;
     en->backend->class->info(en->backend, &en->device);
+    en->info.prefill_type = en->device.prefill_fp8 ? "fp8" : "exact";
+    if (bs.prefill_fp8 && !en->device.prefill_fp8)
+        log_warn("engine", "prefill=exact reason=\"%s has no fp8 products\"", en->device.device);
     en->info.device = str_from(en->device.device);
     en->info.page_tokens = en->device.page_tokens;
     const uint32_t want = en->device.prefill_rows, most = MAX_ROWS - PARALLEL_MAX;
@@ -362,10 +376,12 @@ static bool open_network(struct engine *en, struct err *e)
         return false;
     if (en->settings.score_rows == 0 && (!open_loop(en, e) || !open_disk(en, e))) return false;
     en->info.rope_factor = net_rope_factor(en->net);
-    log_info("engine",
-             "loaded model=\"%s\" type=%s device=\"%s\" ctx=%u parallel=%u kv_tokens=%llu",
-             en->model_name, en->info.file_type.p, en->device.device, en->info.n_ctx,
-             en->info.n_parallel, (unsigned long long)en->info.n_pages * en->info.page_tokens);
+    log_info(
+        "engine",
+        "loaded model=\"%s\" type=%s device=\"%s\" prefill=%s ctx=%u parallel=%u kv_tokens=%llu",
+        en->model_name, en->info.file_type.p, en->device.device, en->info.prefill_type,
+        en->info.n_ctx, en->info.n_parallel,
+        (unsigned long long)en->info.n_pages * en->info.page_tokens);
     if (en->info.rope_factor > 1)
         log_info("engine", "context beyond training: YaRN is on trained=%u factor=%.2f",
                  en->info.n_ctx_train, (double)en->info.rope_factor);

@@ -28,7 +28,9 @@ struct engine_settings {
     uint32_t n_queue;    // jobs that wait; 0 = 256
     size_t kv_bytes;     // 0 = a default from n_ctx and memory
     const char *kv_type; // "f16" (default; "f32" on "ref"), "f32", "q8_0" as the backend has them
-    uint32_t step_ms;    // time budget of a prefill chunk beside decodes; 0 = 100
+    const char *
+        prefill_type; // "exact" (default) or "fp8": long prompts' products in 8-bit floats, if the device can
+    uint32_t step_ms;         // time budget of a prefill chunk beside decodes; 0 = 100
     struct str chat_template; // replaces the model's own; empty = the model's
     bool vocab_only;          // tokenizer and template only: no weights, no engine thread
     // Opened to score texts: no engine thread, no jobs; logits of up to so many rows a step. 0 = to serve.
@@ -64,7 +66,8 @@ struct engine_info {
     uint32_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layers, n_parallel, page_tokens, n_pages;
     uint32_t n_ff, n_kv_heads, head_dim;
     uint64_t n_params, model_bytes, kv_bytes;
-    float rope_factor; // > 1: YaRN is on
+    float rope_factor;        // > 1: YaRN is on
+    const char *prefill_type; // in effect: "exact" or "fp8"
     int64_t loaded_unix;
 };
 
@@ -358,10 +361,11 @@ struct engine_op_timing {
 struct engine_ops_settings {
     const char *device;
     uint32_t n_threads;
-    const char *shape;  // "0.6b", "8b", "32b": of Qwen3; NULL = by the device
-    const char *format; // of weights; NULL = the usual ones, "all" = every one
-    const char *op;     // only ops whose name or shape holds this text; NULL = all
-    uint32_t rows;      // only batches of so many rows; 0 = all sizes
+    const char *shape;        // "0.6b", "8b", "32b": of Qwen3; NULL = by the device
+    const char *format;       // of weights; NULL = the usual ones, "all" = every one
+    const char *op;           // only ops whose name or shape holds this text; NULL = all
+    uint32_t rows;            // only batches of so many rows; 0 = all sizes
+    const char *prefill_type; // as in engine_settings
     void (*on_ceilings)(void *arg, const struct engine_ceilings *c);
     void (*on_op)(void *arg, const struct engine_op_timing *t);
     const atomic_int *cancel; // not 0: stop with ERR_CANCELLED; may be NULL

@@ -160,6 +160,7 @@ bool fingerprint_of(struct hash128 weights, const struct fingerprint_about *a, s
     // A host's threads and model name are in its name and change nothing; a GPU's kind may.
     buf_printf(&b, " backend=%s numerics=%u device=%s", a->device->name, a->device->numerics,
                is_host ? "" : a->device->device);
+    if (a->device->prefill_fp8) buf_str(&b, STR(" prefill=fp8"));
     const bool ok = !b.failed || err_set(e, ERR_MEMORY, "no memory for a fingerprint");
     if (ok) *out = hash128(b.p, b.n, 0);
     buf_free(&b);

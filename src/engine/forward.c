@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-enum { OPS_A_LAYER = 11, OPS_AROUND = 5 };
+enum { OPS_A_LAYER = 11, OPS_AROUND = 6 };
 
 uint32_t forward_max_ops(const struct model_config *c)
 {
@@ -35,7 +35,7 @@ static struct op *linear(struct op *o, struct dbuf *w, struct dbuf *x, struct db
 
 static struct op *add(struct op *o, struct dbuf *x, struct dbuf *y)
 {
-    *o = (struct op){.kind = OP_ADD, .add = {x, y}};
+    *o = (struct op){.kind = OP_ADD, .add = {x, y, 0}};
     return o + 1;
 }
 
@@ -96,11 +96,30 @@ static struct op *gated(struct op *o, const struct forward *f, struct dbuf *cons
                                   .w = {w[TENSOR_FFN_GATE], w[TENSOR_FFN_UP]},
                                   .out = {f->gate, f->up},
                                   .n = 2}};
-    *o++ = (struct op){.kind = OP_SWIGLU, .swiglu = {f->gate, f->up, f->gate}};
+    *o++ = (struct op){.kind = OP_SWIGLU, .swiglu = {f->gate, f->up, f->gate, 0}};
     return o;
 }
 
-void forward_build(struct forward_ops *out, const struct model_config *c, const struct forward *f)
+static struct op *gather(struct op *o, struct dbuf *x, struct dbuf *out)
+{
+    *o = (struct op){.kind = OP_GATHER, .gather = {x, out}};
+    return o + 1;
+}
+
+// What follows attention in a block, on the stream x and the attention's rows.
+static struct op *finish_block(struct op *o, const struct forward *f, struct dbuf *const *w,
+                               struct dbuf *x, struct dbuf *attn, float eps)
+{
+    o = linear(o, w[TENSOR_ATTN_OUTPUT], attn, f->h);
+    o = add(o, x, f->h);
+    o = rms_norm(o, x, w[TENSOR_FFN_NORM], f->h, eps);
+    o = gated(o, f, w);
+    o = linear(o, w[TENSOR_FFN_DOWN], f->gate, f->h);
+    return add(o, x, f->h);
+}
+
+void forward_build(struct forward_ops *out, const struct model_config *c, const struct forward *f,
+                   bool early)
 {
     struct op *o = out->ops, *keys_done = o;
     const float eps = c->rms_eps;
@@ -110,16 +129,15 @@ void forward_build(struct forward_ops *out, const struct model_config *c, const 
         o = rms_norm(o, f->x, w[TENSOR_ATTN_NORM], f->h, eps);
         o = keys_done = project(o, c, f, i);
         o = attend(o, c, f, i);
-        o = linear(o, w[TENSOR_ATTN_OUTPUT], f->attn, f->h);
-        o = add(o, f->x, f->h);
-        o = rms_norm(o, f->x, w[TENSOR_FFN_NORM], f->h, eps);
-        o = gated(o, f, w);
-        o = linear(o, w[TENSOR_FFN_DOWN], f->gate, f->h);
-        o = add(o, f->x, f->h);
+        if (!early || i + 1 < c->n_layers) o = finish_block(o, f, w, f->x, f->attn, eps);
     }
     out->n_kv = (uint32_t)(keys_done - out->ops);
     out->n_body = (uint32_t)(o - out->ops);
-    *o++ = (struct op){.kind = OP_GATHER, .gather = {f->x, f->last}};
+    o = gather(o, f->x, f->last);
+    if (early) { // q is free now
+        o = gather(o, f->attn, f->q);
+        o = finish_block(o, f, f->layers[c->n_layers - 1].at, f->last, f->q, eps);
+    }
     o = rms_norm(o, f->last, f->weights[TENSOR_OUTPUT_NORM], f->last_norm, eps);
     o = linear(o, f->weights[TENSOR_OUTPUT], f->last_norm, f->logits);
     *o++ = (struct op){.kind = OP_TOPK, .topk = {f->logits, f->topk}};
@@ -137,5 +155,7 @@ void forward_set(struct forward_ops *list, struct dbuf *kv, uint32_t n_out)
         struct op *o = &list->ops[i];
         if (o->kind == OP_RMS_NORM) o->rms_norm.n_rows = n_out;
         if (o->kind == OP_LINEAR) o->linear.n_rows = n_out;
+        if (o->kind == OP_SWIGLU) o->swiglu.n_rows = n_out;
+        if (o->kind == OP_ADD) o->add.n_rows = n_out;
     }
 }

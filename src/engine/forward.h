@@ -1,6 +1,7 @@
 // The forward pass of a dense decoder-only transformer as a list of ops over a network's buffers.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "compute/backend.h"
@@ -28,14 +29,16 @@ struct forward {
     struct dbuf *topk;              // [max_out]
 };
 
-// The step's ops. The first n_kv leave every key and value in its page; the first n_body finish the
-// last layer, which only rows that want logits need; the rest make logits and candidates of those.
+// The step's ops. The first n_kv leave every key and value in its page, the first n_body run over all rows of
+// the batch; the rest make logits and candidates of those that want them.
 struct forward_ops {
     struct op *ops; // room for forward_max_ops, the caller's
     uint32_t n_kv, n_body, n_all;
 };
 
 uint32_t forward_max_ops(const struct model_config *c);
-// Writes the list; the KV buffer and the number of out rows are set for each step by forward_set.
-void forward_build(struct forward_ops *out, const struct model_config *c, const struct forward *f);
+// Writes the list; the KV buffer and the number of out rows are set for each step by forward_set. early: rows
+// without logits end with the last layer's attention, for steps where these are most rows.
+void forward_build(struct forward_ops *out, const struct model_config *c, const struct forward *f,
+                   bool early);
 void forward_set(struct forward_ops *list, struct dbuf *kv, uint32_t n_out);

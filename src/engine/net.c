@@ -21,7 +21,7 @@ struct net {
     const struct model_config *config;
     struct net_settings settings;
     struct forward f;
-    struct forward_ops list;
+    struct forward_ops list, early; // early: for steps with rows that want no logits
     float rope_factor;
     float *freqs;      // [head_dim / 2], in host
     struct arena host; // vectors that the file keeps in another format than F32, and freqs
@@ -188,8 +188,10 @@ static struct net *new_net(struct backend *b, const struct gguf *g, const struct
         *n = (struct net){.backend = b, .g = g, .config = c, .settings = *s, .rope_factor = 1};
         n->f.layers = calloc(c->n_layers, sizeof *n->f.layers);
         n->list.ops = calloc(forward_max_ops(c), sizeof *n->list.ops);
+        n->early.ops = calloc(forward_max_ops(c), sizeof *n->early.ops);
         n->freqs = arena_array(&n->host, c->head_dim / 2, sizeof *n->freqs);
-        if (n->f.layers != NULL && n->list.ops != NULL && n->freqs != NULL) return n;
+        if (n->f.layers != NULL && n->list.ops != NULL && n->early.ops != NULL && n->freqs != NULL)
+            return n;
     }
     net_close(n);
     err_set(e, ERR_MEMORY, "no memory for the tables of %u layers", c->n_layers);
@@ -206,6 +208,7 @@ void net_close(struct net *n)
     }
     free(n->f.layers);
     free(n->list.ops);
+    free(n->early.ops);
     arena_free(&n->host);
     free(n);
 }
@@ -239,7 +242,8 @@ bool net_open(struct net **out, struct backend *b, const struct gguf *g,
         return false;
     }
     if (c->tied_embeddings) n->f.weights[TENSOR_OUTPUT] = n->f.weights[TENSOR_TOKEN_EMBD];
-    forward_build(&n->list, c, &n->f);
+    forward_build(&n->list, c, &n->f, false);
+    forward_build(&n->early, c, &n->f, true);
     *out = n;
     return true;
 }
@@ -255,9 +259,11 @@ bool net_step(struct net *n, struct dbuf *kv, const struct batch *batch, struct 
 {
     assert(batch->n_rows > 0 && batch->n_rows <= n->settings.max_rows);
     assert(batch->n_out <= n->settings.max_out);
-    forward_set(&n->list, kv, batch->n_out);
-    uint32_t n_ops = batch->n_out > 0 ? n->list.n_all : n->list.n_kv;
-    return n->backend->class->submit(n->backend, n->list.ops, n_ops, batch, e);
+    // with logits for every row the two lists do the same work, and this one with fewer ops
+    struct forward_ops *list = batch->n_out < batch->n_rows ? &n->early : &n->list;
+    forward_set(list, kv, batch->n_out);
+    uint32_t n_ops = batch->n_out > 0 ? list->n_all : list->n_kv;
+    return n->backend->class->submit(n->backend, list->ops, n_ops, batch, e);
 }
 
 bool net_read_topk(struct net *n, uint32_t n_out, struct topk_row *out, struct err *e)

@@ -328,7 +328,7 @@ static void put_linear(struct bench *b, const struct linear_case *c, const struc
     b->ops[b->n_ops++] = op;
     if (c->gated)
         b->ops[b->n_ops++] =
-            (struct op){.kind = OP_SWIGLU, .swiglu = {c->out[0], c->out[1], c->out[0]}};
+            (struct op){.kind = OP_SWIGLU, .swiglu = {c->out[0], c->out[1], c->out[0], 0}};
 }
 
 static bool time_linear(struct bench *b, const struct linear_case *c, enum fmt f,
@@ -563,8 +563,8 @@ static bool bench_rows(struct bench *b, struct err *e)
          "rms_norm",
          stream + act,
          0},
-        {{.kind = OP_SWIGLU, .swiglu = {b->up[0], b->up[1], b->up[0]}}, "swiglu", 3 * wide, 0},
-        {{.kind = OP_ADD, .add = {b->stream, b->h}}, "add", 2 * stream + act, 0},
+        {{.kind = OP_SWIGLU, .swiglu = {b->up[0], b->up[1], b->up[0], 0}}, "swiglu", 3 * wide, 0},
+        {{.kind = OP_ADD, .add = {b->stream, b->h, 0}}, "add", 2 * stream + act, 0},
         {{.kind = OP_TOPK, .topk = {b->logits, b->topk}}, "topk", 4.0 * b->shape.n_vocab, SEQS},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
@@ -595,7 +595,7 @@ static bool ceilings_by_ops(struct bench *b, struct err *e)
     double ms;
     batch_rows(b, b->max_rows);
     for (b->n_ops = 0; b->n_ops < 4;)
-        b->ops[b->n_ops++] = (struct op){.kind = OP_ADD, .add = {b->stream, b->h}};
+        b->ops[b->n_ops++] = (struct op){.kind = OP_ADD, .add = {b->stream, b->h, 0}};
     if (!time_list(b, &ms, e)) return false;
     b->ceilings.read_bytes_s = 4 * b->max_rows * add_bytes / ms * 1e3;
     const struct linear_case c = {"", b->h, {b->up[0]}, 1, m->n_embd, {m->n_ff}, false, 0};
@@ -650,8 +650,12 @@ static bool run_all(struct bench *b, struct err *e)
 bool engine_bench_ops(const struct engine_ops_settings *s, struct err *e)
 {
     const uint32_t most = row_counts[N_ROW_COUNTS - 1];
-    const struct backend_settings bs = {
-        .device = s->device, .n_threads = s->n_threads, .max_rows = most, .max_out = SEQS};
+    const struct backend_settings bs = {.device = s->device,
+                                        .n_threads = s->n_threads,
+                                        .max_rows = most,
+                                        .max_out = SEQS,
+                                        .prefill_fp8 = s->prefill_type != NULL &&
+                                                       strcmp(s->prefill_type, "fp8") == 0};
     struct bench *b = calloc(1, sizeof *b);
     if (b == NULL) return err_set(e, ERR_MEMORY, "no memory for a benchmark");
     b->s = s;

@@ -90,8 +90,8 @@ static void swiglu_and_add(void **state)
         struct dbuf *gate = ops_act(&r, BUF_ACT, g, ROWS, COLS);
         struct dbuf *up = ops_act(&r, BUF_ACT, u, ROWS, COLS);
         struct dbuf *x = ops_act(&r, BUF_STREAM, g, ROWS, COLS);
-        const struct op glu = {.kind = OP_SWIGLU, .swiglu = {gate, up, gate}};
-        const struct op add = {.kind = OP_ADD, .add = {x, up}};
+        const struct op glu = {.kind = OP_SWIGLU, .swiglu = {gate, up, gate, 0}};
+        const struct op add = {.kind = OP_ADD, .add = {x, up, 0}};
         run_rows(&r, &glu, ROWS, NULL, NULL, gate, out);
         run_rows(&r, &add, ROWS, NULL, NULL, x, sum);
         for (uint32_t i = 0; i < ROWS * COLS; i++) {

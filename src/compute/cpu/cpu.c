@@ -193,6 +193,8 @@ uint32_t cpu_op_rows(const struct op *op, const struct batch *b)
     switch (op->kind) {
     case OP_RMS_NORM: return op->rms_norm.n_rows ? op->rms_norm.n_rows : b->n_rows;
     case OP_LINEAR: return op->linear.n_rows ? op->linear.n_rows : b->n_rows;
+    case OP_SWIGLU: return op->swiglu.n_rows ? op->swiglu.n_rows : b->n_rows;
+    case OP_ADD: return op->add.n_rows ? op->add.n_rows : b->n_rows;
     case OP_GATHER:
     case OP_TOPK: return b->n_out;
     default: return b->n_rows;

@@ -225,6 +225,9 @@ static void everything_that_counts_changes_it(void **state)
     other = device;
     other.numerics = 4;
     assert_false(same(h, all_of(&a)));
+    other = device;
+    other.prefill_fp8 = true; // exact pages and those of 8-bit products never mix
+    assert_false(same(h, all_of(&a)));
 #define CHANGED(field, value)              \
     do {                                   \
         a = base;                          \

@@ -192,6 +192,13 @@ struct backend_ceilings {
     char how[96];        // what was run, for people
 };
 
+// What a network takes and how it is used: for counting a device's memory before it is taken.
+struct scratch_about {
+    const struct buf_desc *bufs; // all but the pages, names and sources not set
+    uint32_t n_bufs, n_heads, n_ctx;
+    struct kv_shape kv;
+};
+
 struct backend_class {
     const char *name;
     bool (*open)(struct backend **out, const struct backend_settings *s, struct err *e);
@@ -199,6 +206,9 @@ struct backend_class {
     void (*info)(const struct backend *b, struct backend_info *out);
     // Bytes of device memory that alloc would take (for planning before taking).
     size_t (*size)(const struct backend *b, const struct buf_desc *d);
+    // Bytes of device memory that steps on such buffers take beside them. The backend takes as much in the next
+    // `wait`. NULL: none.
+    size_t (*scratch)(struct backend *b, const struct scratch_about *a);
     // Takes device memory; a weight's bytes are on their way when it returns, and there after `wait`.
     bool (*alloc)(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e);
     void (*free)(struct backend *b, struct dbuf *d); // NULL is fine

@@ -276,9 +276,7 @@ static void cuda_info(const struct backend *b, struct backend_info *out)
                                  .numerics = NUMERICS,
                                  .prefill_fp8 = g->fp8,
                                  .mem_total_bytes = total};
-    // scratch for one expanded matrix, partial results and the library
-    const uint64_t reserve = (uint64_t)GPU_RESERVE_BYTES * 2;
-    out->mem_free_bytes = free_bytes > reserve ? free_bytes - reserve : 0;
+    out->mem_free_bytes = free_bytes;
     snprintf(out->device, sizeof out->device, "%.70s (sm_%u, %u multiprocessors)%s", g->device_name,
              g->cc, g->n_sm, g->blas ? "" : ", no cuBLASLt");
 }
@@ -361,7 +359,7 @@ static bool cuda_wait(struct backend *b, struct err *e)
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) || !gpu_load_wait(g, e))
         return false;
     gpu_load_close(g);
-    return gpu_large_take(g, e) && gpu_large_tune(g, e) &&
+    return gpu_plan_take(g, e) && gpu_large_tune(g, e) &&
            gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
 }
 
@@ -378,6 +376,7 @@ const struct backend_class backend_cuda = {
     .close = cuda_close,
     .info = cuda_info,
     .size = gpu_size,
+    .scratch = gpu_scratch,
     .alloc = gpu_alloc,
     .free = gpu_free,
     .read = gpu_read,

@@ -4,6 +4,7 @@
 //   gpu_load.c   weights from file to packed form
 //   gpu_step.c   what a batch means for the kernels: rows, attention work; its way to the device
 //   gpu_ops.c    ops to kernel launches, with fusion
+//   gpu_plan.c   memory beside the buffers, before it is taken
 //   gpu_large.c  products of many rows, by the library
 //
 // Precision: residual stream f32, other activations f16 (the gated product 64 times too small), keys
@@ -29,12 +30,12 @@ extern const char gpu_images_by[]; // the compiler, or why there are none
 enum {
     GPU_MODULES_MAX = 16,
     GPU_GRAPHS_MAX = 32,
-    GPU_UPLOADS = 2,            // steps whose batch may be on its way at once
-    SPLIT_ROWS_MAX = 64,        // sequences with more rows go to the kernel for long prompts
-    SPLIT_WAVE_ROWS = 64,       // rows whose partial results are kept at once ...
-    SPLIT_PARTS_MAX = 4096,     // ... and partial results
-    GPU_LARGE_SHAPES = 16,      // of weight matrices in a model
-    GPU_RESERVE_BYTES = 1 << 30 // driver, library and graphs beside what is planned
+    GPU_UPLOADS = 2,        // steps whose batch may be on its way at once
+    SPLIT_ROWS_MAX = 64,    // sequences with more rows go to the kernel for long prompts
+    SPLIT_WAVE_ROWS = 64,   // rows whose partial results are kept at once ...
+    SPLIT_PARTS_MAX = 4096, // ... and partial results
+    GPU_LARGE_SHAPES = 16,  // of weight matrices in a model
+    SLICED_BLOCKS_MAX = 396 // blocks of a product in slices, all slices together (gpu_pick.c)
 };
 #define GPU_EXPANDED_MAX ((size_t)1 << 30) // bytes of an expanded matrix; larger ones never are
 
@@ -130,6 +131,12 @@ struct gpu_large {
     size_t room_bytes;
 };
 
+// Scratch as counted before it is taken.
+struct gpu_planned {
+    struct gpu_large_want large;
+    size_t parts, slices, tiles, squares, kv_scratch;
+};
+
 struct gpu {
     struct backend base;
     struct gpu_api api;
@@ -149,6 +156,7 @@ struct gpu {
     struct gpu_loader *loader;
     // device memory beside the buffers
     struct gpu_large large;
+    struct gpu_planned planned;
     gpu_ptr workspace, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch;
     size_t parts_bytes, slices_bytes, tiles_bytes, squares_bytes, kv_scratch_bytes;
     uint32_t region_cap[REGION_COUNT];
@@ -191,6 +199,11 @@ bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const voi
 bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc, struct err *e);
 bool gpu_load_wait(struct gpu *g, struct err *e);
 void gpu_load_close(struct gpu *g);
+size_t gpu_load_bytes(void); // device memory while it works
+
+// gpu_plan.c
+size_t gpu_scratch(struct backend *b, const struct scratch_about *a);
+bool gpu_plan_take(struct gpu *g, struct err *e);
 
 // gpu_step.c
 bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops,

@@ -64,6 +64,9 @@ enum {
     FN(mem_free, "cuMemFree_v2", "hipFree", (gpu_ptr p))                                          \
     FN(host_alloc, "cuMemAllocHost_v2", "hipHostMalloc", (void **p, size_t n))                    \
     FN(host_free, "cuMemFreeHost", "hipHostFree", (void *p))                                      \
+    FN(host_register, "cuMemHostRegister_v2", "hipHostRegister",                                  \
+       (void *p, size_t n, unsigned flags))                                                       \
+    FN(host_unregister, "cuMemHostUnregister", "hipHostUnregister", (void *p))                    \
     FN(to_device, "cuMemcpyHtoDAsync_v2", "hipMemcpyHtoDAsync",                                   \
        (gpu_ptr to, const void *from, size_t n, gpu_stream s))                                    \
     FN(to_host, "cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync",                                     \

@@ -8,6 +8,8 @@
 #include "base/size.h"
 #include "compute/gpu.h"
 
+enum { COPY_WIDE_BYTES = 1 << 20 };
+
 static bool is_f16(const struct dbuf *d)
 {
     return d->kind == BUF_ACT;
@@ -211,12 +213,37 @@ bool gpu_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows,
            gpu_ok(&g->api, g->api.stream_sync(g->stream), "writing the device", e);
 }
 
+struct copy {
+    char *to;
+    const char *from;
+    size_t n;
+};
+
+static void copy_share(void *arg, uint32_t i, uint32_t n)
+{
+    const struct copy *c = arg;
+    const size_t each = (c->n / n + 4095) / 4096 * 4096, at = i * each;
+    if (at >= c->n) return;
+    memcpy(c->to + at, c->from + at, c->n - at < each ? c->n - at : each);
+}
+
+// By the loader's threads: a page of a large model is 16 MiB, and memory that nobody touched yet costs a page
+// fault every 4 KiB, which would keep a request waiting for 5 to 10 ms.
+static void copy_wide(const struct gpu *g, void *to, const void *from, size_t n)
+{
+    struct copy c = {to, from, n};
+    if (g->threads && n >= COPY_WIDE_BYTES)
+        threads_run(g->threads, copy_share, &c);
+    else
+        memcpy(to, from, n);
+}
+
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e)
 {
     struct gpu *g = gpu_of(b);
     if (!fetch(g, kv->p + page * kv->page_bytes, kv->page_bytes, e)) return false;
-    memcpy(out, g->host_box, kv->page_bytes);
+    copy_wide(g, out, g->host_box, kv->page_bytes);
     return true;
 }
 
@@ -227,7 +254,7 @@ bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const voi
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) ||
         !box_reserve(g, kv->page_bytes, e))
         return false;
-    memcpy(g->host_box, in, kv->page_bytes);
+    copy_wide(g, g->host_box, in, kv->page_bytes);
     g->large.room = 0, g->large.room_bytes = 0; // a page is in use
     return gpu_ok(&g->api,
                   g->api.to_device(kv->p + page * kv->page_bytes, g->host_box, kv->page_bytes,

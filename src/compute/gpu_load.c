@@ -5,11 +5,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "compute/gpu.h"
 
-enum { N_WORKERS = 16, SLOTS = 2, PIECE_BYTES = 8 << 20, PIECES_MAX = 4096 };
+enum { N_WORKERS = 16, SLOTS = 2, PIECE_BYTES = 8 << 20, PIECES_MAX = 4096, HUGE_BYTES = 2 << 20 };
 #define BATCH_BYTES ((uint64_t)4 << 30)
 
 struct piece {
@@ -39,24 +40,45 @@ struct gpu_loader {
     struct err errors[N_WORKERS];
 };
 
+static void slot_release(const struct gpu_api *a, struct slot *s)
+{
+    if (s->host) a->host_unregister(s->host);
+    free(s->host);
+    if (s->device) a->mem_free(s->device);
+    s->host = NULL;
+    s->device = 0;
+    s->n_bytes = 0;
+}
+
+// Touched here, by all workers at once, before it is pinned: the driver would fault the pages in one by one and
+// let nobody else in meanwhile.
+static bool slot_take(const struct gpu_api *a, struct slot *s, size_t n, struct err *e)
+{
+    n = (n + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+    void *const p = aligned_alloc(HUGE_BYTES, n);
+    if (!p) return err_set(e, ERR_MEMORY, "no memory to load weights");
+    madvise(p, n, MADV_HUGEPAGE);
+    memset(p, 0, n);
+    if (!gpu_ok(a, a->host_register(p, n, 0), "pinned memory to load weights", e)) {
+        free(p);
+        return false;
+    }
+    s->host = p;
+    if (!gpu_ok(a, a->mem_alloc(&s->device, n), "device memory to load weights", e)) return false;
+    s->n_bytes = n;
+    return true;
+}
+
 static bool slot_reserve(struct gpu *g, struct slot *s, size_t n, struct err *e)
 {
     const struct gpu_api *a = &g->api;
     if (s->busy && !gpu_ok(a, a->event_sync(s->done), "loading weights", e)) return false;
     s->busy = false;
     if (s->n_bytes >= n) return true;
-    if (s->host) a->host_free(s->host);
-    if (s->device) a->mem_free(s->device);
-    s->host = NULL;
-    s->device = 0;
-    s->n_bytes = 0;
+    slot_release(a, s);
     if (!s->done && !gpu_ok(a, a->event_create(&s->done, GPU_EVENT_NO_TIMING), "an event", e))
         return false;
-    if (!gpu_ok(a, a->host_alloc(&s->host, n), "pinned memory to load weights", e) ||
-        !gpu_ok(a, a->mem_alloc(&s->device, n), "device memory to load weights", e))
-        return false;
-    s->n_bytes = n;
-    return true;
+    return slot_take(a, s, n, e);
 }
 
 static bool read_piece(const struct piece *p, void *to, struct err *e)
@@ -173,6 +195,11 @@ bool gpu_load_wait(struct gpu *g, struct err *e)
     return flush(g, e);
 }
 
+size_t gpu_load_bytes(void)
+{
+    return (size_t)N_WORKERS * SLOTS * PIECE_BYTES;
+}
+
 void gpu_load_close(struct gpu *g)
 {
     struct gpu_loader *l = g->loader;
@@ -180,8 +207,7 @@ void gpu_load_close(struct gpu *g)
     for (uint32_t i = 0; i < N_WORKERS; i++) {
         for (uint32_t s = 0; s < SLOTS; s++) {
             struct slot *slot = &l->slots[i][s];
-            if (slot->host) g->api.host_free(slot->host);
-            if (slot->device) g->api.mem_free(slot->device);
+            slot_release(&g->api, slot);
             if (slot->done) g->api.event_destroy(slot->done);
         }
         if (l->stream[i]) g->api.stream_destroy(l->stream[i]);

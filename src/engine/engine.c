@@ -246,6 +246,7 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
     const struct plan_input in = {
         .free_bytes = en->device.mem_free_bytes,
         .network_bytes = net_bytes(en->backend, en->gguf, c, ns),
+        .scratch_bytes = net_scratch_bytes(en->backend, en->gguf, c, ns, &shape),
         .page_bytes = class->page_bytes(en->backend, &shape),
         .kv_bytes = en->settings.kv_bytes,
         .page_tokens = shape.page_tokens,
@@ -253,6 +254,10 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
         .n_parallel = en->settings.n_parallel,
     };
     if (!plan_pages(&in, &shape.n_pages, e)) return false;
+    log_debug("engine", "memory free_mib=%llu network_mib=%llu scratch_mib=%llu kv_mib=%llu",
+              (unsigned long long)in.free_bytes >> 20, (unsigned long long)in.network_bytes >> 20,
+              (unsigned long long)in.scratch_bytes >> 20,
+              (unsigned long long)shape.n_pages * in.page_bytes >> 20);
     const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "KV pages"};
     if (!class->alloc(en->backend, &d, &en->kv, e)) return false;
     en->kv_shape = shape;

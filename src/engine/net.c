@@ -225,6 +225,49 @@ size_t net_bytes(struct backend *b, const struct gguf *g, const struct model_con
     return sum;
 }
 
+struct collect {
+    struct buf_desc *bufs; // NULL: only counted
+    uint32_t n;
+};
+
+static bool visit_collect(struct net *n, const struct buf_desc *d, struct dbuf **slot, void *arg,
+                          struct err *e)
+{
+    struct collect *c = arg;
+    (void)n;
+    (void)slot;
+    (void)e;
+    if (c->bufs != NULL) {
+        c->bufs[c->n] = *d;
+        c->bufs[c->n].name = NULL; // the walk's own
+    }
+    c->n++;
+    return true;
+}
+
+size_t net_scratch_bytes(struct backend *b, const struct gguf *g, const struct model_config *c,
+                         const struct net_settings *s, const struct kv_shape *kv)
+{
+    size_t sum = SIZE_MAX;
+    struct collect all = {0};
+    if (b->class->scratch == NULL) return 0;
+    struct net *n = new_net(b, g, c, s, NULL);
+    if (n == NULL) return SIZE_MAX;
+    const struct walk w = {n, visit_collect, &all};
+    walk_all(&w, NULL);
+    all.bufs = calloc(all.n, sizeof *all.bufs);
+    if (all.bufs != NULL) {
+        all.n = 0;
+        walk_all(&w, NULL);
+        const struct scratch_about about = {
+            .bufs = all.bufs, .n_bufs = all.n, .n_heads = c->n_heads, .n_ctx = s->n_ctx, .kv = *kv};
+        sum = b->class->scratch(b, &about);
+    }
+    free(all.bufs);
+    net_close(n);
+    return sum;
+}
+
 bool net_open(struct net **out, struct backend *b, const struct gguf *g,
               const struct model_config *c, const struct net_settings *s, struct err *e)
 {

@@ -27,6 +27,9 @@ void net_close(struct net *n);
 // Device bytes that net_open will take: weights and activations (for planning before taking).
 size_t net_bytes(struct backend *b, const struct gguf *g, const struct model_config *c,
                  const struct net_settings *s);
+// Device bytes that its steps take beside that and the pages of shape kv (n_pages does not count).
+size_t net_scratch_bytes(struct backend *b, const struct gguf *g, const struct model_config *c,
+                         const struct net_settings *s, const struct kv_shape *kv);
 // The rope stretch in force; 1 = none.
 float net_rope_factor(const struct net *n);
 // Rope frequencies for n_ctx: fills freqs[head_dim / 2] and *mscale; returns the factor (1 = none).

@@ -21,8 +21,9 @@ static uint64_t wanted_pages(const struct plan_input *in, uint64_t least, uint64
 bool plan_pages(const struct plan_input *in, uint32_t *n_pages, struct err *e)
 {
     const uint64_t least = ((uint64_t)in->n_ctx + in->page_tokens - 1) / in->page_tokens + 1;
+    const uint64_t fixed = in->network_bytes + in->scratch_bytes;
     const uint64_t left =
-        in->free_bytes > in->network_bytes ? in->free_bytes - in->network_bytes : 0;
+        in->free_bytes > fixed && fixed >= in->network_bytes ? in->free_bytes - fixed : 0;
     uint64_t pages = in->kv_bytes / in->page_bytes;
     if (in->kv_bytes > 0 && pages < least)
         return err_set(
@@ -37,10 +38,11 @@ bool plan_pages(const struct plan_input *in, uint32_t *n_pages, struct err *e)
         *n_pages = (uint32_t)pages;
         return true;
     }
-    return err_set(e, ERR_MEMORY,
-                   "not enough memory: %.2f GiB for weights and activations and %.2f GiB for %llu "
-                   "tokens of keys and values (--ctx is %u), %.2f GiB are free; lower --ctx or "
-                   "--kv-memory, or take a smaller model",
-                   gib(in->network_bytes), gib(pages * in->page_bytes),
-                   (unsigned long long)(pages * in->page_tokens), in->n_ctx, gib(in->free_bytes));
+    return err_set(
+        e, ERR_MEMORY,
+        "not enough memory: %.2f GiB for weights and activations, %.2f GiB for scratch and "
+        "%.2f GiB for %llu tokens of keys and values (--ctx is %u), %.2f GiB are free; "
+        "lower --ctx or --kv-memory, or take a smaller model",
+        gib(in->network_bytes), gib(in->scratch_bytes), gib(pages * in->page_bytes),
+        (unsigned long long)(pages * in->page_tokens), in->n_ctx, gib(in->free_bytes));
 }

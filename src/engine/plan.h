@@ -9,6 +9,7 @@
 struct plan_input {
     uint64_t free_bytes;    // of the device now
     uint64_t network_bytes; // weights and activations
+    uint64_t scratch_bytes; // what steps take beside them
     uint64_t page_bytes;    // one KV page
     uint64_t kv_bytes;      // asked for; 0 = decide
     uint32_t page_tokens, n_ctx, n_parallel;

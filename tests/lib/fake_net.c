@@ -209,6 +209,13 @@ size_t net_bytes(struct backend *b, const struct gguf *g, const struct model_con
     return 0;
 }
 
+size_t net_scratch_bytes(struct backend *b, const struct gguf *g, const struct model_config *c,
+                         const struct net_settings *s, const struct kv_shape *kv)
+{
+    (void)b, (void)g, (void)c, (void)s, (void)kv;
+    return 0;
+}
+
 float net_rope_factor(const struct net *n)
 {
     (void)n;

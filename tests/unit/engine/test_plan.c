@@ -49,6 +49,24 @@ static void at_most_half_of_what_is_free_but_one_request(void **state)
     assert_non_null(strstr(e.msg, "0.16 GiB are free"));
 }
 
+static void what_steps_take_is_counted(void **state)
+{
+    (void)state;
+    struct plan_input in = usual();
+    uint32_t n = 0;
+    struct err e = {0};
+    in.scratch_bytes = 700ull << 20; // leaves 224 MiB: half of them for pages
+    assert_true(plan_pages(&in, &n, &e));
+    assert_int_equal(n, 112);
+    in.scratch_bytes = 900ull << 20;
+    assert_false(plan_pages(&in, &n, &e));
+    assert_int_equal(e.code, ERR_MEMORY);
+    assert_non_null(strstr(e.msg, "0.10 GiB for weights and activations, 0.88 GiB for scratch"));
+    assert_non_null(strstr(e.msg, "0.06 GiB for 4160 tokens"));
+    in.scratch_bytes = UINT64_MAX; // a count that overflowed
+    assert_false(plan_pages(&in, &n, &e));
+}
+
 static void a_given_size_is_taken_or_refused(void **state)
 {
     (void)state;
@@ -73,6 +91,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(by_default_two_long_requests_and_some),
         cmocka_unit_test(at_most_half_of_what_is_free_but_one_request),
+        cmocka_unit_test(what_steps_take_is_counted),
         cmocka_unit_test(a_given_size_is_taken_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,6 +68,17 @@ test('logits and generate: within the stated bound, equal where the margin is la
     assert.equal(all.logits.length, 4096);
 });
 
+test('perplexity: a device without fp8 products says so and is exact; an unknown type is refused', () => {
+    const text = 'The service answers. '.repeat(30);
+    const run = (...args) => inspect(text, 'perplexity', '--device', 'cpu', '--threads', 1, ...args);
+    const [exact, fp8] = [run(), run('--prefill-type', 'fp8')];
+    assert.equal(fp8.code, 0, fp8.err);
+    assert.match(fp8.err, /prefill=exact/);
+    assert.doesNotMatch(exact.err, /prefill=exact reason/);
+    assert.equal(fp8.out, exact.out);
+    assert.match(run('--prefill-type', 'fp4').err, /"fp4" is not known; there are exact and fp8/);
+});
+
 test('perplexity: by decoding as by prefill, in windows of the context', () => {
     const text = readFileSync(path.join(source, 'tests/data/text/chores.txt'), 'utf8').slice(0, 1500);
     const score = (...args) => JSON.parse(inspect(text, 'perplexity', '--special', ...args).out);

@@ -48,20 +48,32 @@ struct args_dequant8 {
     void *out;
     uint32_t n_panels, n_units;
 };
-// The norm of f32 rows, as e4m3 with a scale a row; the first n_plain rows also as f16 to `plain`.
+// A product of e4m3 rows may leave its sums times RAW_SCALE in f16, which no sum of 32,768 products passes: element
+// j of row i is then that over RAW_SCALE times the row's scale and columns[j]. The scales of its rows are those
+// that the kernel that takes the product up writes its own to. Rows before n_plain are in f16 throughout.
+#define RAW_SCALE (1.0f / 65536.0f)
+// The norm of f32 rows, as e4m3 with a scale a row; the first n_plain rows also as f16 to `plain`. With raw, such
+// a product is added to x first (and x written back).
 struct args_norm8 {
-    const float *x, *w;
+    float *x;
+    const float *w;
     void *out, *plain;
     float *scales;
     uint32_t n_cols, stride, n_plain;
     float eps;
+    const void *raw;
+    const float *columns;
+    float raw_times; // the product's input's factor over RAW_SCALE
 };
-// The gated product (see args_swiglu), likewise; with up NULL the f16 rows of gate as they are.
+// The gated product (see args_swiglu), likewise; with up NULL the f16 rows of gate as they are. With columns, gate
+// and up are raw.
 struct args_rows8 {
     const void *gate, *up;
     void *out, *plain;
     float *scales;
-    uint32_t stride, n_plain;
+    const float *gate_columns, *up_columns;
+    uint32_t stride, n_plain, n_cols;
+    float raw_times; // as in args_norm8
 };
 // Threads of a block of rows8 and the pieces of eight elements that a thread holds: rows of up to that many.
 enum { ROWS8_THREADS = 640, ROWS8_PIECES = 6, NORM8_PAIRS = 8 };

@@ -108,10 +108,13 @@ DEV void norm8(const args_norm8 &a)
 {
     __shared__ float box[33];
     const uint32_t n = a.n_cols / 2, row = block_x();
-    const u32x2 *x = (const u32x2 *)(a.x + (uint64_t)row * a.stride);
+    u32x2 *x = (u32x2 *)(a.x + (uint64_t)row * a.stride);
+    const uint32_t *raw = (const uint32_t *)((const uint16_t *)a.raw + (uint64_t)row * a.stride);
+    const bool adds = a.raw && row >= a.n_plain;
     float v[2 * NORM8_PAIRS], sum = 0, most = 0;
     dependents_launch();
     dependents_wait();
+    const float times = adds ? a.scales[row] * a.raw_times : 0.0f;
 #pragma unroll
     for (uint32_t k = 0; k < NORM8_PAIRS; k++) {
         const uint32_t i = tid() + k * n_threads();
@@ -120,6 +123,13 @@ DEV void norm8(const args_norm8 &a)
         const u32x2 p = x[i];
         v[2 * k] = float_of(p.x);
         v[2 * k + 1] = float_of(p.y);
+        if (adds) {
+            const u32x2 c = ((const u32x2 *)a.columns)[i];
+            v[2 * k] += h_lo(raw[i]) * (times * float_of(c.x));
+            v[2 * k + 1] += h_hi(raw[i]) * (times * float_of(c.y));
+            const u32x2 both = {bits_of(v[2 * k]), bits_of(v[2 * k + 1])};
+            x[i] = both;
+        }
         sum += v[2 * k] * v[2 * k] + v[2 * k + 1] * v[2 * k + 1];
     }
     sum = block_sum(sum, box);
@@ -151,13 +161,23 @@ DEV void norm8(const args_norm8 &a)
     if (tid() == 0) a.scales[row] = row_scale;
 }
 
-// silu(gate) * up * SWIGLU_SCALE of two pairs, as f16.
-DEV uint32_t gate_pair(uint32_t g, uint32_t u)
+DEV float silu(float x) { return x * rcp_fast(1.0f + exp2_fast(-1.4426950408889634f * x)); }
+
+// silu(gate) * up * SWIGLU_SCALE of two pairs, as f16; g and u: their scales.
+DEV uint32_t gate_pair(uint32_t gate, uint32_t up, u32x2 g, u32x2 u)
 {
-    const float x = h_lo(g), y = h_hi(g);
-    const float sx = x * rcp_fast(1.0f + exp2_fast(-1.4426950408889634f * x));
-    const float sy = y * rcp_fast(1.0f + exp2_fast(-1.4426950408889634f * y));
-    return h2_pack_clamped(sx * h_lo(u) * SWIGLU_SCALE, sy * h_hi(u) * SWIGLU_SCALE);
+    const float x = silu(h_lo(gate) * float_of(g.x)), y = silu(h_hi(gate) * float_of(g.y));
+    return h2_pack_clamped(x * (h_lo(up) * float_of(u.x) * SWIGLU_SCALE),
+                           y * (h_hi(up) * float_of(u.y) * SWIGLU_SCALE));
+}
+
+// Four scales for a row's factor, from column 4 i; ones where nothing is raw.
+DEV void columns_load(u32x2 to[2], const float *columns, uint32_t i, float times, bool raw)
+{
+    const f32x4 one = {1.0f, 1.0f, 1.0f, 1.0f};
+    const f32x4 c = raw ? ((const f32x4 *)columns)[i] : one;
+    to[0].x = bits_of(c.x * times), to[0].y = bits_of(c.y * times);
+    to[1].x = bits_of(c.z * times), to[1].y = bits_of(c.w * times);
 }
 
 // A block a row; a thread keeps up to ROWS8_PIECES pieces of eight elements.
@@ -167,10 +187,12 @@ template <bool GATED> DEV void rows8(const args_rows8 &a)
     const uint32_t n = a.stride / 8, row = block_x();
     const u32x4 *gate = (const u32x4 *)a.gate + (uint64_t)row * n;
     const u32x4 *up = (const u32x4 *)a.up + (uint64_t)row * n;
+    const bool raw = GATED && a.gate_columns && row >= a.n_plain;
     uint32_t v[ROWS8_PIECES][4];
     float most = 0;
     dependents_launch();
     dependents_wait();
+    const float times = raw ? a.scales[row] * a.raw_times : 1.0f;
 #pragma unroll
     for (uint32_t k = 0; k < ROWS8_PIECES; k++) {
         const uint32_t i = tid() + k * n_threads();
@@ -180,8 +202,15 @@ template <bool GATED> DEV void rows8(const args_rows8 &a)
         if (GATED) {
             const u32x4 u4 = up[i];
             const uint32_t u[4] = {u4.x, u4.y, u4.z, u4.w};
+            const bool scaled = raw && i * 8 < a.n_cols; // what is padded is zero
 #pragma unroll
-            for (uint32_t e = 0; e < 4; e++) v[k][e] = gate_pair(v[k][e], u[e]);
+            for (uint32_t h = 0; h < 2; h++) {
+                u32x2 gs[2], us[2];
+                columns_load(gs, a.gate_columns, 2 * i + h, times, scaled);
+                columns_load(us, a.up_columns, 2 * i + h, times, scaled);
+                v[k][2 * h] = gate_pair(v[k][2 * h], u[2 * h], gs[0], us[0]);
+                v[k][2 * h + 1] = gate_pair(v[k][2 * h + 1], u[2 * h + 1], gs[1], us[1]);
+            }
         }
 #pragma unroll
         for (uint32_t e = 0; e < 4; e++) most = max_f(most, most_of(v[k][e]));

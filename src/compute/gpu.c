@@ -14,7 +14,13 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-enum { NUMERICS = 4, PREFILL_ROWS = 8192, WORKSPACE_BYTES = 64 << 20, GRAPH_ROWS_MAX = 64 };
+enum {
+    NUMERICS = 4,
+    PREFILL_ROWS = 8192,
+    SINGLES_MAX = 256,
+    WORKSPACE_BYTES = 64 << 20,
+    GRAPH_ROWS_MAX = 64
+};
 
 // ---- kernels ----------------------------------------------------------------------------------
 
@@ -125,7 +131,7 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
 {
     char *end = NULL;
     g->device = 0;
-    g->use_graphs = g->use_overlap = g->use_blas = g->use_side = g->use_tuning = true;
+    g->use_graphs = g->use_overlap = g->use_blas = g->use_tuning = true;
     if (strncmp(name, "cuda", 4) != 0)
         return err_set(e, ERR_NOT_FOUND, "\"%s\" is no CUDA device", name);
     name += 4;
@@ -141,8 +147,6 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
             g->use_overlap = false;
         else if (n == 6 && strncmp(name, ":noblas", 7) == 0)
             g->use_blas = false;
-        else if (n == 6 && strncmp(name, ":noside", 7) == 0)
-            g->use_side = false;
         else if (n == 6 && strncmp(name, ":notune", 7) == 0)
             g->use_tuning = false;
         else if (strncmp(name, ":fault=", 7) == 0)
@@ -191,19 +195,24 @@ static void open_blas(struct gpu *g)
         log_warn("cuda", "cublaslt=missing reason=\"%s\"", e.msg);
 }
 
-// What the products of many rows need, beside the library.
-static bool open_large(struct gpu *g, struct err *e)
+// Are products in e4m3 wanted and possible?
+static void open_fp8(struct gpu *g)
 {
     struct err why = {0};
-    if (!g->blas) return true;
-    if (g->use_side && !gpu_large_open(g, e)) return false;
-    if (!g->settings.prefill_fp8) return true;
-    g->fp8 = g->cc >= 90 && g->cc < 100 &&
-             gpu_blas_try_fp8(g->blas, &g->api, g->stream, g->workspace, &why);
-    if (!g->fp8)
-        log_warn("cuda", "prefill=f16 reason=\"%s\"",
-                 why.code ? why.msg : "fp8 products want a GPU of compute capability 9.0");
-    return true;
+    if (!g->blas || !g->settings.prefill_fp8) return;
+    if (g->cc < 90 || g->cc >= 100)
+        err_set(&why, ERR_UNSUPPORTED, "fp8 products want a GPU of compute capability 9.0");
+    else
+        g->fp8 = gpu_blas_try_fp8(g->blas, &g->api, g->stream, g->workspace, &why);
+    if (!g->fp8) log_warn("cuda", "prefill=exact reason=\"%s\"", why.msg);
+}
+
+// How much is left: what was planned shows in the difference.
+static void log_free(const struct gpu *g, const char *when)
+{
+    size_t free_bytes = 0, total = 0;
+    g->api.mem_info(&free_bytes, &total);
+    log_debug("cuda", "memory when=%s free_mib=%zu", when, free_bytes >> 20);
 }
 
 static void cuda_close(struct backend *b)
@@ -213,6 +222,7 @@ static void cuda_close(struct backend *b)
     if (g->ctx) {
         g->api.ctx_set(g->ctx);
         if (g->stream) g->api.stream_sync(g->stream);
+        if (g->step.waves) log_free(g, "closing"); // of a device that ran
         gpu_load_close(g);
         gpu_step_close(g);
         gpu_blas_close(g->blas);
@@ -245,13 +255,16 @@ static bool cuda_open(struct backend **out, const struct backend_settings *s, st
     const uint64_t start = clock_ns();
     if (!gpu_api_open(&g->api, e) || !find_device(g, e)) goto fail;
     const double context_ms = clock_ms_since(start);
+    size_t free_bytes;
+    if (!gpu_ok(&g->api, g->api.mem_info(&free_bytes, &g->mem_bytes), "the GPU's memory", e))
+        goto fail;
     if (!gpu_ok(&g->api, g->api.stream_create(&g->stream, GPU_STREAM_NON_BLOCKING), "a stream",
                 e) ||
         !load_modules(g, e))
         goto fail;
     const double kernels_ms = clock_ms_since(start);
     open_blas(g);
-    if (!open_large(g, e)) goto fail;
+    open_fp8(g);
     log_debug("cuda", "opened context_ms=%.0f kernels_ms=%.0f library_ms=%.0f", context_ms,
               kernels_ms - context_ms, clock_ms_since(start) - kernels_ms);
     *out = &g->base;
@@ -261,17 +274,29 @@ fail:
     return false;
 }
 
+// Twice as many where activations of so many rows (up to 3 GiB) are small beside the memory.
+static uint32_t prefill_rows(const struct gpu *g)
+{
+    return g->mem_bytes >= (size_t)64 << 30 ? 2 * PREFILL_ROWS : PREFILL_ROWS;
+}
+
+uint32_t gpu_max_rows(const struct gpu *g)
+{
+    const uint32_t rows = g->settings.max_rows, most = prefill_rows(g) + SINGLES_MAX;
+    return rows < most ? rows : most;
+}
+
 static void cuda_info(const struct backend *b, struct backend_info *out)
 {
     const struct gpu *g = gpu_of(b);
     size_t free_bytes = 0, total = 0;
     g->api.ctx_set(g->ctx);
     g->api.mem_info(&free_bytes, &total);
-    const uint32_t rows = g->settings.max_rows;
+    const uint32_t rows = g->settings.max_rows, most = prefill_rows(g);
     *out = (struct backend_info){.name = "cuda",
                                  .page_tokens = KV_PAGE_TOKENS,
                                  .unified = g->integrated,
-                                 .prefill_rows = rows && rows < PREFILL_ROWS ? rows : PREFILL_ROWS,
+                                 .prefill_rows = rows && rows < most ? rows : most,
                                  .n_devices = g->n_devices,
                                  .numerics = NUMERICS,
                                  .prefill_fp8 = g->fp8,
@@ -356,11 +381,14 @@ static bool cuda_submit(struct backend *b, const struct op *ops, uint32_t n_ops,
 static bool cuda_wait(struct backend *b, struct err *e)
 {
     struct gpu *g = gpu_of(b);
+    const bool loaded = g->loader != NULL;
     if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) || !gpu_load_wait(g, e))
         return false;
     gpu_load_close(g);
-    return gpu_plan_take(g, e) && gpu_large_tune(g, e) &&
-           gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
+    const bool ok = gpu_plan_take(g, e) && gpu_large_tune(g, e) && gpu_large_keep(g, e) &&
+                    gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
+    if (ok && loaded) log_free(g, "loaded");
+    return ok;
 }
 
 // Errors of kernels stay with the process: after one of them every call fails.

@@ -48,7 +48,7 @@ struct dbuf {
     size_t n_bytes;
     float scale; // what is held times scale is the value (BUF_ACT)
     // weights, for products in e4m3: f32 a row, filled when first needed
-    gpu_ptr scales;
+    gpu_ptr scales, kept; // kept: the matrix as e4m3, or 0
     bool has_scales;
     struct kv_shape kv;
     size_t page_bytes, layer_bytes, head_bytes;
@@ -116,13 +116,11 @@ struct gpu_shape {
 
 struct gpu_large {
     struct gpu_large_want want;
-    gpu_ptr scratch[2], rows8, row_scales; // rows8: activations as e4m3
-    size_t scratch_bytes[2], rows8_bytes, row_scales_bytes;
-    gpu_stream side; // expands the next matrix; NULL: the backend's own does, one after another
-    gpu_event expanded[2], used[2];
-    uint32_t turn;
-    const struct dbuf *ahead; // the matrix that was expanded for the next product
-    bool ahead_fp8;
+    gpu_ptr scratch, rows8, row_scales; // rows8: activations as e4m3
+    gpu_ptr kept;                       // e4m3 form of all matrices, 0: made anew for each product
+    size_t scratch_bytes, rows8_bytes, row_scales_bytes;
+    struct dbuf **all; // weights that may be multiplied here
+    uint32_t n_all, cap_all;
     // for the choice of algorithms at the end of loading: a matrix of each shape, room that is not yet in use
     struct dbuf *met[GPU_LARGE_SHAPES];
     struct gpu_shape tuned[GPU_LARGE_SHAPES];
@@ -145,8 +143,9 @@ struct gpu {
     gpu_ctx ctx;
     gpu_stream stream;
     uint32_t cc, n_sm, n_devices;
-    bool integrated, use_graphs, use_overlap, use_blas, use_side, use_tuning;
-    bool fp8; // products of many rows in e4m3: asked for, and possible
+    bool integrated, use_graphs, use_overlap, use_blas, use_tuning;
+    size_t mem_bytes; // of the device
+    bool fp8;         // products of many rows in e4m3: asked for, and possible
     char device_name[100];
     gpu_module modules[GPU_MODULES_MAX];
     uint32_t n_modules;
@@ -177,6 +176,8 @@ static inline struct gpu *gpu_of(const struct backend *b)
 
 // Grows *p to at least n bytes of device memory; waits for the device when it must move.
 bool gpu_grow(struct gpu *g, gpu_ptr *p, size_t *have, size_t n, const char *what, struct err *e);
+// Rows of a step at most: what the settings say, and what this device asks for.
+uint32_t gpu_max_rows(const struct gpu *g);
 // Launches a kernel with one argument struct.
 bool gpu_run(struct gpu *g, enum gpu_kernel k, uint32_t grid_x, uint32_t grid_y, uint32_t threads,
              uint32_t shared_bytes, void *args, gpu_stream stream, struct err *e);
@@ -210,13 +211,14 @@ bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops,
                       const struct batch *batch, struct err *e);
 // Does this short sequence go to the kernel for few rows behind a long context?
 bool gpu_step_packs(const struct gpu *g, const struct op_attention *o, const struct batch_seq *s);
+// Drops what was recorded: a buffer goes, and another may come to stand under its name.
+void gpu_step_forget(struct gpu *g);
 void gpu_step_close(struct gpu *g);
 
 // gpu_ops.c
 bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e);
 
 // gpu_large.c
-bool gpu_large_open(struct gpu *g, struct err *e);
 void gpu_large_close(struct gpu *g);
 // Adds a weight matrix to what is wanted; what that is in bytes; taking it.
 void gpu_large_count(struct gpu_large_want *want, const struct buf_desc *d);
@@ -225,22 +227,20 @@ bool gpu_large_take(struct gpu *g, struct err *e);
 // Has the scratch room for this matrix; can n_rows of this product be done in e4m3?
 bool gpu_large_fits(const struct gpu *g, const struct dbuf *w);
 bool gpu_large_fits_fp8(const struct gpu *g, const struct op_linear *o, uint32_t n_rows);
-// A weight was loaded, or is about to go: for gpu_large_tune, which times the library's algorithms for each
-// shape met since, in memory that nobody uses yet.
-void gpu_large_meet(struct gpu *g, struct dbuf *w);
+// A weight was loaded, or is about to go.
+bool gpu_large_meet(struct gpu *g, struct dbuf *w, struct err *e);
 void gpu_large_forget(struct gpu *g, const struct dbuf *w);
+// After loading: keeps what can be kept; times the library's algorithms for each shape met since.
+bool gpu_large_keep(struct gpu *g, struct err *e);
 bool gpu_large_tune(struct gpu *g, struct err *e);
-// Before the first product of a step.
-void gpu_large_begin(struct gpu *g);
 // f16 rows of x to e4m3, for the next product.
 bool gpu_large_quantise(struct gpu *g, const struct dbuf *x, uint32_t n_rows, struct err *e);
-// Rows [row0, row0 + n_rows) of the products of o, to o's outputs or added to add_to. fp8: the rows are in
-// rows8. next: the matrix that a product of this step wants after these, or NULL.
+// Rows [row0, row0 + n_rows) of the products of o, to o's outputs or added to add_to. E4M3: the rows are in rows8,
+// and results are raw (args_norm8).
 struct gpu_large_job {
     const struct op_linear *o;
     struct dbuf *add_to;
     uint32_t row0, n_rows;
-    struct dbuf *next;
-    bool fp8, next_fp8;
+    enum gpu_product_kind kind;
 };
 bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *e);

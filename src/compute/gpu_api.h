@@ -75,12 +75,6 @@ enum {
        (gpu_ptr p, unsigned char v, size_t n, gpu_stream s))                                      \
     FN(stream_create, "cuStreamCreate", "hipStreamCreateWithFlags",                               \
        (gpu_stream * s, unsigned flags))                                                          \
-    FN(priority_range, "cuCtxGetStreamPriorityRange", "hipDeviceGetStreamPriorityRange",          \
-       (int *lowest, int *highest))                                                               \
-    FN(stream_create_first, "cuStreamCreateWithPriority", "hipStreamCreateWithPriority",          \
-       (gpu_stream * s, unsigned flags, int priority))                                            \
-    FN(stream_wait, "cuStreamWaitEvent", "hipStreamWaitEvent",                                    \
-       (gpu_stream s, gpu_event e, unsigned flags))                                               \
     FN(stream_destroy, "cuStreamDestroy_v2", "hipStreamDestroy", (gpu_stream s))                  \
     FN(stream_sync, "cuStreamSynchronize", "hipStreamSynchronize", (gpu_stream s))                \
     FN(event_create, "cuEventCreate", "hipEventCreateWithFlags", (gpu_event * e, unsigned flags)) \

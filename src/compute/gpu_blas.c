@@ -56,13 +56,14 @@ struct heuristic { // cublasLtMatmulHeuristicResult_t
 
 struct shape {
     uint32_t m, k;
-    bool f32, fp8;
+    bool f32;
+    enum gpu_product_kind kind;
     struct algo algo;
 };
 
 struct gpu_blas {
     void *library;
-    lt handle, desc, desc8, preference; // desc8: of products in e4m3, where the library has them
+    lt handle, desc[3], preference; // desc: by kind, as far as the library has them
     void *workspace;
     size_t workspace_bytes;
     struct shape shapes[SHAPES_MAX];
@@ -103,13 +104,18 @@ static bool set_desc(const struct gpu_blas *b, lt desc, int what, const void *v,
     return lt_ok(b->MatmulDescSetAttribute(desc, what, v, n), name, e);
 }
 
-static bool make_handles(struct gpu_blas *b, struct err *e)
+static bool make_desc(struct gpu_blas *b, enum gpu_product_kind kind, struct err *e)
 {
     const int transposed = OP_T;
+    return lt_ok(b->MatmulDescCreate(&b->desc[kind], COMPUTE_32F, R_32F), "description", e) &&
+           set_desc(b, b->desc[kind], DESC_TRANS_A, &transposed, sizeof transposed, "transposition",
+                    e);
+}
+
+static bool make_handles(struct gpu_blas *b, struct err *e)
+{
     const uint32_t no_split = 0;
-    return lt_ok(b->Create(&b->handle), "start", e) &&
-           lt_ok(b->MatmulDescCreate(&b->desc, COMPUTE_32F, R_32F), "description", e) &&
-           set_desc(b, b->desc, DESC_TRANS_A, &transposed, sizeof transposed, "transposition", e) &&
+    return lt_ok(b->Create(&b->handle), "start", e) && make_desc(b, PRODUCT_F16, e) &&
            lt_ok(b->MatmulPreferenceCreate(&b->preference), "preference", e) &&
            lt_ok(b->MatmulPreferenceSetAttribute(b->preference, PREF_WORKSPACE, &b->workspace_bytes,
                                                  sizeof b->workspace_bytes),
@@ -119,27 +125,24 @@ static bool make_handles(struct gpu_blas *b, struct err *e)
                  "reduction scheme", e);
 }
 
-// Sums of e4m3 products are brought to full f32 every few steps (no "fast" sums): 13 bits would not do for rows
-// of 25,600.
 static bool make_desc8(struct gpu_blas *b, struct err *e)
 {
-    const int transposed = OP_T;
     const int32_t outer = SCALE_OUTER;
     const int8_t fast = FP8_FAST_SUMS;
-    return lt_ok(b->MatmulDescCreate(&b->desc8, COMPUTE_32F, R_32F), "description", e) &&
-           set_desc(b, b->desc8, DESC_TRANS_A, &transposed, sizeof transposed, "transposition",
-                    e) &&
-           set_desc(b, b->desc8, DESC_SCALE_MODE_A, &outer, sizeof outer, "a scale a row", e) &&
-           set_desc(b, b->desc8, DESC_SCALE_MODE_B, &outer, sizeof outer, "a scale a row", e) &&
-           set_desc(b, b->desc8, DESC_FAST_SUMS, &fast, sizeof fast, "exact sums", e);
+    if (!make_desc(b, PRODUCT_E4M3, e) || !make_desc(b, PRODUCT_E4M3_ROWS, e)) return false;
+    for (int i = PRODUCT_E4M3_ROWS; i <= PRODUCT_E4M3; i++)
+        if (!set_desc(b, b->desc[i], DESC_FAST_SUMS, &fast, sizeof fast, "sums", e)) return false;
+    const lt rows = b->desc[PRODUCT_E4M3_ROWS];
+    return set_desc(b, rows, DESC_SCALE_MODE_A, &outer, sizeof outer, "a scale a row", e) &&
+           set_desc(b, rows, DESC_SCALE_MODE_B, &outer, sizeof outer, "a scale a row", e);
 }
 
 void gpu_blas_close(struct gpu_blas *b)
 {
     if (!b) return;
     if (b->preference) b->MatmulPreferenceDestroy(b->preference);
-    if (b->desc) b->MatmulDescDestroy(b->desc);
-    if (b->desc8) b->MatmulDescDestroy(b->desc8);
+    for (int i = 0; i < 3; i++)
+        if (b->desc[i]) b->MatmulDescDestroy(b->desc[i]);
     if (b->handle) b->Destroy(b->handle);
     if (b->library) dlclose(b->library);
     free(b);
@@ -171,16 +174,11 @@ static void free_layouts(const struct gpu_blas *b, struct layouts *l)
     *l = (struct layouts){0};
 }
 
-static bool is_fp8(const struct gpu_product *p)
-{
-    return p->w_scales != 0;
-}
-
 // The library counts columns first: what is [n][k] here is k x n there.
 static bool make_layouts(const struct gpu_blas *b, struct layouts *l, const struct gpu_product *p,
                          uint32_t n, struct err *e)
 {
-    const int in = is_fp8(p) ? R_E4M3 : R_16F, out = p->out_f32 ? R_32F : R_16F;
+    const int in = p->kind == PRODUCT_F16 ? R_16F : R_E4M3, out = p->out_f32 ? R_32F : R_16F;
     *l = (struct layouts){0};
     if (lt_ok(b->MatrixLayoutCreate(&l->w, in, p->k, p->m, p->k), "layout", e) &&
         lt_ok(b->MatrixLayoutCreate(&l->x, in, p->k, n, p->k), "layout", e) &&
@@ -195,10 +193,10 @@ static bool describe(const struct gpu_blas *b, const struct gpu_product *p, lt *
 {
     const void *w = (const void *)(uintptr_t)p->w_scales;
     const void *x = (const void *)(uintptr_t)p->x_scales;
-    *desc = is_fp8(p) ? b->desc8 : b->desc;
-    return !is_fp8(p) ||
-           (set_desc(b, b->desc8, DESC_SCALE_A, &w, sizeof w, "the weights' scales", e) &&
-            set_desc(b, b->desc8, DESC_SCALE_B, &x, sizeof x, "the rows' scales", e));
+    *desc = b->desc[p->kind];
+    return p->kind != PRODUCT_E4M3_ROWS ||
+           (set_desc(b, *desc, DESC_SCALE_A, &w, sizeof w, "the weights' scales", e) &&
+            set_desc(b, *desc, DESC_SCALE_B, &x, sizeof x, "the rows' scales", e));
 }
 
 // Algorithms for p, the library's first choice first; *n_found may be 0.
@@ -215,14 +213,14 @@ static bool find_algos(const struct gpu_blas *b, const struct gpu_product *p, ui
     return lt_ok(status, "choice of an algorithm", e) &&
            (*n_found > 0 ||
             err_set(e, ERR_DEVICE, "cuBLASLt has no algorithm for a product of %u x %u weights%s",
-                    p->m, p->k, is_fp8(p) ? " in fp8" : ""));
+                    p->m, p->k, p->kind == PRODUCT_F16 ? "" : " in fp8"));
 }
 
 static struct shape *shape_of(struct gpu_blas *b, const struct gpu_product *p)
 {
     for (uint32_t i = 0; i < b->n_shapes; i++) {
         struct shape *s = &b->shapes[i];
-        if (s->m == p->m && s->k == p->k && s->f32 == p->out_f32 && s->fp8 == is_fp8(p)) return s;
+        if (s->m == p->m && s->k == p->k && s->f32 == p->out_f32 && s->kind == p->kind) return s;
     }
     return NULL;
 }
@@ -232,7 +230,7 @@ static const struct algo *keep(struct gpu_blas *b, const struct gpu_product *p,
 {
     struct shape *s = shape_of(b, p);
     if (!s) s = &b->shapes[b->n_shapes < SHAPES_MAX ? b->n_shapes++ : 0];
-    *s = (struct shape){p->m, p->k, p->out_f32, is_fp8(p), *algo};
+    *s = (struct shape){p->m, p->k, p->out_f32, p->kind, *algo};
     return &s->algo;
 }
 
@@ -272,7 +270,8 @@ bool gpu_blas_try_fp8(struct gpu_blas *b, const struct gpu_api *a, gpu_stream s,
                       struct err *e)
 {
     enum { N = TRY_SIZE };
-    struct gpu_product p = {.w = room,
+    struct gpu_product p = {.kind = PRODUCT_E4M3,
+                            .w = room,
                             .x = room + N * N,
                             .out = room + 2 * N * N,
                             .w_scales = room + 6 * N * N,
@@ -286,6 +285,8 @@ bool gpu_blas_try_fp8(struct gpu_blas *b, const struct gpu_api *a, gpu_stream s,
     if (!make_desc8(b, e) || !gpu_ok(a, a->fill(room, 0, 8 * N * N, s), "a trial product", e) ||
         !gpu_blas_multiply(b, s, &p, e))
         return false;
+    p.kind = PRODUCT_E4M3_ROWS;
+    if (!gpu_blas_multiply(b, s, &p, e)) return false;
     p.out_f32 = p.add = true;
     const bool ok =
         gpu_blas_multiply(b, s, &p, e) && gpu_ok(a, a->stream_sync(s), "a trial product", e);

@@ -6,9 +6,13 @@
 
 struct gpu_blas;
 
+// Operands of f16; or of e4m3, with a factor for each row of either (w_scales[m], x_scales[n]), or without.
+enum gpu_product_kind { PRODUCT_F16, PRODUCT_E4M3_ROWS, PRODUCT_E4M3 };
+
 // out[n][m] = alpha x[n][k] w[m][k]^T, or += with add; rows of k elements, out f16 or f32 with rows of ldo
-// elements. x and w are f16; with scales they are e4m3, and row i of w times w_scales[i], row j of x times x_scales[j].
+// elements.
 struct gpu_product {
+    enum gpu_product_kind kind;
     gpu_ptr w, x, out, w_scales, x_scales;
     uint32_t m, n, k, ldo;
     float alpha;
@@ -18,7 +22,7 @@ struct gpu_product {
 // Opens the library; false with a reason where it is missing. workspace: device memory, kept by the caller.
 bool gpu_blas_open(struct gpu_blas **out, gpu_ptr workspace, size_t workspace_bytes, struct err *e);
 void gpu_blas_close(struct gpu_blas *b); // NULL is fine
-// Can it multiply e4m3 by scales of rows, and add such a product to f32? Tries it on 256 x 256 elements each in
+// Can it multiply e4m3 in both ways, and add such a product to f32? Tries it on 256 x 256 elements each in
 // `room`, GPU_BLAS_TRY_BYTES of device memory, and waits.
 bool gpu_blas_try_fp8(struct gpu_blas *b, const struct gpu_api *a, gpu_stream s, gpu_ptr room,
                       struct err *e);

@@ -140,6 +140,7 @@ void gpu_free(struct backend *b, struct dbuf *d)
     if (g->large.room == d->p) g->large.room = 0, g->large.room_bytes = 0;
     g->api.ctx_set(g->ctx);
     g->api.stream_sync(g->stream);
+    gpu_step_forget(g);
     g->api.mem_free(d->p);
     free(d);
 }

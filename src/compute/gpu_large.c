@@ -1,10 +1,9 @@
 // Products of many rows: each matrix is expanded from its packed form into scratch, as f16 or, where the user
-// asked for it, as e4m3 with a scale a row, and multiplied by the library. While one product runs, the next
-// matrix is expanded on a stream of its own into the other half of the scratch.
+// asked for it, as e4m3 with a scale a row, and multiplied by the library. Where memory allows, the e4m3 form of
+// all matrices is kept.
 // Not here: which products come here (gpu_ops.c), the library (gpu_blas.c).
-// Invariant: a half is written only after the product that read it (event `used`), and read only after it was
-// written (event `expanded`).
-#include <string.h>
+// Invariant: a row of a result does not depend on the rows beside it.
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -20,36 +19,13 @@ static size_t expanded_bytes(const struct dbuf *w)
     return (size_t)(w->n_rows + 15) / 16 * 16 * w->stride * 2;
 }
 
-// ---- opening ------------------------------------------------------------------------------------
-
-bool gpu_large_open(struct gpu *g, struct err *e)
-{
-    const struct gpu_api *a = &g->api;
-    struct gpu_large *l = &g->large;
-    int lowest = 0, highest = 0;
-    if (!gpu_ok(a, a->priority_range(&lowest, &highest), "priorities of streams", e) ||
-        !gpu_ok(a, a->stream_create_first(&l->side, GPU_STREAM_NON_BLOCKING, highest), "a stream",
-                e))
-        return false;
-    for (int i = 0; i < 2; i++)
-        if (!gpu_ok(a, a->event_create(&l->expanded[i], GPU_EVENT_NO_TIMING), "an event", e) ||
-            !gpu_ok(a, a->event_create(&l->used[i], GPU_EVENT_NO_TIMING), "an event", e))
-            return false;
-    return true;
-}
-
 void gpu_large_close(struct gpu *g)
 {
     struct gpu_large *l = &g->large;
-    if (l->side) g->api.stream_sync(l->side);
-    const gpu_ptr own[] = {l->scratch[0], l->scratch[1], l->rows8, l->row_scales};
+    const gpu_ptr own[] = {l->scratch, l->rows8, l->row_scales, l->kept};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (own[i]) g->api.mem_free(own[i]);
-    for (int i = 0; i < 2; i++) {
-        if (l->expanded[i]) g->api.event_destroy(l->expanded[i]);
-        if (l->used[i]) g->api.event_destroy(l->used[i]);
-    }
-    if (l->side) g->api.stream_destroy(l->side);
+    free(l->all);
     *l = (struct gpu_large){0};
 }
 
@@ -65,20 +41,18 @@ void gpu_large_count(struct gpu_large_want *want, const struct buf_desc *d)
 
 size_t gpu_large_bytes(const struct gpu *g, const struct gpu_large_want *want)
 {
-    const size_t rows = g->settings.max_rows;
+    const size_t rows = gpu_max_rows(g);
     if (!g->blas) return 0;
-    return want->scratch * (g->large.side ? 2 : 1) +
-           (g->fp8 ? rows * want->stride + rows * sizeof(float) : 0);
+    return want->scratch + (g->fp8 ? rows * want->stride + rows * sizeof(float) : 0);
 }
 
 bool gpu_large_take(struct gpu *g, struct err *e)
 {
     struct gpu_large *l = &g->large;
-    const size_t n = l->want.scratch, rows = g->settings.max_rows;
+    const size_t rows = gpu_max_rows(g);
     if (!g->blas) return true;
-    for (int i = 0; i < (l->side ? 2 : 1); i++)
-        if (!gpu_grow(g, &l->scratch[i], &l->scratch_bytes[i], n, "a matrix as f16", e))
-            return false;
+    if (!gpu_grow(g, &l->scratch, &l->scratch_bytes, l->want.scratch, "a matrix as f16", e))
+        return false;
     return !g->fp8 ||
            (gpu_grow(g, &l->rows8, &l->rows8_bytes, rows * l->want.stride, "rows as e4m3", e) &&
             gpu_grow(g, &l->row_scales, &l->row_scales_bytes, rows * sizeof(float),
@@ -87,7 +61,7 @@ bool gpu_large_take(struct gpu *g, struct err *e)
 
 bool gpu_large_fits(const struct gpu *g, const struct dbuf *w)
 {
-    return expanded_bytes(w) <= g->large.scratch_bytes[0];
+    return expanded_bytes(w) <= g->large.scratch_bytes;
 }
 
 bool gpu_large_fits_fp8(const struct gpu *g, const struct op_linear *o, uint32_t n_rows)
@@ -103,13 +77,8 @@ bool gpu_large_fits_fp8(const struct gpu *g, const struct op_linear *o, uint32_t
 
 // ---- expansion ----------------------------------------------------------------------------------
 
-static gpu_stream expander(const struct gpu *g)
-{
-    return g->large.side ? g->large.side : g->stream;
-}
-
 // The scales of a matrix's rows, found when they are first needed.
-static bool find_scales(struct gpu *g, struct dbuf *w, gpu_stream s, struct err *e)
+static bool find_scales(struct gpu *g, struct dbuf *w, struct err *e)
 {
     struct args_peak a = {.packed = AT(w->p),
                           .scales = AT(w->scales),
@@ -117,40 +86,47 @@ static bool find_scales(struct gpu *g, struct dbuf *w, gpu_stream s, struct err 
                           .n_units = w->stride / PACK_COLS};
     if (w->has_scales) return true;
     w->has_scales = true;
-    return gpu_run(g, gpu_pick(GPU_OP_PEAK, w->pack, 0, false, NULL), a.n_panels, 1, 128, 0, &a, s,
-                   e);
+    return gpu_run(g, gpu_pick(GPU_OP_PEAK, w->pack, 0, false, NULL), a.n_panels, 1, 128, 0, &a,
+                   g->stream, e);
 }
 
-static bool expand_to(struct gpu *g, struct dbuf *w, bool fp8, gpu_ptr to, gpu_stream s,
-                      struct err *e)
+static bool expand_to(struct gpu *g, struct dbuf *w, bool fp8, gpu_ptr to, struct err *e)
 {
     const uint32_t n_panels = (w->n_rows + 15) / 16, n_units = w->stride / PACK_COLS;
     struct args_dequant plain = {AT(w->p), AT(to), n_panels, n_units};
     struct args_dequant8 small = {AT(w->p), AT(w->scales), AT(to), n_panels, n_units};
     const enum gpu_kernel k =
         gpu_pick(fp8 ? GPU_OP_DEQUANT8 : GPU_OP_DEQUANT, w->pack, 0, false, NULL);
-    return (!fp8 || find_scales(g, w, s, e)) &&
+    return (!fp8 || find_scales(g, w, e)) &&
            gpu_run(g, k, n_units, (n_panels + 3) / 4, 128, 0, fp8 ? (void *)&small : (void *)&plain,
-                   s, e);
+                   g->stream, e);
 }
 
-// Queues the expansion of w into half i.
-static bool expand(struct gpu *g, struct dbuf *w, bool fp8, uint32_t i, struct err *e)
+static size_t kept_bytes(const struct dbuf *w)
+{
+    return w->n_rows % 16 || expanded_bytes(w) > GPU_EXPANDED_MAX ? 0 : expanded_bytes(w) / 2;
+}
+
+// The e4m3 form of all matrices, if that leaves the better part of what is free to others.
+bool gpu_large_keep(struct gpu *g, struct err *e)
 {
     const struct gpu_api *a = &g->api;
     struct gpu_large *l = &g->large;
-    const gpu_stream s = expander(g);
-    l->ahead = w;
-    l->ahead_fp8 = fp8;
-    if (!l->side) return expand_to(g, w, fp8, l->scratch[0], s, e);
-    return gpu_ok(a, a->stream_wait(s, l->used[i], 0), "expanding weights", e) &&
-           expand_to(g, w, fp8, l->scratch[i], s, e) &&
-           gpu_ok(a, a->event_record(l->expanded[i], s), "expanding weights", e);
-}
-
-void gpu_large_begin(struct gpu *g)
-{
-    g->large.ahead = NULL;
+    size_t n = 0, free_bytes = 0, total = 0;
+    if (!g->fp8 || l->kept) return true;
+    for (uint32_t i = 0; i < l->n_all; i++) n += kept_bytes(l->all[i]);
+    a->mem_info(&free_bytes, &total);
+    if (n == 0 || n > free_bytes / 2 || a->mem_alloc(&l->kept, n) != 0) return true;
+    gpu_ptr to = l->kept;
+    for (uint32_t i = 0; i < l->n_all; i++) {
+        struct dbuf *w = l->all[i];
+        if (kept_bytes(w) == 0) continue;
+        if (!expand_to(g, w, true, to, e)) return false;
+        w->kept = to;
+        to += kept_bytes(w);
+    }
+    log_debug("cuda", "kept_e4m3_mib=%zu", n >> 20);
+    return true;
 }
 
 // ---- products -----------------------------------------------------------------------------------
@@ -177,14 +153,16 @@ static bool add_bias(struct gpu *g, const struct dbuf *out, const struct dbuf *b
 }
 
 static bool multiply(struct gpu *g, const struct gpu_large_job *j, const struct dbuf *w,
-                     const struct dbuf *out, uint32_t half, struct err *e)
+                     const struct dbuf *out, struct err *e)
 {
     const struct gpu_large *l = &g->large;
     const struct dbuf *x = j->o->x;
     const size_t out_bytes = (size_t)out->stride * (out->kind == BUF_ACT ? 2 : 4);
-    struct gpu_product p = {.w = l->scratch[half],
+    struct gpu_product p = {.kind = j->kind,
+                            .w = j->kind != PRODUCT_F16 && w->kept ? w->kept : l->scratch,
                             .x = x->p + (size_t)j->row0 * x->stride * 2,
                             .out = out->p + j->row0 * out_bytes,
+                            .w_scales = w->scales,
                             .m = w->n_rows,
                             .n = j->n_rows,
                             .k = w->stride,
@@ -192,34 +170,22 @@ static bool multiply(struct gpu *g, const struct gpu_large_job *j, const struct 
                             .alpha = x->scale / PACK_SCALE,
                             .add = j->add_to != NULL,
                             .out_f32 = out->kind != BUF_ACT};
-    if (j->fp8) {
+    if (j->kind != PRODUCT_F16) {
         p.x = l->rows8 + (size_t)j->row0 * x->stride;
         p.x_scales = l->row_scales + j->row0 * sizeof(float);
-        p.w_scales = w->scales;
-        p.alpha = x->scale;
+        p.alpha = j->kind == PRODUCT_E4M3 ? RAW_SCALE : x->scale;
     }
     return gpu_blas_multiply(g->blas, g->stream, &p, e);
 }
 
 bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *e)
 {
-    const struct gpu_api *a = &g->api;
-    struct gpu_large *l = &g->large;
     const struct op_linear *o = j->o;
+    const bool fp8 = j->kind != PRODUCT_F16;
     for (uint32_t i = 0; i < o->n; i++) {
         struct dbuf *w = o->w[i], *out = j->add_to ? j->add_to : o->out[i];
-        struct dbuf *next = i + 1 < o->n ? o->w[i + 1] : j->next;
-        const bool next_fp8 = i + 1 < o->n ? j->fp8 : j->next_fp8;
-        const uint32_t half = l->side ? l->turn++ & 1 : 0;
-        if ((l->ahead != w || l->ahead_fp8 != j->fp8) && !expand(g, w, j->fp8, half, e))
-            return false;
-        if (l->side && !gpu_ok(a, a->stream_wait(g->stream, l->expanded[half], 0), "a product", e))
-            return false;
-        if (!multiply(g, j, w, out, half, e)) return false;
-        l->ahead = NULL;
-        if (l->side && (!gpu_ok(a, a->event_record(l->used[half], g->stream), "a product", e) ||
-                        (next && !expand(g, next, next_fp8, half ^ 1, e))))
-            return false;
+        if ((!fp8 || !w->kept) && !expand_to(g, w, fp8, g->large.scratch, e)) return false;
+        if (!multiply(g, j, w, out, e)) return false;
         if (o->bias[i] && !add_bias(g, out, o->bias[i], j->row0, j->n_rows, e)) return false;
     }
     return true;
@@ -227,17 +193,30 @@ bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *
 
 // ---- choice of algorithms -----------------------------------------------------------------------
 
-void gpu_large_meet(struct gpu *g, struct dbuf *w)
+static bool is_new_shape(const struct gpu_large *l, const struct dbuf *w)
+{
+    for (uint32_t i = 0; i < l->n_tuned; i++)
+        if (l->tuned[i].n_rows == w->n_rows && l->tuned[i].stride == w->stride) return false;
+    for (uint32_t i = 0; i < l->n_met; i++)
+        if (l->met[i]->n_rows == w->n_rows && l->met[i]->stride == w->stride) return false;
+    return l->n_met < GPU_LARGE_SHAPES;
+}
+
+bool gpu_large_meet(struct gpu *g, struct dbuf *w, struct err *e)
 {
     struct gpu_large *l = &g->large;
-    const size_t n = (size_t)w->n_rows * w->stride;
-    if (!g->blas || !g->use_tuning || n < TUNE_LEAST || expanded_bytes(w) > GPU_EXPANDED_MAX)
-        return;
-    for (uint32_t i = 0; i < l->n_tuned; i++)
-        if (l->tuned[i].n_rows == w->n_rows && l->tuned[i].stride == w->stride) return;
-    for (uint32_t i = 0; i < l->n_met; i++)
-        if (l->met[i]->n_rows == w->n_rows && l->met[i]->stride == w->stride) return;
-    if (l->n_met < GPU_LARGE_SHAPES) l->met[l->n_met++] = w;
+    if (!g->blas || expanded_bytes(w) > GPU_EXPANDED_MAX) return true;
+    if (l->n_all == l->cap_all) {
+        const uint32_t cap = l->cap_all ? 2 * l->cap_all : 64;
+        struct dbuf **p = realloc(l->all, cap * sizeof(struct dbuf *));
+        if (!p) return err_set(e, ERR_MEMORY, "no memory for a list of weights");
+        l->all = p;
+        l->cap_all = cap;
+    }
+    l->all[l->n_all++] = w;
+    if (g->use_tuning && (size_t)w->n_rows * w->stride >= TUNE_LEAST && is_new_shape(l, w))
+        l->met[l->n_met++] = w;
+    return true;
 }
 
 void gpu_large_forget(struct gpu *g, const struct dbuf *w)
@@ -245,6 +224,8 @@ void gpu_large_forget(struct gpu *g, const struct dbuf *w)
     struct gpu_large *l = &g->large;
     for (uint32_t i = 0; i < l->n_met; i++)
         if (l->met[i] == w) l->met[i--] = l->met[--l->n_met];
+    for (uint32_t i = 0; i < l->n_all; i++)
+        if (l->all[i] == w) l->all[i--] = l->all[--l->n_all];
 }
 
 // Times the library's algorithms for the shape of w: rows of the matrix itself are the activations, so that
@@ -253,30 +234,25 @@ static bool tune_shape(struct gpu *g, struct dbuf *w, bool add, uint32_t n, gpu_
                        struct err *e)
 {
     const struct gpu_large *l = &g->large;
-    const bool fp8 = g->fp8 && w->n_rows % 16 == 0;
+    const bool fp8 = g->fp8 && w->n_rows % 16 == 0; // then results are raw f16, added by the norm
     const size_t row_bytes = (size_t)w->stride * (fp8 ? 1 : 2);
     const uint32_t padded = (w->n_rows + 15) / 16 * 16;
     gpu_ptr at = room;
     float us, first_us;
     for (uint32_t i = 0; i < n; i += padded, at += padded * row_bytes)
-        if (!expand_to(g, w, fp8, at, g->stream, e)) return false;
-    at = (at + 255) / 256 * 256;
-    if (!expand_to(g, w, fp8, l->scratch[0], g->stream, e) ||
-        !gpu_ok(&g->api, g->api.fill(at, 0, n * sizeof(float), g->stream), "clearing memory", e))
-        return false;
-    const uint32_t ldo = row_stride(w->n_rows);
-    const struct gpu_product p = {.w = l->scratch[0],
+        if (!expand_to(g, w, fp8, at, e)) return false;
+    if (!expand_to(g, w, fp8, l->scratch, e)) return false;
+    const struct gpu_product p = {.kind = fp8 ? PRODUCT_E4M3 : PRODUCT_F16,
+                                  .w = l->scratch,
                                   .x = room,
-                                  .out = at + n * sizeof(float),
-                                  .w_scales = fp8 ? w->scales : 0,
-                                  .x_scales = fp8 ? at : 0,
+                                  .out = (at + 255) / 256 * 256,
                                   .m = w->n_rows,
                                   .n = n,
                                   .k = w->stride,
-                                  .ldo = ldo,
-                                  .alpha = 1.0f / PACK_SCALE,
-                                  .add = add,
-                                  .out_f32 = add};
+                                  .ldo = row_stride(w->n_rows),
+                                  .alpha = fp8 ? RAW_SCALE : 1.0f / PACK_SCALE,
+                                  .add = add && !fp8,
+                                  .out_f32 = add && !fp8};
     if (!gpu_blas_tune(g->blas, &g->api, g->stream, &p, &us, &first_us, e)) return false;
     log_debug("cuda", "product=%ux%u rows=%u %s us=%.1f first_us=%.1f tflops=%.0f", w->n_rows,
               w->n_cols, n, fp8 ? "fp8" : "f16", (double)us, (double)first_us,

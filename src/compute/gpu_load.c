@@ -186,7 +186,7 @@ bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc,
         l->n_bytes += (end - row0) * row_bytes;
     }
     gpu_large_count(&g->large.want, desc);
-    gpu_large_meet(g, d);
+    if (!gpu_large_meet(g, d, e)) return false;
     return l->n_bytes < BATCH_BYTES || flush(g, e);
 }
 

@@ -16,6 +16,13 @@ struct unscaled {
     float eps;
 };
 
+// Results of a product in e4m3 that still want their scales (args_norm8): the next op but the add, or the gated
+// activation, applies them.
+struct raw {
+    const struct dbuf *y, *w[2]; // y NULL: none
+    float times;
+};
+
 struct run {
     struct gpu *g;
     const struct op *ops;
@@ -25,6 +32,7 @@ struct run {
     struct unscaled h;
     uint32_t n_single;     // rows of decode steps, the batch's first: never in e4m3
     const struct dbuf *x8; // the activations whose e4m3 form is at hand
+    struct raw raw;
 };
 
 static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
@@ -277,11 +285,27 @@ static const struct op *op_at(const struct run *r, uint32_t i)
     return i < r->n_ops ? &r->ops[i] : NULL;
 }
 
-// The op after the one at hand, if it is a product in e4m3 of what this one writes.
-static bool feeds_fp8(const struct run *r, const struct dbuf *out)
+// Is the op after op i a product in e4m3 of what that one writes?
+static bool feeds_fp8(const struct run *r, uint32_t i, const struct dbuf *out)
 {
-    const struct op *next = op_at(r, r->i + 1);
+    const struct op *next = op_at(r, i + 1);
     return next && next->kind == OP_LINEAR && next->linear.x == out && is_fp8(r, &next->linear);
+}
+
+static uint32_t norm_threads(uint32_t n_cols)
+{
+    const uint32_t n = (n_cols / 4 + 31) / 32 * 32; // a function of the width alone
+    return n < 1024 ? n : 1024;
+}
+
+// Is op i a norm of the whole stream whose rows go to a product in e4m3?
+static bool is_norm8(const struct run *r, uint32_t i)
+{
+    const struct op *op = op_at(r, i);
+    if (!op || op->kind != OP_RMS_NORM) return false;
+    const struct op_rms_norm *o = &op->rms_norm;
+    return o->x->kind == BUF_STREAM && !o->n_rows &&
+           o->x->n_cols <= 2 * NORM8_PAIRS * norm_threads(o->x->n_cols) && feeds_fp8(r, i, o->out);
 }
 
 // The stream that the next op adds this product to, if the product itself is then not needed.
@@ -340,36 +364,51 @@ static bool run_small(struct run *r, const struct op_linear *o)
     return ok;
 }
 
-static const struct op_linear *next_large(const struct run *r)
+// Gate and up may stay raw where the gated activation goes to a product in e4m3.
+static bool gates_raw(const struct run *r, const struct op_linear *o)
 {
-    for (uint32_t i = r->i + 1; i < r->n_ops; i++)
-        if (r->ops[i].kind == OP_LINEAR)
-            return is_large(r, &r->ops[i].linear) ? &r->ops[i].linear : NULL;
-    return NULL;
+    const struct op *next = op_at(r, r->i + 1);
+    return o->n == 2 && next && next->kind == OP_SWIGLU && next->swiglu.gate == o->out[0] &&
+           next->swiglu.up == o->out[1] && next->swiglu.out == o->out[0] && !next->swiglu.n_rows &&
+           !o->bias[0] && !o->bias[1] && o->out[0]->kind == BUF_ACT && o->out[1]->kind == BUF_ACT &&
+           feeds_fp8(r, r->i + 1, o->out[0]);
 }
 
-// Rows of decode steps go to the kernels for few rows where the others are multiplied in e4m3.
+// What is added to the stream may stay raw where the norm after it adds.
+static bool adds_raw(const struct run *r, const struct op_linear *o, const struct dbuf *add_to)
+{
+    const struct op *norm = op_at(r, r->i + 2);
+    return add_to && !o->bias[0] && o->out[0]->kind == BUF_ACT && o->out[0] != o->x &&
+           is_norm8(r, r->i + 2) && norm->rms_norm.x == add_to;
+}
+
+// Products in e4m3; rows of decode steps go to the kernels for few rows instead.
+static bool run_fp8(struct run *r, const struct op_linear *o, struct dbuf *add_to)
+{
+    const bool gated = gates_raw(r, o), raw = gated || adds_raw(r, o, add_to);
+    struct op_linear single = *o;
+    struct gpu_large_job j = {.o = o,
+                              .add_to = raw ? NULL : add_to,
+                              .row0 = r->n_single,
+                              .n_rows = r->batch->n_rows - r->n_single,
+                              .kind = raw ? PRODUCT_E4M3 : PRODUCT_E4M3_ROWS};
+    single.n_rows = r->n_single;
+    if (r->x8 != o->x && !gpu_large_quantise(r->g, o->x, r->batch->n_rows, r->e)) return false;
+    r->x8 = NULL;
+    if (raw)
+        r->raw =
+            (struct raw){o->out[0], {o->w[0], gated ? o->w[1] : NULL}, o->x->scale / RAW_SCALE};
+    if (r->n_single && !linear_small(r, &single, add_to, NULL)) return false;
+    return j.n_rows == 0 || gpu_large_linear(r->g, &j, r->e);
+}
+
 static bool run_large(struct run *r, const struct op_linear *o)
 {
     struct dbuf *add_to = residual_of(r, o);
-    const bool fp8 = is_fp8(r, o);
+    const struct gpu_large_job j = {.o = o, .add_to = add_to, .n_rows = rows_of(r, o->n_rows)};
+    const bool ok = is_fp8(r, o) ? run_fp8(r, o, add_to) : gpu_large_linear(r->g, &j, r->e);
     if (add_to) r->i++;
-    struct gpu_large_job j = {
-        .o = o, .add_to = add_to, .n_rows = rows_of(r, o->n_rows), .fp8 = fp8};
-    const struct op_linear *next = next_large(r);
-    if (next) {
-        j.next = next->w[0];
-        j.next_fp8 = is_fp8(r, next);
-    }
-    if (fp8) {
-        struct op_linear single = *o;
-        single.n_rows = j.row0 = r->n_single;
-        j.n_rows -= j.row0;
-        if (r->x8 != o->x && !gpu_large_quantise(r->g, o->x, r->batch->n_rows, r->e)) return false;
-        r->x8 = NULL;
-        if (j.row0 && !linear_small(r, &single, add_to, NULL)) return false;
-    }
-    return j.n_rows == 0 || gpu_large_linear(r->g, &j, r->e);
+    return ok;
 }
 
 // Advances r->i past what was fused.
@@ -393,13 +432,11 @@ static bool run_norm(struct run *r, const struct op_rms_norm *o)
                           .stride = o->x->stride,
                           .x_half = o->x->kind == BUF_ACT,
                           .eps = o->eps};
-    uint32_t threads = (o->x->n_cols / 4 + 31) / 32 * 32; // a function of the width alone
-    if (threads > 1024) threads = 1024;
+    const uint32_t threads = norm_threads(a.n_cols);
     if (o->out->kind != BUF_ACT || o->x->scale != 1.0f)
         return err_set(r->e, ERR_INTERNAL, "a norm goes from the stream to activations only");
     o->out->scale = 1;
-    if (feeds_fp8(r, o->out) && o->x->kind == BUF_STREAM && !o->n_rows &&
-        a.n_cols <= 2 * NORM8_PAIRS * threads) {
+    if (is_norm8(r, r->i)) {
         struct args_norm8 b = {.x = a.x,
                                .w = a.w,
                                .out = AT(r->g->large.rows8),
@@ -409,6 +446,12 @@ static bool run_norm(struct run *r, const struct op_rms_norm *o)
                                .stride = a.stride,
                                .n_plain = r->n_single,
                                .eps = a.eps};
+        if (r->raw.y) {
+            b.raw = AT(r->raw.y->p);
+            b.columns = AT(r->raw.w[0]->scales);
+            b.raw_times = r->raw.times;
+        }
+        r->raw.y = NULL;
         r->x8 = o->out;
         return launch(r, GPU_norm_e4m3, r->batch->n_rows, 1, threads, 0, &b);
     }
@@ -561,14 +604,21 @@ static bool run_attention(const struct run *r, const struct op_attention *o)
 
 static bool run_swiglu(struct run *r, const struct op_swiglu *o)
 {
-    if (!o->n_rows && feeds_fp8(r, o->out)) {
+    if (!o->n_rows && feeds_fp8(r, r->i, o->out)) {
         struct args_rows8 b = {.gate = AT(o->gate->p),
                                .up = AT(o->up->p),
                                .out = AT(r->g->large.rows8),
                                .plain = AT(o->out->p),
                                .scales = AT(r->g->large.row_scales),
                                .stride = o->gate->stride,
-                               .n_plain = r->n_single};
+                               .n_plain = r->n_single,
+                               .n_cols = o->gate->n_cols};
+        if (r->raw.y) {
+            b.gate_columns = AT(r->raw.w[0]->scales);
+            b.up_columns = AT(r->raw.w[1]->scales);
+            b.raw_times = r->raw.times;
+        }
+        r->raw.y = NULL;
         o->out->scale = 1.0f / SWIGLU_SCALE;
         r->x8 = o->out;
         return launch(r, GPU_swiglu_e4m3, r->batch->n_rows, 1, gpu_rows8_threads(b.stride), 0, &b);
@@ -647,7 +697,6 @@ bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err
 {
     struct run r = {.g = g, .ops = ops, .n_ops = n_ops, .batch = g->step.batch, .e = e};
     while (r.n_single < r.batch->n_seqs && r.batch->seqs[r.n_single].n_rows == 1) r.n_single++;
-    gpu_large_begin(g);
     for (; r.i < n_ops; r.i++)
         if (!run_one(&r)) return false;
     return true;

@@ -14,7 +14,7 @@ static const size_t region_bytes[REGION_COUNT] = {
 #undef R
 };
 
-static void drop_graphs(struct gpu *g)
+void gpu_step_forget(struct gpu *g)
 {
     for (uint32_t i = 0; i < GPU_GRAPHS_MAX; i++) {
         if (g->graphs[i].exec) g->api.graph_exec_destroy(g->graphs[i].exec);
@@ -32,7 +32,7 @@ static bool reserve(struct gpu *g, enum gpu_region r, uint32_t n, struct err *e)
     while (cap < n) cap *= 2;
     if (g->region_cap[r] < n) {
         if (!gpu_ok(a, a->stream_sync(g->stream), "a step on the device", e)) return false;
-        drop_graphs(g);
+        gpu_step_forget(g);
         if (g->region[r]) a->mem_free(g->region[r]);
         g->region[r] = 0;
         g->region_cap[r] = 0;
@@ -363,7 +363,7 @@ bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops, const
 
 void gpu_step_close(struct gpu *g)
 {
-    drop_graphs(g);
+    gpu_step_forget(g);
     for (uint32_t r = 0; r < REGION_COUNT; r++) {
         if (g->region[r]) g->api.mem_free(g->region[r]);
         for (uint32_t i = 0; i < GPU_UPLOADS; i++)

@@ -30,8 +30,8 @@ enum {
     CTX_MIN = 16,
     CTX_MAX = 1 << 24,
     STEP_MS_DEFAULT = 100,
-    ALONE_MS = 1000,                // a cancel and a stop wait no longer than this for a step
-    MAX_ROWS = 8192 + PARALLEL_MAX, // no device wants more; most want far fewer
+    ALONE_MS = 1000,                 // a cancel and a stop wait no longer than this for a step
+    MAX_ROWS = 16384 + PARALLEL_MAX, // no device wants more; most want far fewer
     SCORE_LOGITS_BYTES = 256 << 20,
     SCORE_CTX = 2048, // the usual window, so that figures can be compared
 };

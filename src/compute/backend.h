@@ -183,6 +183,7 @@ struct backend_info {
     uint32_t n_devices;    // of this backend, for NAME:N; 0: it has one and no numbers
     uint32_t numerics;     // version of the arithmetic: part of the cache's fingerprint
     bool prefill_fp8;      // products of long prompts are in 8-bit floats: part of it, too
+    char no_fp8[160]; // why they are not, where they were asked for; empty: the device has none
 };
 
 // What a device can do at most, as far as a program can see: for judging kernels.

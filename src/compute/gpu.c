@@ -199,12 +199,14 @@ static void open_blas(struct gpu *g)
 static void open_fp8(struct gpu *g)
 {
     struct err why = {0};
-    if (!g->blas || !g->settings.prefill_fp8) return;
-    if (g->cc < 90 || g->cc >= 100)
+    if (!g->settings.prefill_fp8) return;
+    if (!g->blas)
+        err_set(&why, ERR_NOT_FOUND, "fp8 products want libcublasLt of CUDA 12.9 or newer");
+    else if (g->cc < 90 || g->cc >= 100)
         err_set(&why, ERR_UNSUPPORTED, "fp8 products want a GPU of compute capability 9.0");
     else
         g->fp8 = gpu_blas_try_fp8(g->blas, &g->api, g->stream, g->workspace, &why);
-    if (!g->fp8) log_warn("cuda", "prefill=exact reason=\"%s\"", why.msg);
+    if (!g->fp8) snprintf(g->no_fp8, sizeof g->no_fp8, "%.150s", why.msg);
 }
 
 // How much is left: what was planned shows in the difference.
@@ -302,6 +304,7 @@ static void cuda_info(const struct backend *b, struct backend_info *out)
                                  .prefill_fp8 = g->fp8,
                                  .mem_total_bytes = total};
     out->mem_free_bytes = free_bytes;
+    snprintf(out->no_fp8, sizeof out->no_fp8, "%s", g->no_fp8);
     snprintf(out->device, sizeof out->device, "%.70s (sm_%u, %u multiprocessors)%s", g->device_name,
              g->cc, g->n_sm, g->blas ? "" : ", no cuBLASLt");
 }

@@ -145,6 +145,7 @@ struct gpu {
     uint32_t cc, n_sm, n_devices;
     bool integrated, use_graphs, use_overlap, use_blas, use_tuning;
     size_t mem_bytes; // of the device
+    char no_fp8[160]; // why not, where it was asked for
     bool fp8;         // products of many rows in e4m3: asked for, and possible
     char device_name[100];
     gpu_module modules[GPU_MODULES_MAX];

@@ -223,7 +223,9 @@ static bool open_device(struct engine *en, struct err *e)
     en->backend->class->info(en->backend, &en->device);
     en->info.prefill_type = en->device.prefill_fp8 ? "fp8" : "exact";
     if (bs.prefill_fp8 && !en->device.prefill_fp8)
-        log_warn("engine", "prefill=exact reason=\"%s has no fp8 products\"", en->device.device);
+        log_warn("engine", "prefill=exact reason=\"%s\"",
+                 en->device.no_fp8[0] != '\0' ? en->device.no_fp8
+                                              : "this device has no fp8 products");
     en->info.device = str_from(en->device.device);
     en->info.page_tokens = en->device.page_tokens;
     const uint32_t want = en->device.prefill_rows, most = MAX_ROWS - PARALLEL_MAX;

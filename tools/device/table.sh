@@ -6,7 +6,7 @@
 #
 # PEER_SERVER is a llama-server built for this GPU, or "none". TYPES: "Q4_K_M Q8_0" by default. A model that is
 # in TABLE_DIR already, as SHAPE-TYPE.gguf, is used as it is. TABLE_PREFILL: the --prefill-type of our rows, "exact
-# fp8" by default; the agents run with the first of them.
+# fp8" by default; the agents run with the first of them. PEER_ALONE: not empty, no agents with the peer (100 s).
 set -u
 submind=$1 peer=$2 synth=$3 seed=$4 tokenizer=${5:-} types=${6:-Q4_K_M Q8_0} shape=${7:-32b}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -53,7 +53,7 @@ for type in $types; do
             --ctx 32768 --cache-dir off --prefill-type "$prefill"
         ALONE=1
     done
-    ALONE=
+    ALONE=${PEER_ALONE:-}
     if [ "$peer" != none ]; then
         measure "peer-$type" 8092 "$peer" -m "$model" -ngl 99 -fa on -np 8 -c 262144 -ub 2048 --port 8092
     fi

@@ -236,12 +236,12 @@ bool gpu_large_keep(struct gpu *g, struct err *e);
 bool gpu_large_tune(struct gpu *g, struct err *e);
 // f16 rows of x to e4m3, for the next product.
 bool gpu_large_quantise(struct gpu *g, const struct dbuf *x, uint32_t n_rows, struct err *e);
-// Rows [row0, row0 + n_rows) of the products of o, to o's outputs or added to add_to. E4M3: the rows are in rows8,
+// The first n_rows rows of the products of o, to o's outputs or added to add_to. E4M3: the rows are in rows8,
 // and results are raw (args_norm8).
 struct gpu_large_job {
     const struct op_linear *o;
     struct dbuf *add_to;
-    uint32_t row0, n_rows;
+    uint32_t n_rows;
     enum gpu_product_kind kind;
 };
 bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *e);

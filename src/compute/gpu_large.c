@@ -140,11 +140,10 @@ bool gpu_large_quantise(struct gpu *g, const struct dbuf *x, uint32_t n_rows, st
     return gpu_run(g, GPU_rows_e4m3, n_rows, 1, gpu_rows8_threads(x->stride), 0, &a, g->stream, e);
 }
 
-static bool add_bias(struct gpu *g, const struct dbuf *out, const struct dbuf *b, uint32_t row0,
-                     uint32_t n_rows, struct err *e)
+static bool add_bias(struct gpu *g, const struct dbuf *out, const struct dbuf *b, uint32_t n_rows,
+                     struct err *e)
 {
-    const size_t row_bytes = (size_t)out->stride * (out->kind == BUF_ACT ? 2 : 4);
-    struct args_bias a = {.x = AT(out->p + row0 * row_bytes),
+    struct args_bias a = {.x = AT(out->p),
                           .bias = AT(b->p),
                           .n_cols = out->n_cols,
                           .stride = out->stride,
@@ -157,11 +156,10 @@ static bool multiply(struct gpu *g, const struct gpu_large_job *j, const struct 
 {
     const struct gpu_large *l = &g->large;
     const struct dbuf *x = j->o->x;
-    const size_t out_bytes = (size_t)out->stride * (out->kind == BUF_ACT ? 2 : 4);
     struct gpu_product p = {.kind = j->kind,
                             .w = j->kind != PRODUCT_F16 && w->kept ? w->kept : l->scratch,
-                            .x = x->p + (size_t)j->row0 * x->stride * 2,
-                            .out = out->p + j->row0 * out_bytes,
+                            .x = x->p,
+                            .out = out->p,
                             .w_scales = w->scales,
                             .m = w->n_rows,
                             .n = j->n_rows,
@@ -171,8 +169,8 @@ static bool multiply(struct gpu *g, const struct gpu_large_job *j, const struct 
                             .add = j->add_to != NULL,
                             .out_f32 = out->kind != BUF_ACT};
     if (j->kind != PRODUCT_F16) {
-        p.x = l->rows8 + (size_t)j->row0 * x->stride;
-        p.x_scales = l->row_scales + j->row0 * sizeof(float);
+        p.x = l->rows8;
+        p.x_scales = l->row_scales;
         p.alpha = j->kind == PRODUCT_E4M3 ? RAW_SCALE : x->scale;
     }
     return gpu_blas_multiply(g->blas, g->stream, &p, e);
@@ -186,7 +184,7 @@ bool gpu_large_linear(struct gpu *g, const struct gpu_large_job *j, struct err *
         struct dbuf *w = o->w[i], *out = j->add_to ? j->add_to : o->out[i];
         if ((!fp8 || !w->kept) && !expand_to(g, w, fp8, g->large.scratch, e)) return false;
         if (!multiply(g, j, w, out, e)) return false;
-        if (o->bias[i] && !add_bias(g, out, o->bias[i], j->row0, j->n_rows, e)) return false;
+        if (o->bias[i] && !add_bias(g, out, o->bias[i], j->n_rows, e)) return false;
     }
     return true;
 }

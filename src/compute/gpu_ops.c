@@ -382,31 +382,32 @@ static bool adds_raw(const struct run *r, const struct op_linear *o, const struc
            is_norm8(r, r->i + 2) && norm->rms_norm.x == add_to;
 }
 
-// Products in e4m3; rows of decode steps go to the kernels for few rows instead.
-static bool run_fp8(struct run *r, const struct op_linear *o, struct dbuf *add_to)
+// Products in e4m3. Rows of decode steps are done again after it by the kernels for few rows: the library wants
+// its scales at addresses of whole sixteens, so it begins at row 0.
+static bool run_fp8(struct run *r, const struct op_linear *o, struct dbuf *add_to, bool raw)
 {
-    const bool gated = gates_raw(r, o), raw = gated || adds_raw(r, o, add_to);
     struct op_linear single = *o;
-    struct gpu_large_job j = {.o = o,
-                              .add_to = raw ? NULL : add_to,
-                              .row0 = r->n_single,
-                              .n_rows = r->batch->n_rows - r->n_single,
-                              .kind = raw ? PRODUCT_E4M3 : PRODUCT_E4M3_ROWS};
+    const struct gpu_large_job j = {.o = o,
+                                    .add_to = raw ? NULL : add_to,
+                                    .n_rows = r->batch->n_rows,
+                                    .kind = raw ? PRODUCT_E4M3 : PRODUCT_E4M3_ROWS};
     single.n_rows = r->n_single;
     if (r->x8 != o->x && !gpu_large_quantise(r->g, o->x, r->batch->n_rows, r->e)) return false;
     r->x8 = NULL;
     if (raw)
         r->raw =
-            (struct raw){o->out[0], {o->w[0], gated ? o->w[1] : NULL}, o->x->scale / RAW_SCALE};
-    if (r->n_single && !linear_small(r, &single, add_to, NULL)) return false;
-    return j.n_rows == 0 || gpu_large_linear(r->g, &j, r->e);
+            (struct raw){o->out[0], {o->w[0], o->n > 1 ? o->w[1] : NULL}, o->x->scale / RAW_SCALE};
+    return gpu_large_linear(r->g, &j, r->e) &&
+           (r->n_single == 0 || linear_small(r, &single, add_to, NULL));
 }
 
 static bool run_large(struct run *r, const struct op_linear *o)
 {
     struct dbuf *add_to = residual_of(r, o);
+    const bool fp8 = is_fp8(r, o), raw = fp8 && (gates_raw(r, o) || adds_raw(r, o, add_to));
+    if (fp8 && !raw && r->n_single) add_to = NULL; // or these rows would be added twice
     const struct gpu_large_job j = {.o = o, .add_to = add_to, .n_rows = rows_of(r, o->n_rows)};
-    const bool ok = is_fp8(r, o) ? run_fp8(r, o, add_to) : gpu_large_linear(r->g, &j, r->e);
+    const bool ok = fp8 ? run_fp8(r, o, add_to, raw) : gpu_large_linear(r->g, &j, r->e);
     if (add_to) r->i++;
     return ok;
 }

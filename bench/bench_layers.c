@@ -1,8 +1,10 @@
-// Times a layer of Qwen3-32B on a GPU as the engine runs it: a list of sixteen layers' ops, and what each part adds
+// Times a layer of Qwen3-32B (or 8B) on a GPU as the engine runs it: a list of sixteen layers' ops, and what each part adds
 // to it, by leaving it out. Kernels on their own are `submind bench ops`; here they overlap as in a step. Weights
 // and activations are random.
 //
-//   bench_layers [DEVICE [FORMAT]]      default: cuda Q4_K (values and down of every second layer Q6_K), or Q8_0
+//   bench_layers [DEVICE [FORMAT [SHAPE [KV]]]]      default: cuda Q4_K 32b f16
+//
+// FORMAT is any of GGUF's; with Q4_K, values and down of every second layer are Q6_K.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +14,15 @@
 #include "base/half.h"
 #include "compute/backend.h"
 
-enum { ROWS = 8192, EMBD = 5120, FF = 25600, HEADS = 64, KV_HEADS = 8, DIM = 128, Q = HEADS * DIM };
+enum { ROWS = 8192, KV_HEADS = 8, DIM = 128, EMBD_MAX = 5120 };
 enum { CTX = 14336, SEQS = 8, OPS_MAX = 256 };
 
+static const struct shape {
+    const char *name;
+    uint32_t n_embd, n_ff, n_heads;
+} shapes[] = {{"32b", 5120, 25600, 64}, {"8b", 4096, 12288, 32}};
+static const struct shape *shape = &shapes[0];
+static enum kv_type kv_type;
 static struct backend *dev;
 static struct err e;
 static struct op ops[OPS_MAX];
@@ -42,11 +50,10 @@ static struct dbuf *buffer(enum buf_kind kind, uint32_t rows, uint32_t cols)
     return b;
 }
 
-// Random blocks with scales that keep results finite; offset makes copies differ in nothing but place.
-static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
+// Random blocks with scales that keep results finite.
+static void fill_blocks(enum fmt f, unsigned char *p, size_t n)
 {
-    const size_t n = rows * fmt_row_bytes(f, cols), block = fmt_info[f].block_bytes;
-    unsigned char *p = malloc(n);
+    const size_t block = fmt_info[f].block_bytes;
     const uint16_t d = f32_to_f16(1e-5f);
     static uint64_t state = 1;
     for (size_t i = 0; i + 8 <= n; i += 8) {
@@ -57,9 +64,27 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
     for (size_t i = 0; i < n; i += block) {
         if (f == FMT_BF16) p[i + 1] = (unsigned char)(0x3c | (p[i + 1] & 0x80));
         if (f == FMT_BF16) continue;
-        memcpy(p + i + (f == FMT_Q6_K ? 208 : 0), &d, 2);
-        if (f == FMT_Q4_K || f == FMT_Q5_K) memcpy(p + i + 2, &d, 2);
+        const size_t at = f == FMT_Q6_K ? 208 : f == FMT_Q3_K ? 108 : f == FMT_Q2_K ? 80 : 0;
+        if (f == FMT_MXFP4)
+            p[i] = 110;
+        else
+            memcpy(p + i + at, &d, 2);
+        if (f == FMT_Q4_K || f == FMT_Q5_K || f == FMT_Q2_K || f == FMT_Q4_1 || f == FMT_Q5_1)
+            memcpy(p + i + at + 2, &d, 2);
     }
+}
+
+// The same bytes for every matrix of a format, each at a place of its own on the device.
+static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
+{
+    static unsigned char *bytes[FMT_COUNT];
+    const size_t n = rows * fmt_row_bytes(f, cols);
+    if (!bytes[f]) {
+        const size_t most = shape->n_ff * fmt_row_bytes(f, shape->n_embd);
+        bytes[f] = malloc(most);
+        fill_blocks(f, bytes[f], most);
+    }
+    unsigned char *p = bytes[f];
     const struct buf_desc desc = {.kind = BUF_WEIGHT,
                                   .fmt = f,
                                   .n_rows = rows,
@@ -69,18 +94,20 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
     struct dbuf *b;
     must(dev->class->alloc(dev, &desc, &b, &e));
     must(dev->class->wait(dev, &e));
-    free(p);
     return b;
 }
 
-// Milliseconds of one op of the list of n, over a few submits.
-static double time_ops(uint32_t n, const struct batch *b)
+// Milliseconds of one op of the list of n, over a few submits; how long the shortest call of submit took.
+static double time_ops(uint32_t n, const struct batch *b, double *submit_us)
 {
     double best = 1e30;
+    *submit_us = 1e30;
     const int turns = b->n_rows > 64 ? 4 : 10;
     for (int turn = 0; turn < turns; turn++) {
         const uint64_t start = clock_ns();
         must(dev->class->submit(dev, ops, n, b, &e));
+        const double us = clock_ms_since(start) * 1e3;
+        if (us < *submit_us) *submit_us = us;
         must(dev->class->wait(dev, &e));
         const double ms = clock_ms_since(start) / n;
         if (turn > 1 && ms < best) best = ms;
@@ -116,7 +143,7 @@ struct decode_rig {
 
 static struct dbuf *vector(uint32_t n)
 {
-    static float v[EMBD];
+    static float v[EMBD_MAX];
     for (uint32_t i = 0; i < n; i++) v[i] = 1.0f / (float)(1 + i);
     const struct buf_desc d = {.kind = BUF_VECTOR,
                                .fmt = FMT_F32,
@@ -146,13 +173,14 @@ static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *wi
             .kind = OP_LINEAR,
             .linear = {.x = r->h, .w = {l->q, l->k, l->v}, .out = {r->q, r->k, r->v}, .n = 3}};
     if (!strstr(without, "rope"))
-        ops[n++] = (struct op){.kind = OP_ROPE_KV,
-                               .rope_kv = {r->q, r->k, r->v, r->head_norm, r->head_norm, r->freqs,
-                                           r->kv, i, HEADS, KV_HEADS, DIM, DIM, true, 1e-6f, 1}};
-    if (!strstr(without, "attend"))
         ops[n++] =
-            (struct op){.kind = OP_ATTENTION,
-                        .attention = {r->q, r->kv, r->attn, i, HEADS, KV_HEADS, DIM, 0.088f}};
+            (struct op){.kind = OP_ROPE_KV,
+                        .rope_kv = {r->q, r->k, r->v, r->head_norm, r->head_norm, r->freqs, r->kv,
+                                    i, shape->n_heads, KV_HEADS, DIM, DIM, true, 1e-6f, 1}};
+    if (!strstr(without, "attend"))
+        ops[n++] = (struct op){
+            .kind = OP_ATTENTION,
+            .attention = {r->q, r->kv, r->attn, i, shape->n_heads, KV_HEADS, DIM, 0.088f}};
     if (!strstr(without, "out")) {
         ops[n++] = linear(r->attn, l->o, r->h);
         ops[n++] = add;
@@ -170,31 +198,43 @@ static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *wi
     return n;
 }
 
+// Keys and values of the common prefix: halves below 1, which as q8_0 are bytes with such factors.
+static void fill_pages(struct dbuf *kv, const struct kv_shape *pages)
+{
+    const size_t n = dev->class->page_bytes(dev, pages) / 2;
+    uint16_t *page = malloc(n * sizeof *page);
+    for (size_t i = 0; i < n; i++) page[i] = (uint16_t)(0x3000 | (rand() & 0x87ff));
+    for (uint32_t p = 0; p < CTX / 64; p++) must(dev->class->page_write(dev, kv, p, page, &e));
+    free(page);
+}
+
 // Q4_K_M's mixture: values and down are Q6_K in every second layer.
 static void open_layers(struct decode_rig *r, enum fmt f)
 {
-    const struct kv_shape shape = {(CTX / 64) + 64 * SEQS, 64, LAYERS, KV_HEADS, DIM, KV_F16};
-    const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "pages"};
+    const struct kv_shape pages = {(CTX / 64) + 64 * SEQS, 64, LAYERS, KV_HEADS, DIM, kv_type};
+    const struct buf_desc d = {.kind = BUF_KV, .kv = pages, .name = "pages"};
+    const uint32_t n_embd = shape->n_embd, n_ff = shape->n_ff, n_q = shape->n_heads * DIM;
     for (uint32_t i = 0; i < LAYERS; i++) {
         const enum fmt some = f == FMT_Q4_K && i % 2 ? FMT_Q6_K : f;
-        r->layers[i] = (struct layer){weight(f, Q, EMBD),
-                                      weight(f, KV_HEADS * DIM, EMBD),
-                                      weight(some, KV_HEADS * DIM, EMBD),
-                                      weight(f, EMBD, Q),
-                                      weight(f, FF, EMBD),
-                                      weight(f, FF, EMBD),
-                                      weight(some, EMBD, FF)};
+        r->layers[i] = (struct layer){weight(f, n_q, n_embd),
+                                      weight(f, KV_HEADS * DIM, n_embd),
+                                      weight(some, KV_HEADS * DIM, n_embd),
+                                      weight(f, n_embd, n_q),
+                                      weight(f, n_ff, n_embd),
+                                      weight(f, n_ff, n_embd),
+                                      weight(some, n_embd, n_ff)};
     }
     must(dev->class->alloc(dev, &d, &r->kv, &e));
-    r->x = buffer(BUF_STREAM, 256, EMBD);
-    r->h = buffer(BUF_ACT, 256, EMBD);
-    r->q = buffer(BUF_ACT, 256, Q);
+    fill_pages(r->kv, &pages);
+    r->x = buffer(BUF_STREAM, 256, n_embd);
+    r->h = buffer(BUF_ACT, 256, n_embd);
+    r->q = buffer(BUF_ACT, 256, n_q);
     r->k = buffer(BUF_ACT, 256, KV_HEADS * DIM);
     r->v = buffer(BUF_ACT, 256, KV_HEADS * DIM);
-    r->attn = buffer(BUF_ACT, 256, Q);
-    r->gate = buffer(BUF_ACT, 256, FF);
-    r->up = buffer(BUF_ACT, 256, FF);
-    r->norm = vector(EMBD);
+    r->attn = buffer(BUF_ACT, 256, n_q);
+    r->gate = buffer(BUF_ACT, 256, n_ff);
+    r->up = buffer(BUF_ACT, 256, n_ff);
+    r->norm = vector(n_embd);
     r->head_norm = vector(DIM);
     r->freqs = vector(DIM / 2);
 }
@@ -217,13 +257,14 @@ static void time_layers(const struct decode_rig *r, const char *fmt, uint32_t n_
         for (uint32_t p = 0; p < own; p++) pages[b.n_page_ids++] = CTX / 64 + s * own + p;
         b.n_rows += rows;
     }
-    double all = 0;
+    double all = 0, submit_us;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         uint32_t n = 0;
         if (i && rows > 1) break;
         for (uint32_t l = 0; l < LAYERS; l++) n = put_layer(r, l, i ? parts[i] : "-", n);
-        const double us = time_ops(n, &b) * n / LAYERS * 1e3;
+        const double us = time_ops(n, &b, &submit_us) * n / LAYERS * 1e3;
         if (i == 0) all = us;
+        if (i == 0) printf("submit %u ops %8.2f us\n", n, submit_us);
         printf("layer %s %ux%u at %u %-18s %8.2f us\n", fmt, n_seqs, rows, pos0,
                i ? parts[i] : "whole", i ? all - us : us);
         fflush(stdout);
@@ -237,7 +278,8 @@ static void bench_layers(enum fmt f)
     const char *name = fmt_info[f].name;
     const struct batch one = rows_batch(1);
     ops[0] = (struct op){.kind = OP_RMS_NORM, .rms_norm = {r.x, r.norm, r.h, 1e-6f, 0}};
-    printf("a step of one norm %8.2f us\n", time_ops(1, &one) * 1e3);
+    double submit_us;
+    printf("a step of one norm %8.2f us\n", time_ops(1, &one, &submit_us) * 1e3);
     time_layers(&r, name, 1, 1, 64);
     time_layers(&r, name, 1, 1, CTX);
     time_layers(&r, name, SEQS, 1, CTX);
@@ -254,7 +296,13 @@ int main(int argc, char **argv)
     must(backend_open(&dev, &s, &e));
     dev->class->info(dev, &info);
     printf("%s\n", info.device);
-    bench_layers(argc > 2 && strcmp(argv[2], "Q8_0") == 0 ? FMT_Q8_0 : FMT_Q4_K);
+    enum fmt f = FMT_Q4_K;
+    for (int i = 0; argc > 2 && i < FMT_COUNT; i++)
+        if (strcmp(argv[2], fmt_info[i].name) == 0) f = (enum fmt)i;
+    for (size_t i = 0; argc > 3 && i < sizeof shapes / sizeof *shapes; i++)
+        if (strcmp(argv[3], shapes[i].name) == 0) shape = &shapes[i];
+    if (argc > 4 && strcmp(argv[4], "q8_0") == 0) kv_type = KV_Q8_0;
+    bench_layers(f);
     dev->class->close(dev);
     return 0;
 }

@@ -222,6 +222,17 @@ struct args_split {
     uint32_t q8;
 };
 
+// Attention of group_128 and group_rope_128, and the rotation before it where it is part of the kernel: every row
+// of the batch is then a decode step of its own sequence.
+enum { GROUP_RING = 3, GROUP_SHARED_BYTES = (1 + GROUP_RING) * 16384 + 16 * GROUP_RING };
+struct args_group {
+    struct args_split split;
+    const void *k, *v;
+    const float *q_norm, *k_norm, *freqs;
+    uint32_t stride_k, neox;
+    float eps, mscale;
+};
+
 // Row `row` of the output from parts [part0, part0 + n_parts).
 struct attn_merge {
     uint32_t row, part0, n_parts, unused;
@@ -277,14 +288,18 @@ struct topk_adjust_entry {
     float scale, add;
     uint32_t divide;
 };
-struct args_adjust {
-    float *logits;
-    const struct topk_adjust_entry *entries;
-    const uint32_t *n_entries;
-    uint32_t stride;
+// What the kernels of TOPK hand on for a row.
+enum { TOPK_PIECES = 64, TOPK_KEEP = 1024 };
+struct topk_work {
+    uint64_t best[TOPK_KEEP], kept[TOPK_KEEP];
+    float most[TOPK_PIECES], sum[TOPK_PIECES];
+    uint32_t n_kept, unused[3];
 };
 struct args_topk {
-    const float *logits;
+    float *logits;
     void *out; // struct topk_row each
-    uint32_t n, k, stride;
+    struct topk_work *work;
+    const struct topk_adjust_entry *entries;
+    const uint32_t *n_entries;
+    uint32_t n, k, stride, unused;
 };

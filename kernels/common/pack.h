@@ -7,14 +7,24 @@
 // tile; activations are taken in the same order, so the sum is over the same products).
 //
 // Values are held 64 times too large (PACK_SCALE): small weights then stay clear of f16's subnormals.
-// Rows are padded to 16, columns to 256, with zeros. Formats without a packing of their own become f16.
+// Rows are padded to 16, columns to 256, with zeros. Formats without a packing of their own take one that holds
+// their values: integers and factors move over as they are (IQ4_XS's and Q2_K's factors rounded to f16).
 #pragma once
 
 #include <stdint.h>
 
 #include "kernels/common/formats.h"
 
-enum pack_kind { PACK_H16, PACK_Q8_0, PACK_Q4_0, PACK_Q4_K, PACK_Q5_K, PACK_Q6_K, PACK_COUNT };
+enum pack_kind {
+    PACK_H16,  // F32, F16, BF16
+    PACK_Q8_0, // IQ4_NL, IQ4_XS and MXFP4, too
+    PACK_Q4_0,
+    PACK_Q5_1, // five bits, factor and addend for each 16 columns: Q4_1, Q5_0, Q5_1, Q2_K
+    PACK_Q4_K,
+    PACK_Q5_K,
+    PACK_Q6_K, // Q3_K, too
+    PACK_COUNT
+};
 enum { PACK_ROWS = 16, PACK_COLS = 256, PACK_SCALE = 64 };
 
 // Bytes of a unit's parts, in this order:
@@ -35,11 +45,11 @@ PACK_FN uint32_t pack_q_bytes(int kind)
 }
 PACK_FN uint32_t pack_h_bytes(int kind)
 {
-    return kind == PACK_Q5_K ? 512 : kind == PACK_Q6_K ? 1024 : 0;
+    return kind == PACK_Q5_K || kind == PACK_Q5_1 ? 512 : kind == PACK_Q6_K ? 1024 : 0;
 }
 PACK_FN uint32_t pack_s_bytes(int kind)
 {
-    return kind == PACK_H16 ? 0 : 256;
+    return kind == PACK_H16 ? 0 : kind == PACK_Q5_1 ? 1024 : 256;
 }
 PACK_FN uint32_t pack_d_bytes(int kind)
 {
@@ -51,10 +61,20 @@ PACK_FN uint32_t pack_unit_bytes(int kind)
 }
 PACK_FN uint32_t pack_kind_of(int fmt)
 {
-    return fmt == FMT_Q8_0   ? PACK_Q8_0
-           : fmt == FMT_Q4_0 ? PACK_Q4_0
-           : fmt == FMT_Q4_K ? PACK_Q4_K
-           : fmt == FMT_Q5_K ? PACK_Q5_K
-           : fmt == FMT_Q6_K ? PACK_Q6_K
-                             : PACK_H16;
+    switch (fmt) {
+    case FMT_Q8_0:
+    case FMT_IQ4_NL:
+    case FMT_IQ4_XS:
+    case FMT_MXFP4: return PACK_Q8_0;
+    case FMT_Q4_0: return PACK_Q4_0;
+    case FMT_Q4_1:
+    case FMT_Q5_0:
+    case FMT_Q5_1:
+    case FMT_Q2_K: return PACK_Q5_1;
+    case FMT_Q4_K: return PACK_Q4_K;
+    case FMT_Q5_K: return PACK_Q5_K;
+    case FMT_Q6_K:
+    case FMT_Q3_K: return PACK_Q6_K;
+    default: return PACK_H16;
+    }
 }

@@ -232,6 +232,10 @@ DEV uint32_t shared_add(uint32_t *p, uint32_t v)
 {
     return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
+DEV uint32_t global_add(uint32_t *p, uint32_t v)
+{
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
 #else
 DEV uint32_t h2_sub(uint32_t a, uint32_t b)
 {
@@ -321,6 +325,12 @@ DEV uint32_t shared_add(uint32_t *p, uint32_t v)
     asm volatile("atom.shared.add.u32 %0, [%1], %2;" : "=r"(r) : "r"(at), "r"(v) : "memory");
     return r;
 }
+DEV uint32_t global_add(uint32_t *p, uint32_t v)
+{
+    uint32_t r;
+    asm volatile("atom.global.add.u32 %0, [%1], %2;" : "=r"(r) : "l"(p), "r"(v) : "memory");
+    return r;
+}
 #endif
 // Pairs to 8-bit floats (e4m3: 4 bits of exponent, 3 of mantissa, 448 at most), the first in the low byte. Chips
 // without them have no kernels that use them.
@@ -364,6 +374,22 @@ DEV uint32_t h2_pack_clamped(float lo, float hi) { return h2_pack(h_clamp(lo), h
 DEV uint32_t h2_same(float x) { return h2_pack(x, x); }
 DEV float half_at(const uint16_t *p) { return h_lo(*p); }
 DEV uint16_t half_bits(float x) { return (uint16_t)h2_pack_clamped(x, 0.0f); }
+
+// sin and cos of an angle of up to some 1e6: brought to [-pi, pi] in three steps (Cody and Waite), so
+// that what is lost is the angle's own rounding.
+DEV void sin_cos(float angle, float &s, float &c)
+{
+    const float turns = angle * 0.15915494309189535f;
+    const float n = (float)(int32_t)(turns + (turns < 0 ? -0.5f : 0.5f));
+    float r = __builtin_fmaf(-n, 6.28125f, angle);
+    r = __builtin_fmaf(-n, 1.9350051879882812e-3f, r);
+    r = __builtin_fmaf(-n, 3.0199159819567e-7f, r);
+    s = sin_small(r);
+    c = cos_small(r);
+}
+
+// One of a pair that turns, rounded alike wherever it is done: x c + y s.
+DEV float turned(float x, float y, float s, float c) { return __builtin_fmaf(x, c, y * s); }
 
 // ---- matrix tiles -----------------------------------------------------------------------------
 // c[16][8] += a[16][16] b[16][8], f16 operands, f32 sums. With g = lane / 4 and t = lane % 4:

@@ -17,14 +17,15 @@ DEV uint32_t tile_at(uint32_t s, uint32_t c)
     return (((c >> 3) * TOKENS + s) * 8 + ((c & 7) ^ (s & 7))) * 16;
 }
 
-// One page's keys or values of a head into shared memory, as an f16 tile.
-template <int HD> DEV void page_load(char *to, const char *from, uint32_t q8)
+// One page's keys or values of a head, as they lie.
+DEV void page_load(char *to, const char *from, uint32_t n_bytes)
 {
-    if (!q8) {
-        for (uint32_t i = tid(); i < TOKENS * HD / 8; i += n_threads())
-            copy16_async(to + i * 16, from + i * 16);
-        return;
-    }
+    for (uint32_t i = tid() * 16; i < n_bytes; i += n_threads() * 16) copy16_async(to + i, from + i);
+}
+
+// A q8_0 page's keys or values of a head as an f16 tile.
+template <int HD> DEV void page_expand(char *to, const char *from)
+{
     const uint16_t *scales = (const uint16_t *)(from + TOKENS * HD);
     for (uint32_t i = tid(); i < TOKENS * HD / 16; i += n_threads()) {
         const uint32_t e = i * 16, s = e / 64 % TOKENS, c = e / 64 / TOKENS * 8 + e % 64 / 8;
@@ -211,14 +212,37 @@ DEV void write_parts(const query_state<HD> &st, const args_split &a, const attn_
 
 enum { STAGES = 3 }; // pages on their way, the one at work included
 
+// Shared memory: STAGES pages of keys and values as they lie; of q8_0 they are smaller, and one page of them as f16
+// stands behind.
+template <int HD> struct places {
+    enum {
+        TILE = TOKENS * HD * 2,
+        RAW = TOKENS * HD + TOKENS * (HD / 32) * 2,
+        WIDE_AT = (STAGES * 2 * RAW + 1023) / 1024 * 1024
+    };
+};
+
 template <int HD>
 DEV void fetch_page(const args_split &a, const attn_item &item, uint32_t kv_head, uint32_t p)
 {
-    constexpr uint32_t TILE = TOKENS * HD * 2;
-    char *to = shared_bytes + p % STAGES * 2 * TILE;
+    const uint32_t size = a.q8 ? places<HD>::RAW : places<HD>::TILE;
+    char *to = shared_bytes + p % STAGES * 2 * size;
     const char *page = a.kv.base + a.kv.pages[item.table + p] * a.kv.page_bytes;
-    page_load<HD>(to, page + (uint64_t)kv_head * a.kv.head_bytes, a.q8);
-    page_load<HD>(to + TILE, page + (uint64_t)(a.kv.n_kv_heads + kv_head) * a.kv.head_bytes, a.q8);
+    page_load(to, page + (uint64_t)kv_head * a.kv.head_bytes, size);
+    page_load(to + size, page + (uint64_t)(a.kv.n_kv_heads + kv_head) * a.kv.head_bytes, size);
+}
+
+// Where page p's keys stand as f16 for the block; the values follow.
+template <int HD> DEV shared_at page_at(const args_split &a, uint32_t p)
+{
+    typedef places<HD> P;
+    const shared_at base = shared_place(shared_bytes);
+    if (!a.q8) return base + p % STAGES * 2 * P::TILE;
+    const char *raw = shared_bytes + p % STAGES * 2 * P::RAW;
+    page_expand<HD>(shared_bytes + P::WIDE_AT, raw);
+    page_expand<HD>(shared_bytes + P::WIDE_AT + P::TILE, raw + P::RAW);
+    sync_block();
+    return base + P::WIDE_AT;
 }
 
 template <int HD, int MT, int WARPS>
@@ -265,14 +289,13 @@ DEV void attend_item(const args_split &a, const attn_item &item, uint32_t kv_hea
     }
     const uint32_t kb = warp_id() / MT * KW, item_key0 = item.key0;
     const lane_places at = places_make(kb);
-    const shared_at base = shared_place(shared_bytes);
 #pragma unroll 1
     for (uint32_t p = 0; p < n_pages; p++) {
         copies_wait<STAGES - 2>();
         sync_block();
         if (p + STAGES - 1 < n_pages) fetch_page<HD>(a, item, kv_head, p + STAGES - 1);
         copies_commit();
-        const shared_at k = base + p % STAGES * 2 * TILE;
+        const shared_at k = page_at<HD>(a, p);
         const int32_t key0 = (int32_t)(item_key0 + p * TOKENS);
         attend_keys<HD, KW>(st, k, k + TILE, at, key0 + (int32_t)kb, a.scale_log2, key0 + TOKENS <= seen);
     }
@@ -353,7 +376,7 @@ KERNEL void kv_dequant(const args_kv_dequant a)
                        (uint64_t)block_y() * a.kv.head_bytes;
     char *to = a.out + (a.out_page0 + block_x()) * a.out_page_bytes + (uint64_t)block_y() * TOKENS * hd * 2;
     if (hd == 64)
-        page_load<64>(to, from, 1);
+        page_expand<64>(to, from);
     else
-        page_load<128>(to, from, 1);
+        page_expand<128>(to, from);
 }

@@ -71,11 +71,11 @@ DEV void few_multiply(float sum[NP][4], const char *const w[NP], const args_line
     }
 }
 
-// K formats: the compiler sinks loads of scales to where they are used, and each unit then waits for memory
+// K formats and Q5_1: the compiler sinks loads of scales to where they are used, and each unit then waits for memory
 // (measured: half the bandwidth). So whole units come by asynchronous copies, two or three deep, into a piece of
 // shared memory that only this warp uses.
 template <int KIND> struct staged {
-    enum { YES = KIND == PACK_Q4_K || KIND == PACK_Q5_K || KIND == PACK_Q6_K };
+    enum { YES = KIND == PACK_Q5_1 || KIND == PACK_Q4_K || KIND == PACK_Q5_K || KIND == PACK_Q6_K };
 };
 
 template <int KIND, int NP>
@@ -450,21 +450,22 @@ KERNEL void linear_sum(const args_linear a)
     {                                                                                        \
         some<PACK_##kind, nt>(a, grid_blocks());                                             \
     }
-#define LINEAR_KERNELS(kind)                                                                 \
+#define LINEAR_KERNELS(kind, blocks)                                                         \
     FEW_KERNEL(kind, 1, 256, 3)                                                              \
-    FEW_KERNEL(kind, 2, 128, 5)                                                              \
+    FEW_KERNEL(kind, 2, 128, blocks)                                                         \
     SOME_KERNEL(kind, 2)                                                                     \
     SOME_KERNEL(kind, 4)                                                                     \
     SOME_KERNEL(kind, 8)
 
-LINEAR_KERNELS(H16)
-LINEAR_KERNELS(Q8_0)
-LINEAR_KERNELS(Q4_0)
-LINEAR_KERNELS(Q4_K)
-LINEAR_KERNELS(Q5_K)
-LINEAR_KERNELS(Q6_K)
+LINEAR_KERNELS(H16, 6)
+LINEAR_KERNELS(Q8_0, 6)
+LINEAR_KERNELS(Q4_0, 5)
+LINEAR_KERNELS(Q5_1, 5)
+LINEAR_KERNELS(Q4_K, 5)
+LINEAR_KERNELS(Q5_K, 5)
+LINEAR_KERNELS(Q6_K, 5)
 
-// Parts of different K formats in one launch: queries and keys beside values of more bits.
+// Parts of different staged kinds in one launch: queries and keys beside values of more bits.
 KERNEL void BOUNDS(256, 3) few_mixed(const args_linear a)
 {
     const uint32_t i = part_of(a, block_x());
@@ -474,6 +475,8 @@ KERNEL void BOUNDS(256, 3) few_mixed(const args_linear a)
         few_panel<PACK_Q4_K, 1>(a, m, panel);
     else if (a.pack[i] == PACK_Q5_K)
         few_panel<PACK_Q5_K, 1>(a, m, panel);
+    else if (a.pack[i] == PACK_Q5_1)
+        few_panel<PACK_Q5_1, 1>(a, m, panel);
     else
         few_panel<PACK_Q6_K, 1>(a, m, panel);
 }

@@ -5,12 +5,20 @@
 #include "kernels/common/args.h"
 #include "kernels/common/decode.h"
 
-// The stored integer of weight i of block b.
+// The integer of weight i of block b as its packing holds it.
 template <int FMT> DEV uint32_t raw_value(const uint8_t *b, uint32_t i)
 {
     const uint32_t j = i / 32, l = i % 32;
     switch (FMT) {
     case FMT_Q8_0: return (uint32_t)b[2 + i] ^ 128;
+    case FMT_IQ4_NL: return (uint32_t)(decode_iq4_value(decode_nibble(b + 2, (int)i)) + 128);
+    case FMT_IQ4_XS: return (uint32_t)(decode_int_iq4_xs(b, (int)i) + 128);
+    case FMT_MXFP4: return (uint32_t)(decode_int_mxfp4(b, (int)i) + 128);
+    case FMT_Q4_1: return (uint32_t)decode_nibble(b + 4, (int)i);
+    case FMT_Q5_0: return (uint32_t)(decode_int_q5_0(b, (int)i) + 16);
+    case FMT_Q5_1: return (uint32_t)decode_int_q5_1(b, (int)i);
+    case FMT_Q2_K: return (uint32_t)decode_pair(b + 16, (int)i);
+    case FMT_Q3_K: return (uint32_t)(decode_int_q3_k(b, (int)i) + 32);
     case FMT_Q4_0: return i < 16 ? b[2 + i] & 15 : b[2 + i - 16] >> 4;
     case FMT_Q4_K: return b[16 + j / 2 * 32 + l] >> j % 2 * 4 & 15;
     case FMT_Q5_K:
@@ -32,34 +40,25 @@ struct source {
 
 template <int FMT> DEV const uint8_t *block_at(const source &s, uint32_t row, uint32_t col)
 {
-    constexpr uint32_t n = FMT == FMT_Q8_0 || FMT == FMT_Q4_0 ? 32 : 256;
-    constexpr uint32_t bytes = FMT == FMT_Q8_0   ? 34
-                               : FMT == FMT_Q4_0 ? 18
-                               : FMT == FMT_Q4_K ? 144
-                               : FMT == FMT_Q5_K ? 176
-                                                 : 210;
+    const uint32_t n = decode_cols((enum fmt)FMT), bytes = decode_bytes((enum fmt)FMT);
     if (s.row0 + row >= s.n_rows || col >= s.n_cols) return 0;
     return s.raw + (uint64_t)(s.row0 + row - s.raw_row0) * s.row_bytes + (uint64_t)(col / n) * bytes;
 }
 
 template <int FMT> DEV uint32_t quant_at(const source &s, uint32_t row, uint32_t col)
 {
-    constexpr uint32_t n = FMT == FMT_Q8_0 || FMT == FMT_Q4_0 ? 32 : 256;
     const uint8_t *b = block_at<FMT>(s, row, col);
-    return b ? raw_value<FMT>(b, col % n) : 0;
+    return b ? raw_value<FMT>(b, col % decode_cols((enum fmt)FMT)) : 0;
 }
 
-// A weight of the formats that are held as f16: the plain ones, and those that have no packing.
+// A weight of the formats that are held as f16.
 DEV float plain_at(const source &s, uint32_t fmt, uint32_t row, uint32_t col)
 {
     if (s.row0 + row >= s.n_rows || col >= s.n_cols) return 0.0f;
     const uint8_t *r = s.raw + (uint64_t)(s.row0 + row - s.raw_row0) * s.row_bytes;
-    const uint32_t n = decode_cols((enum fmt)fmt), bytes = decode_bytes((enum fmt)fmt);
-    const float v = fmt == FMT_F32    ? decode_f32(r + (uint64_t)col * 4)
-                    : fmt == FMT_F16  ? decode_f16(r + (uint64_t)col * 2)
-                    : fmt == FMT_BF16 ? decode_bf16(r + (uint64_t)col * 2)
-                                      : decode_weight((enum fmt)fmt, r + (uint64_t)(col / n) * bytes,
-                                                      (int)(col % n));
+    const float v = fmt == FMT_F32   ? decode_f32(r + (uint64_t)col * 4)
+                    : fmt == FMT_F16 ? decode_f16(r + (uint64_t)col * 2)
+                                     : decode_bf16(r + (uint64_t)col * 2);
     return v * (float)PACK_SCALE;
 }
 
@@ -78,7 +77,7 @@ DEV void pack_bits(const source &s, char *to, uint32_t col0, uint32_t n, uint32_
             const uint32_t q = quant_at<FMT>(s, row, col0 + n * 64 + t * 16 + j * 4 + (p >> 1) * 2 + e);
             low |= (q & 15) << (4 * p + 16 * e);
             wide[p >> 1] |= (q & 255) << ((p & 1) * 16 + e * 8);
-            if (KIND == PACK_Q5_K || KIND == PACK_Q6_K)
+            if (U::H_WORDS)
                 h[KIND == PACK_Q6_K ? j >> 1 : 0] |= (q >> 4)
                                                      << (high_bit<KIND>((int)j, (int)p) + 16 * e);
         }
@@ -110,31 +109,56 @@ DEV uint32_t scale_pair(const uint8_t *b)
     return h2_pack_clamped(f16_at(b), decode_f16(b + 2) / decode_f16(b));
 }
 
-// Scales: entry i of 128 (two-byte entries) or 256 (bytes).
+// Factor and addend of the sixteen columns from column i of a block.
+template <int FMT> DEV uint32_t affine_pair(const uint8_t *b, uint32_t i)
+{
+    if (FMT == FMT_Q2_K) {
+        const uint32_t both = b[i / 16];
+        return h2_pack_clamped(f16_at(b + 80) * (float)(both & 15), -f16_at(b + 82) * (float)(both >> 4));
+    }
+    return h2_pack_clamped(f16_at(b), FMT == FMT_Q5_0 ? -16.0f * f16_at(b) : f16_at(b + 2));
+}
+
+// The factor of group g of 32 columns of a block.
+template <int FMT> DEV float group_scale(const uint8_t *b, uint32_t g)
+{
+    if (FMT == FMT_IQ4_XS) return f16_at(b) * (float)decode_scale_iq4_xs(b, (int)g);
+    if (FMT == FMT_MXFP4) return decode_e8m0_half(b[0]) * (float)PACK_SCALE;
+    return f16_at(b);
+}
+
+// Scales: entry i of 128 (two-byte entries) or 256 (bytes, or pairs).
 template <int FMT>
 DEV void pack_scales(const source &s, char *to, uint32_t col0, uint32_t lane)
 {
     constexpr int KIND = (int)pack_kind_of(FMT);
     typedef unit<KIND> U;
-    constexpr uint32_t N = KIND == PACK_Q6_K ? 256 : 128;
+    constexpr bool SIXTEEN = KIND == PACK_Q6_K || KIND == PACK_Q5_1; // columns that share a factor
+    constexpr uint32_t N = SIXTEEN ? 256 : 128;
     for (uint32_t i = lane; i < N; i += 32) {
         const uint32_t row = i / (N / 16), sub = i % (N / 16) / 4, n = i % 4;
-        const uint8_t *b = block_at<FMT>(s, row, col0 + n * 64 + sub * (KIND == PACK_Q6_K ? 16 : 32));
+        const uint32_t at = n * 64 + sub * (SIXTEEN ? 16 : 32);
+        const uint8_t *b = block_at<FMT>(s, row, col0 + at);
         if (KIND == PACK_Q6_K) {
-            ((uint8_t *)(to + U::S_AT))[i] = b ? (uint8_t)(b[192 + n * 4 + sub] ^ 128) : 128;
+            const int scale = !b                ? 0
+                              : FMT == FMT_Q3_K ? decode_scale_q3_k(b + 96, (int)(n * 4 + sub))
+                                                : (int8_t)b[192 + n * 4 + sub];
+            ((uint8_t *)(to + U::S_AT))[i] = (uint8_t)(scale + 128);
+        } else if (KIND == PACK_Q5_1) {
+            ((uint32_t *)(to + U::S_AT))[i] = b ? affine_pair<FMT>(b, at % decode_cols((enum fmt)FMT)) : 0;
         } else if (KIND == PACK_Q4_K || KIND == PACK_Q5_K) {
             int scale = 0, min = 0;
             if (b) decode_scale_min(b + 4, (int)(2 * n + sub), &scale, &min);
             if (b && !has_scale(b)) scale = 0;
             ((uint16_t *)(to + U::S_AT))[i] = (uint16_t)(scale | min << 8);
         } else {
-            ((uint16_t *)(to + U::S_AT))[i] = b ? half_bits(f16_at(b)) : 0;
+            ((uint16_t *)(to + U::S_AT))[i] = b ? half_bits(group_scale<FMT>(b, 2 * n + sub)) : 0;
         }
     }
     if (lane >= 16) return;
     const uint8_t *b = block_at<FMT>(s, lane, col0);
     if (KIND == PACK_Q6_K)
-        ((uint16_t *)(to + U::D_AT))[lane] = b ? half_bits(f16_at(b + 208)) : 0;
+        ((uint16_t *)(to + U::D_AT))[lane] = b ? half_bits(f16_at(b + (FMT == FMT_Q3_K ? 108 : 208))) : 0;
     else if (KIND == PACK_Q4_K || KIND == PACK_Q5_K)
         ((uint32_t *)(to + U::D_AT))[lane] = b ? scale_pair(b) : 0;
 }
@@ -172,13 +196,34 @@ KERNEL void repack_H16(const args_repack a)
     char *to = (char *)a.packed + ((uint64_t)panel * n_units + u) * unit<PACK_H16>::BYTES;
     pack_plain(s, a.fmt, to, u * 256, lane_id());
 }
-#define REPACK_KERNEL(id) \
-    KERNEL void repack_##id(const args_repack a) { repack<FMT_##id>(a); }
-REPACK_KERNEL(Q8_0)
-REPACK_KERNEL(Q4_0)
-REPACK_KERNEL(Q4_K)
-REPACK_KERNEL(Q5_K)
-REPACK_KERNEL(Q6_K)
+KERNEL void repack_Q8_0(const args_repack a)
+{
+    switch (a.fmt) {
+    case FMT_IQ4_NL: repack<FMT_IQ4_NL>(a); break;
+    case FMT_IQ4_XS: repack<FMT_IQ4_XS>(a); break;
+    case FMT_MXFP4: repack<FMT_MXFP4>(a); break;
+    default: repack<FMT_Q8_0>(a); break;
+    }
+}
+KERNEL void repack_Q5_1(const args_repack a)
+{
+    switch (a.fmt) {
+    case FMT_Q4_1: repack<FMT_Q4_1>(a); break;
+    case FMT_Q5_0: repack<FMT_Q5_0>(a); break;
+    case FMT_Q2_K: repack<FMT_Q2_K>(a); break;
+    default: repack<FMT_Q5_1>(a); break;
+    }
+}
+KERNEL void repack_Q6_K(const args_repack a)
+{
+    if (a.fmt == FMT_Q3_K)
+        repack<FMT_Q3_K>(a);
+    else
+        repack<FMT_Q6_K>(a);
+}
+KERNEL void repack_Q4_0(const args_repack a) { repack<FMT_Q4_0>(a); }
+KERNEL void repack_Q4_K(const args_repack a) { repack<FMT_Q4_K>(a); }
+KERNEL void repack_Q5_K(const args_repack a) { repack<FMT_Q5_K>(a); }
 
 // Grid: (n_units, ceil(n_panels / 4)); four warps a block, one panel each.
 template <int KIND> DEV void dequant(const args_dequant &a)
@@ -248,6 +293,7 @@ template <int KIND> DEV void embed(const args_embed &a)
 READ_KERNELS(H16)
 READ_KERNELS(Q8_0)
 READ_KERNELS(Q4_0)
+READ_KERNELS(Q5_1)
 READ_KERNELS(Q4_K)
 READ_KERNELS(Q5_K)
 READ_KERNELS(Q6_K)

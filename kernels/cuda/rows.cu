@@ -121,19 +121,6 @@ KERNEL void gather(const args_gather a)
 
 enum { HEAD_MAX = 256 };
 
-// sin and cos of an angle of up to some 1e6: brought to [-pi, pi] in three steps (Cody and Waite), so
-// that what is lost is the angle's own rounding.
-DEV void sin_cos(float angle, float &s, float &c)
-{
-    const float turns = angle * 0.15915494309189535f;
-    const float n = (float)(int32_t)(turns + (turns < 0 ? -0.5f : 0.5f));
-    float r = __builtin_fmaf(-n, 6.28125f, angle);
-    r = __builtin_fmaf(-n, 1.9350051879882812e-3f, r);
-    r = __builtin_fmaf(-n, 3.0199159819567e-7f, r);
-    s = sin_small(r);
-    c = cos_small(r);
-}
-
 // What a lane needs for its elements of a head, known before the head is.
 struct head_plan {
     float w[HEAD_MAX / 32], s[HEAD_MAX / 64], c[HEAD_MAX / 64];
@@ -179,8 +166,8 @@ DEV void head_rotate(float *x, const args_rope &a, const head_plan &h)
         if (i >= half) continue;
         float *p = x + (a.neox ? i : 2 * i), *q = x + (a.neox ? i + half : 2 * i + 1);
         const float u = *p, v = *q;
-        *p = u * h.c[k] - v * h.s[k];
-        *q = v * h.c[k] + u * h.s[k];
+        *p = turned(u, -v, h.s[k], h.c[k]);
+        *q = turned(v, u, h.s[k], h.c[k]);
     }
     sync_warp();
 }

@@ -4,7 +4,7 @@
 //
 // Scales, one set per row: s of Q4_K and Q5_K is [row][half h][granule] pairs of bytes (scale, min), half
 // h being columns 32 h .. 32 h + 31 of a granule; s of Q8_0 and Q4_0 is [row][h][granule] f16; s of Q6_K is
-// [row][t][granule] bytes, biased by 128; d of Q4_K and Q5_K is the pair (d, dmin / d), of Q6_K f16.
+// [row][t][granule] bytes, biased by 128, s of Q5_1 there pairs of f16 (factor, addend); d of Q4_K and Q5_K is the pair (d, dmin / d), of Q6_K f16.
 //
 // High bits stand where a shift by a constant, often none, puts them over the low ones: bit 4 for even p, bit
 // 8 for odd p (high_bit).
@@ -18,7 +18,7 @@ enum { MAGIC = 0x64006400 }; // f16 1024 in both halves: low bits added to it ar
 template <int KIND> struct unit {
     enum {
         Q_CHUNKS = KIND == PACK_H16 ? 4 : KIND == PACK_Q8_0 ? 2 : 1, // 16-byte chunks of a granule
-        H_WORDS = KIND == PACK_Q5_K ? 1 : KIND == PACK_Q6_K ? 2 : 0,
+        H_WORDS = KIND == PACK_Q5_K || KIND == PACK_Q5_1 ? 1 : KIND == PACK_Q6_K ? 2 : 0,
         BYTES = (int)pack_unit_bytes(KIND),
         H_AT = (int)pack_q_bytes(KIND),
         S_AT = H_AT + (int)pack_h_bytes(KIND),
@@ -34,7 +34,7 @@ template <int KIND> struct granule {
 
 // The scales of a unit for this lane's two rows.
 struct scales {
-    uint32_t s[2][2], d[2];
+    uint32_t s[2][4], d[2];
 };
 
 template <int KIND, bool SHARED = false>
@@ -47,7 +47,7 @@ DEV void granule_load(granule<KIND> &to, const char *at, uint32_t n, uint32_t la
         const char *p = at + ((n * U::Q_CHUNKS + c) * 32 + lane) * 16;
         to.q[c] = SHARED ? *(const u32x4 *)p : load_stream(p);
     }
-    if (KIND == PACK_Q5_K) to.h[0] = *(const uint32_t *)(at + U::H_AT + (n * 32 + lane) * 4);
+    if (U::H_WORDS == 1) to.h[0] = *(const uint32_t *)(at + U::H_AT + (n * 32 + lane) * 4);
     if (KIND == PACK_Q6_K) {
         const u32x2 v = *(const u32x2 *)(at + U::H_AT + (n * 32 + lane) * 8);
         to.h[0] = v.x;
@@ -74,6 +74,14 @@ template <int KIND> DEV void scales_load(scales &to, const char *at, uint32_t la
             to.d[r] = *(const uint16_t *)(at + U::D_AT + row * 2);
             continue;
         }
+        if (KIND == PACK_Q5_1) {
+            const u32x4 v = *(const u32x4 *)(at + U::S_AT + (row * 4 + t) * 16);
+            to.s[r][0] = v.x;
+            to.s[r][1] = v.y;
+            to.s[r][2] = v.z;
+            to.s[r][3] = v.w;
+            continue;
+        }
         const u32x2 v = *(const u32x2 *)(at + U::S_AT + (row * 2 + (t >> 1)) * 8);
         to.s[r][0] = v.x;
         to.s[r][1] = v.y;
@@ -89,7 +97,7 @@ DEV uint32_t minimum_of(uint32_t d)
     return byte_perm(d, product ^ 0x80008000u, 0x5410);
 }
 
-// The factor (and, for K formats, the negative minimum) of granule n for row r, in both halves.
+// The factor (and, where there is one, what is added) of granule n for row r, in both halves.
 template <int KIND>
 DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint32_t &add)
 {
@@ -103,6 +111,10 @@ DEV void scale_of(const scales &sc, uint32_t r, uint32_t n, uint32_t &mul, uint3
         const uint32_t sel = 0x4040 + n * 0x0101;
         const uint32_t v = h2_sub(byte_perm(sc.s[r][0], 0x64646464u, sel), 0x64806480u);
         mul = h2_mul(v, byte_perm(sc.d[r], sc.d[r], 0x1010));
+    } else if (KIND == PACK_Q5_1) {
+        const uint32_t v = sc.s[r][n];
+        mul = byte_perm(v, v, 0x1010);
+        add = byte_perm(v, v, 0x3232);
     } else {
         const uint32_t v = sc.s[r][n >> 1];
         mul = byte_perm(v, v, n & 1 ? 0x3232 : 0x1010);
@@ -122,8 +134,8 @@ DEV masks masks_make(void)
 // Where the high bits of step j, operand p are in their word, in each half.
 template <int KIND> static __host__ __device__ constexpr int high_bit(int j, int p)
 {
-    const int pair = KIND == PACK_Q5_K ? j >> 1 : j & 1; // which of the two places for even and odd p
-    const int step = KIND == PACK_Q5_K ? 2 * (j & 1) + (p >> 1) : 2 * (p >> 1);
+    const int pair = KIND != PACK_Q6_K ? j >> 1 : j & 1; // which of the two places for even and odd p
+    const int step = KIND != PACK_Q6_K ? 2 * (j & 1) + (p >> 1) : 2 * (p >> 1);
     return (pair == 0 ? (p & 1 ? 8 : 4) : (p & 1 ? 12 : 0)) + step;
 }
 
@@ -140,8 +152,8 @@ DEV void bits_of_step(const granule<KIND> &in, uint32_t j, const masks &m, uint3
 #pragma unroll
     for (int p = 0; p < 4; p++) {
         q[p] = and_or(p & 2 ? w8 : w, p & 1 ? m.high : m.low, base);
-        const uint32_t mask = (KIND == PACK_Q5_K ? 0x00010001u : 0x00030003u) << (p & 1 ? 8 : 4);
-        if (KIND == PACK_Q5_K || KIND == PACK_Q6_K)
+        const uint32_t mask = (KIND != PACK_Q6_K ? 0x00010001u : 0x00030003u) << (p & 1 ? 8 : 4);
+        if (unit<KIND>::H_WORDS)
             q[p] = and_or(shifted(h, high_bit<KIND>((int)j, p) - (p & 1 ? 8 : 4)), mask, q[p]);
     }
 }
@@ -196,8 +208,9 @@ DEV void granule_operands(const granule<KIND> &in, const scales &sc, uint32_t n,
         integers<KIND>(in, j, m, q);
 #pragma unroll
         for (uint32_t p = 0; p < 4; p++)
-            a[j][p] = KIND == PACK_Q4_K || KIND == PACK_Q5_K ? h2_fma(q[p], mul[p & 1], add[p & 1])
-                                                             : h2_mul(q[p], mul[p & 1]);
+            a[j][p] = KIND == PACK_Q4_K || KIND == PACK_Q5_K || KIND == PACK_Q5_1
+                          ? h2_fma(q[p], mul[p & 1], add[p & 1])
+                          : h2_mul(q[p], mul[p & 1]);
     }
 }
 
@@ -208,6 +221,10 @@ template <int KIND>
 DEV void granule_plain(const granule<KIND> &in, const scales &sc, uint32_t n, const masks &m,
                        uint32_t a[4][4])
 {
+    if (KIND == PACK_Q5_1) { // no d
+        granule_operands<KIND>(in, sc, n, m, a);
+        return;
+    }
     uint32_t mul[2], add[2];
 #pragma unroll
     for (uint32_t r = 0; r < 2; r++) {
@@ -235,5 +252,5 @@ DEV void granule_plain(const granule<KIND> &in, const scales &sc, uint32_t n, co
 }
 template <int KIND> DEV float unit_factor(const scales &sc, uint32_t r)
 {
-    return h_lo(sc.d[r]) * (KIND == PACK_Q6_K ? 65536.0f : 16384.0f);
+    return KIND == PACK_Q5_1 ? 1.0f : h_lo(sc.d[r]) * (KIND == PACK_Q6_K ? 65536.0f : 16384.0f);
 }

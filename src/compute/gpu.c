@@ -2,7 +2,7 @@
 // the build embedded, runs steps; small decode steps are recorded once as a graph and replayed.
 // Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap" or ":noblas" behind, and
 // ":fault=N" for tests: step N writes where no memory is, and the device is lost.
-// Invariant: everything runs on one stream in order; a graph is replayed only for a step whose ops and
+// Invariant: everything runs on one stream in order, but reads of pages that are complete; a graph is replayed only for a step whose ops and
 // shape are those it was recorded from.
 #include "compute/gpu.h"
 
@@ -15,7 +15,7 @@
 #include "base/log.h"
 
 enum {
-    NUMERICS = 4,
+    NUMERICS = 5,
     PREFILL_ROWS = 8192,
     SINGLES_MAX = 256,
     WORKSPACE_BYTES = 64 << 20,
@@ -74,8 +74,9 @@ static bool allow_shared(struct gpu *g, struct err *e)
         int n_bytes, cc;
     };
     static const struct want wants[] = {
-        {GPU_attend_128_1, 3 * 32768, 80},     {GPU_attend_128_4, 3 * 32768, 80},
-        {GPU_few_mixed, 8 * 3 * 3360, 80},     {GPU_flash_128, 163840 + 64, 90},
+        {GPU_attend_128_1, 3 * 32768, 80},       {GPU_attend_128_4, 3 * 32768, 80},
+        {GPU_group_128, GROUP_SHARED_BYTES, 90}, {GPU_group_rope_128, GROUP_SHARED_BYTES, 90},
+        {GPU_few_mixed, 8 * 3 * 3360, 80},       {GPU_flash_128, 163840 + 64, 90},
         {GPU_flash_pack_128, 163840 + 64, 90},
 #define FEW(pack, panels) {GPU_few_##pack##_##panels, 8 * 3 * 3360, 80},
 #define SOME(pack, tiles)
@@ -229,13 +230,14 @@ static void cuda_close(struct backend *b)
         gpu_step_close(g);
         gpu_blas_close(g->blas);
         gpu_large_close(g);
-        const gpu_ptr own[] = {g->workspace, g->parts,   g->slices,
-                               g->tiles,     g->squares, g->kv_scratch};
+        const gpu_ptr own[] = {g->workspace, g->parts,      g->slices,   g->tiles,
+                               g->squares,   g->kv_scratch, g->topk_work};
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             if (own[i]) g->api.mem_free(own[i]);
         if (g->host_box) g->api.host_free(g->host_box);
         for (uint32_t i = 0; i < g->n_modules; i++) g->api.module_unload(g->modules[i]);
         if (g->stream) g->api.stream_destroy(g->stream);
+        if (g->page_stream) g->api.stream_destroy(g->page_stream);
         g->api.ctx_release(g->device);
     }
     threads_close(g->threads);
@@ -261,6 +263,8 @@ static bool cuda_open(struct backend **out, const struct backend_settings *s, st
     if (!gpu_ok(&g->api, g->api.mem_info(&free_bytes, &g->mem_bytes), "the GPU's memory", e))
         goto fail;
     if (!gpu_ok(&g->api, g->api.stream_create(&g->stream, GPU_STREAM_NON_BLOCKING), "a stream",
+                e) ||
+        !gpu_ok(&g->api, g->api.stream_create(&g->page_stream, GPU_STREAM_NON_BLOCKING), "a stream",
                 e) ||
         !load_modules(g, e))
         goto fail;

@@ -59,28 +59,30 @@ struct attn_wave {
     uint32_t item0, n_items, merge0, n_merges, most_queries;
 };
 
-// Arrays of one batch, in pinned memory on the host and at fixed places on the device.
-#define GPU_REGIONS(R)                  \
-    R(tokens, int32_t)                  \
-    R(rows, struct batch_row)           \
-    R(out_rows, uint32_t)               \
-    R(n_adjust, uint32_t)               \
-    R(adjust, struct topk_adjust_entry) \
-    R(pages, uint32_t)                  \
-    R(items, struct attn_item)          \
-    R(merges, struct attn_merge)        \
-    R(tiles, struct attn_tile)          \
-    R(packs, struct attn_pack)
+// Arrays of one batch, in pinned memory on the host and at fixed places on the device. Those that have no more
+// entries than stand here lie side by side in one box, and travel in one copy.
+#define GPU_REGIONS(R)                       \
+    R(tokens, int32_t, 256)                  \
+    R(rows, struct batch_row, 256)           \
+    R(out_rows, uint32_t, 256)               \
+    R(n_adjust, uint32_t, 4)                 \
+    R(adjust, struct topk_adjust_entry, 256) \
+    R(pages, uint32_t, 4096)                 \
+    R(items, struct attn_item, 256)          \
+    R(merges, struct attn_merge, 256)        \
+    R(tiles, struct attn_tile, 64)           \
+    R(packs, struct attn_pack, 64)
 
 enum gpu_region {
-#define R(name, type) REGION_##name,
+#define R(name, type, n) REGION_##name,
     GPU_REGIONS(R)
 #undef R
         REGION_COUNT
 };
 
 struct gpu_upload {
-    void *at[REGION_COUNT]; // pinned
+    void *box;              // pinned
+    void *at[REGION_COUNT]; // in the box, or pinned memory of its own
     uint32_t cap[REGION_COUNT], n[REGION_COUNT];
     gpu_event done;
     bool used;
@@ -141,7 +143,7 @@ struct gpu {
     struct backend_settings settings;
     int device;
     gpu_ctx ctx;
-    gpu_stream stream;
+    gpu_stream stream, page_stream;
     uint32_t cc, n_sm, n_devices;
     bool integrated, use_graphs, use_overlap, use_blas, use_tuning;
     size_t mem_bytes; // of the device
@@ -157,8 +159,9 @@ struct gpu {
     // device memory beside the buffers
     struct gpu_large large;
     struct gpu_planned planned;
-    gpu_ptr workspace, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch;
-    size_t parts_bytes, slices_bytes, tiles_bytes, squares_bytes, kv_scratch_bytes;
+    gpu_ptr workspace, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch, box,
+        topk_work;
+    size_t parts_bytes, slices_bytes, tiles_bytes, squares_bytes, kv_scratch_bytes, topk_bytes;
     uint32_t region_cap[REGION_COUNT];
     struct gpu_upload uploads[GPU_UPLOADS];
     uint32_t i_upload;

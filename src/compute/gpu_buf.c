@@ -158,13 +158,12 @@ static bool box_reserve(struct gpu *g, size_t n, struct err *e)
     return true;
 }
 
-static bool fetch(struct gpu *g, gpu_ptr from, size_t n, struct err *e)
+static bool fetch(struct gpu *g, gpu_ptr from, size_t n, gpu_stream stream, struct err *e)
 {
     return gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) &&
            box_reserve(g, n, e) &&
-           gpu_ok(&g->api, g->api.to_host(g->host_box, from, n, g->stream), "reading the device",
-                  e) &&
-           gpu_ok(&g->api, g->api.stream_sync(g->stream), "a step on the device", e);
+           gpu_ok(&g->api, g->api.to_host(g->host_box, from, n, stream), "reading the device", e) &&
+           gpu_ok(&g->api, g->api.stream_sync(stream), "a step on the device", e);
 }
 
 bool gpu_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
@@ -173,7 +172,7 @@ bool gpu_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_
     struct gpu *g = gpu_of(b);
     const size_t row_bytes =
         d->kind == BUF_TOPK ? sizeof(struct topk_row) : (size_t)d->stride * (is_f16(d) ? 2 : 4);
-    if (!fetch(g, d->p + row * row_bytes, n_rows * row_bytes, e)) return false;
+    if (!fetch(g, d->p + row * row_bytes, n_rows * row_bytes, g->stream, e)) return false;
     const char *from = g->host_box;
     if (d->kind == BUF_TOPK) {
         memcpy(out, from, n_rows * row_bytes);
@@ -239,11 +238,12 @@ static void copy_wide(const struct gpu *g, void *to, const void *from, size_t n)
         memcpy(to, from, n);
 }
 
+// On a stream of its own: a page is read beside the step that is at work, which does not write it.
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e)
 {
     struct gpu *g = gpu_of(b);
-    if (!fetch(g, kv->p + page * kv->page_bytes, kv->page_bytes, e)) return false;
+    if (!fetch(g, kv->p + page * kv->page_bytes, kv->page_bytes, g->page_stream, e)) return false;
     copy_wide(g, out, g->host_box, kv->page_bytes);
     return true;
 }

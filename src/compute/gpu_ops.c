@@ -33,6 +33,7 @@ struct run {
     uint32_t n_single;     // rows of decode steps, the batch's first: never in e4m3
     const struct dbuf *x8; // the activations whose e4m3 form is at hand
     struct raw raw;
+    const struct op_rope_kv *rope; // what the attention at hand does itself; NULL: nothing
 };
 
 static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
@@ -81,7 +82,7 @@ static uint32_t place_blocks(struct args_linear *a, uint32_t rows)
 
 static bool is_staged(enum pack_kind pack)
 {
-    return pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
+    return pack == PACK_Q5_1 || pack == PACK_Q4_K || pack == PACK_Q5_K || pack == PACK_Q6_K;
 }
 
 // Bytes of a warp's units on their way through shared memory, of the largest part.
@@ -103,6 +104,18 @@ static bool is_mixed(const struct args_linear *a)
     return false;
 }
 
+static bool is_sm90(const struct gpu *g)
+{
+    return g->cc >= 90 && g->cc < 100;
+}
+
+// Shared memory that lets as many blocks of gate and up live on a multiprocessor as gpu_few_live says, of the 196
+// KiB that allow_shared (gpu.c) divides off; a block takes 1024 more than it asks for, and some of its own.
+static uint32_t share_of(const struct run *r, uint32_t n_blocks)
+{
+    return is_sm90(r->g) ? 196 * 1024 / gpu_few_live(n_blocks, r->g->n_sm) - 1024 - 256 : 0;
+}
+
 static bool launch_few(const struct run *r, struct args_linear *a)
 {
     const bool gated = a->mode == LINEAR_SWIGLU;
@@ -111,15 +124,11 @@ static bool launch_few(const struct run *r, struct args_linear *a)
     const uint32_t warps = gpu_few_warps(a->n_units, blocks, gated);
     const uint32_t panels = gated ? 2 : 1, sums = warps * panels * 512;
     const uint32_t units = warps * staged_bytes(a, warps, panels);
+    const uint32_t live = gated ? share_of(r, blocks) : 0, most = units > sums ? units : sums;
     const enum gpu_kernel k =
         is_mixed(a) ? GPU_few_mixed
                     : gpu_pick(GPU_OP_FEW, (enum pack_kind)a->pack[0], a->n, gated, NULL);
-    return launch(r, k, blocks, 1, warps * 32, units > sums ? units : sums, a);
-}
-
-static bool is_sm90(const struct gpu *g)
-{
-    return g->cc >= 90 && g->cc < 100;
+    return launch(r, k, blocks, 1, warps * 32, most > live ? most : live, a);
 }
 
 // Blocks of a launch of SOME or WIDE, and the slices of K that they divide it into.
@@ -470,8 +479,30 @@ static struct kv_place place_of(const struct run *r, const struct dbuf *kv, uint
                              .n_kv_heads = kv->kv.n_kv_heads};
 }
 
-static bool run_rope(const struct run *r, const struct op_rope_kv *o)
+// Decode steps on sm_90a: heads of 128, pages of f16.
+static bool is_grouped(const struct run *r, const struct dbuf *kv)
 {
+    return is_sm90(r->g) && kv->kv.head_dim == 128 && kv->kv.type == KV_F16;
+}
+
+// Is the attention after it done by a kernel that does this as well? All rows are decode steps then, and few enough a
+// block that turning them again for each cut of the keys costs less than a launch (64 rows: 5 us more than it saves).
+static bool attention_turns(const struct run *r, const struct op_rope_kv *o)
+{
+    const struct op *next = op_at(r, r->i + 1);
+    const struct gpu_step *s = &r->g->step;
+    return next && next->kind == OP_ATTENTION && next->attention.kv == o->kv &&
+           next->attention.layer == o->layer && next->attention.q == o->q && is_grouped(r, o->kv) &&
+           o->n_rot == 128 && r->batch->n_rows == r->batch->n_seqs && s->n_waves == 1 &&
+           !s->flash && s->waves[0].most_queries * (o->n_heads / o->n_kv_heads) <= 16;
+}
+
+static bool run_rope(struct run *r, const struct op_rope_kv *o)
+{
+    if (attention_turns(r, o)) {
+        r->rope = o;
+        return true;
+    }
     struct args_rope a = {.kv = place_of(r, o->kv, o->layer),
                           .q = AT(o->q->p),
                           .k = AT(o->k->p),
@@ -508,6 +539,26 @@ static bool merge_parts(const struct run *r, const struct op_attention *o, uint3
     return launch(r, GPU_attend_merge, n, o->n_heads, 256, 0, &m);
 }
 
+static bool attend_group(const struct run *r, const struct args_split *s, uint32_t n_items,
+                         uint32_t n_kv_heads)
+{
+    struct args_group a = {.split = *s};
+    const struct op_rope_kv *o = r->rope;
+    if (o) {
+        a.k = AT(o->k->p);
+        a.v = AT(o->v->p);
+        a.q_norm = o->q_norm ? AT(o->q_norm->p) : NULL;
+        a.k_norm = o->k_norm ? AT(o->k_norm->p) : NULL;
+        a.freqs = AT(o->freqs->p);
+        a.stride_k = o->k->stride;
+        a.neox = o->neox;
+        a.eps = o->eps;
+        a.mscale = o->mscale;
+    }
+    return launch(r, o ? GPU_group_rope_128 : GPU_group_128, n_items, n_kv_heads, 160,
+                  GROUP_SHARED_BYTES, &a);
+}
+
 static bool attend_wave(const struct run *r, const struct op_attention *o,
                         const struct attn_wave *w)
 {
@@ -523,6 +574,9 @@ static bool attend_wave(const struct run *r, const struct op_attention *o,
                            .stride = o->q->stride,
                            .scale_log2 = o->scale * log2_e,
                            .q8 = o->kv->kv.type == KV_Q8_0};
+    if (is_grouped(r, o->kv))
+        return attend_group(r, &a, w->n_items, o->n_kv_heads) &&
+               merge_parts(r, o, w->merge0, w->n_merges);
     const bool narrow = w->most_queries * (o->n_heads / o->n_kv_heads) <= 16;
     const enum gpu_kernel k = d == 64 ? (narrow ? GPU_attend_64_1 : GPU_attend_64_4)
                                       : (narrow ? GPU_attend_128_1 : GPU_attend_128_4);
@@ -592,13 +646,16 @@ static bool attend_many(const struct run *r, const struct op_attention *o)
            (n_packs == 0 || merge_parts(r, o, g->step.pack_merge0, g->step.n_pack_merges));
 }
 
-static bool run_attention(const struct run *r, const struct op_attention *o)
+static bool run_attention(struct run *r, const struct op_attention *o)
 {
     struct gpu *g = r->g;
     const size_t parts = (size_t)SPLIT_PARTS_MAX * o->n_heads * (o->head_dim + 4) * sizeof(float);
     o->out->scale = 1;
-    return gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e) &&
-           (g->step.n_waves == 0 || attend_few(r, o)) && (!g->step.flash || attend_many(r, o));
+    const bool ok =
+        gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e) &&
+        (g->step.n_waves == 0 || attend_few(r, o)) && (!g->step.flash || attend_many(r, o));
+    r->rope = NULL;
+    return ok;
 }
 
 // ---- the rest ---------------------------------------------------------------------------------
@@ -662,18 +719,22 @@ static bool run_gather(const struct run *r, const struct op_gather *o)
 
 static bool run_topk(const struct run *r, const struct op_topk *o)
 {
-    struct args_adjust a = {.logits = AT(o->logits->p),
-                            .entries = AT(r->g->region[REGION_adjust]),
-                            .n_entries = AT(r->g->region[REGION_n_adjust]),
-                            .stride = o->logits->stride};
-    struct args_topk t = {.logits = AT(o->logits->p),
+    struct gpu *g = r->g;
+    const uint32_t n = o->logits->n_cols, n_out = r->batch->n_out;
+    if (!gpu_grow(g, &g->topk_work, &g->topk_bytes, n_out * sizeof(struct topk_work),
+                  "candidates of logits", r->e))
+        return false;
+    struct args_topk a = {.logits = AT(o->logits->p),
                           .out = AT(o->out->p),
-                          .n = o->logits->n_cols,
-                          .k = o->out->n_cols < o->logits->n_cols ? o->out->n_cols
-                                                                  : o->logits->n_cols,
+                          .work = AT(g->topk_work),
+                          .entries = AT(g->region[REGION_adjust]),
+                          .n_entries = AT(g->region[REGION_n_adjust]),
+                          .n = n,
+                          .k = o->out->n_cols < n ? o->out->n_cols : n,
                           .stride = o->logits->stride};
-    return launch(r, GPU_adjust, r->batch->n_out, 1, 256, 0, &a) &&
-           launch(r, GPU_topk, r->batch->n_out, 1, 1024, 0, &t);
+    return launch(r, GPU_topk_scan, TOPK_PIECES, n_out, 256, 0, &a) &&
+           launch(r, GPU_topk_keep, TOPK_PIECES, n_out, 1024, 0, &a) &&
+           launch(r, GPU_topk, n_out, 1, 1024, 0, &a);
 }
 
 static bool run_one(struct run *r)

@@ -8,11 +8,22 @@
 
 #include "compute/gpu.h"
 
-static const size_t region_bytes[REGION_COUNT] = {
-#define R(name, type) [REGION_##name] = sizeof(type),
+static const struct {
+    size_t entry_bytes;
+    uint32_t n_boxed; // entries that the box has room for
+} regions[REGION_COUNT] = {
+#define R(name, type, n) [REGION_##name] = {sizeof(type), n},
     GPU_REGIONS(R)
 #undef R
 };
+
+static size_t box_offset(uint32_t r)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < r; i++)
+        at += (regions[i].entry_bytes * regions[i].n_boxed + 15) / 16 * 16;
+    return at;
+}
 
 void gpu_step_forget(struct gpu *g)
 {
@@ -20,6 +31,40 @@ void gpu_step_forget(struct gpu *g)
         if (g->graphs[i].exec) g->api.graph_exec_destroy(g->graphs[i].exec);
         g->graphs[i] = (struct gpu_graph_entry){0};
     }
+}
+
+static bool is_boxed(const struct gpu *g, uint32_t r)
+{
+    return g->region[r] == g->box + box_offset(r);
+}
+
+// The boxes, once: the device's and that of the upload at hand.
+static bool open_boxes(struct gpu *g, struct err *e)
+{
+    const struct gpu_api *a = &g->api;
+    struct gpu_upload *up = g->step.up;
+    if (!g->box) {
+        if (!gpu_ok(a, a->mem_alloc(&g->box, box_offset(REGION_COUNT)), "memory for a batch", e))
+            return false;
+        for (uint32_t r = 0; r < REGION_COUNT; r++) {
+            g->region[r] = g->box + box_offset(r);
+            g->region_cap[r] = regions[r].n_boxed;
+        }
+    }
+    if (up->box) return true;
+    if (!gpu_ok(a, a->host_alloc(&up->box, box_offset(REGION_COUNT)), "pinned memory for a batch",
+                e))
+        return false;
+    for (uint32_t r = 0; r < REGION_COUNT; r++) {
+        up->at[r] = (char *)up->box + box_offset(r);
+        up->cap[r] = regions[r].n_boxed;
+    }
+    return true;
+}
+
+static void *own_memory(const struct gpu_upload *up, uint32_t r)
+{
+    return up->box && up->at[r] == (char *)up->box + box_offset(r) ? NULL : up->at[r];
 }
 
 // Room for n entries of a region, on the device and in the pinned copy at hand. Graphs hold the
@@ -33,21 +78,20 @@ static bool reserve(struct gpu *g, enum gpu_region r, uint32_t n, struct err *e)
     if (g->region_cap[r] < n) {
         if (!gpu_ok(a, a->stream_sync(g->stream), "a step on the device", e)) return false;
         gpu_step_forget(g);
-        if (g->region[r]) a->mem_free(g->region[r]);
+        if (g->region[r] && !is_boxed(g, r)) a->mem_free(g->region[r]);
         g->region[r] = 0;
         g->region_cap[r] = 0;
-        if (!gpu_ok(a, a->mem_alloc(&g->region[r], cap * region_bytes[r]), "memory for a batch", e))
+        if (!gpu_ok(a, a->mem_alloc(&g->region[r], cap * regions[r].entry_bytes),
+                    "memory for a batch", e))
             return false;
         g->region_cap[r] = cap;
     }
     if (up->cap[r] >= n) return true;
-    void *p;
-    if (!gpu_ok(a, a->host_alloc(&p, cap * region_bytes[r]), "pinned memory for a batch", e))
+    void *p, *own = own_memory(up, r);
+    if (!gpu_ok(a, a->host_alloc(&p, cap * regions[r].entry_bytes), "pinned memory for a batch", e))
         return false;
-    if (up->at[r]) {
-        memcpy(p, up->at[r], up->n[r] * region_bytes[r]);
-        a->host_free(up->at[r]);
-    }
+    memcpy(p, up->at[r], up->n[r] * regions[r].entry_bytes);
+    if (own) a->host_free(own);
     up->at[r] = p;
     up->cap[r] = cap;
     return true;
@@ -57,7 +101,7 @@ static bool put(struct gpu *g, enum gpu_region r, const void *from, uint32_t n, 
 {
     struct gpu_upload *up = g->step.up;
     if (!reserve(g, r, up->n[r] + n, e)) return false;
-    memcpy((char *)up->at[r] + up->n[r] * region_bytes[r], from, n * region_bytes[r]);
+    memcpy((char *)up->at[r] + up->n[r] * regions[r].entry_bytes, from, n * regions[r].entry_bytes);
     up->n[r] += n;
     return true;
 }
@@ -323,15 +367,27 @@ static const struct op_attention *first_attention(const struct op *ops, uint32_t
     return NULL;
 }
 
+static bool send_bytes(struct gpu *g, gpu_ptr to, const void *from, size_t n, struct err *e)
+{
+    return gpu_ok(&g->api, g->api.to_device(to, from, n, g->stream), "sending a batch", e);
+}
+
 static bool send(struct gpu *g, struct err *e)
 {
     struct gpu_upload *up = g->step.up;
-    for (uint32_t r = 0; r < REGION_COUNT; r++)
-        if (up->n[r] && !gpu_ok(&g->api,
-                                g->api.to_device(g->region[r], up->at[r],
-                                                 up->n[r] * region_bytes[r], g->stream),
-                                "sending a batch", e))
-            return false;
+    size_t first = SIZE_MAX, end = 0; // of what the box holds
+    for (uint32_t r = 0; r < REGION_COUNT; r++) {
+        const size_t n = up->n[r] * regions[r].entry_bytes, at = box_offset(r);
+        if (n == 0) continue;
+        if (!is_boxed(g, r) || own_memory(up, r)) {
+            if (!send_bytes(g, g->region[r], up->at[r], n, e)) return false;
+            continue;
+        }
+        if (first == SIZE_MAX) first = at;
+        end = at + n;
+    }
+    if (end > 0 && !send_bytes(g, g->box + first, (char *)up->box + first, end - first, e))
+        return false;
     up->used = true;
     return gpu_ok(&g->api, g->api.event_record(up->done, g->stream), "sending a batch", e);
 }
@@ -350,6 +406,7 @@ bool gpu_step_prepare(struct gpu *g, const struct op *ops, uint32_t n_ops, const
     memset(up->n, 0, sizeof up->n);
     s->batch = b;
     s->up = up;
+    if (!open_boxes(g, e)) return false;
     s->n_waves = s->kv_pages = s->n_pack_merges = 0;
     s->flash = false;
     if (!put(g, REGION_tokens, b->tokens, b->n_rows, e) || !put_rows(g, b, e) ||
@@ -365,11 +422,14 @@ void gpu_step_close(struct gpu *g)
 {
     gpu_step_forget(g);
     for (uint32_t r = 0; r < REGION_COUNT; r++) {
-        if (g->region[r]) g->api.mem_free(g->region[r]);
+        if (g->region[r] && !is_boxed(g, r)) g->api.mem_free(g->region[r]);
         for (uint32_t i = 0; i < GPU_UPLOADS; i++)
-            if (g->uploads[i].at[r]) g->api.host_free(g->uploads[i].at[r]);
+            if (own_memory(&g->uploads[i], r)) g->api.host_free(own_memory(&g->uploads[i], r));
     }
-    for (uint32_t i = 0; i < GPU_UPLOADS; i++)
+    if (g->box) g->api.mem_free(g->box);
+    for (uint32_t i = 0; i < GPU_UPLOADS; i++) {
+        if (g->uploads[i].box) g->api.host_free(g->uploads[i].box);
         if (g->uploads[i].done) g->api.event_destroy(g->uploads[i].done);
+    }
     free(g->step.waves);
 }

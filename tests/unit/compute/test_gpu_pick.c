@@ -10,7 +10,8 @@
 
 #include "compute/gpu_pick.h"
 
-static const char *const packs[PACK_COUNT] = {"H16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"};
+static const char *const packs[PACK_COUNT] = {"H16",  "Q8_0", "Q4_0", "Q5_1",
+                                              "Q4_K", "Q5_K", "Q6_K"};
 
 static void expect_name(enum gpu_kernel k, const char *op, int pack, uint32_t size)
 {
@@ -73,6 +74,15 @@ static void blocks_have_four_or_eight_warps(void **state)
     assert_int_equal(gpu_few_warps(100, 320, true), 4); // gate and up share a block
 }
 
+// The last round of blocks is as full as the others, if it can be.
+static void gate_and_up_leave_no_short_round(void **state)
+{
+    (void)state;
+    assert_int_equal(gpu_few_live(768, 132), 6);  // one round
+    assert_int_equal(gpu_few_live(1600, 132), 5); // 2.4 rounds; 2.02 with six
+    assert_int_equal(gpu_few_live(1, 132), 6);
+}
+
 static void slices_fill_the_device_once_with_two_units_each(void **state)
 {
     (void)state;
@@ -95,6 +105,7 @@ int main(void)
         cmocka_unit_test(the_smallest_kernel_that_holds_the_columns),
         cmocka_unit_test(every_kernel_is_named_once),
         cmocka_unit_test(blocks_have_four_or_eight_warps),
+        cmocka_unit_test(gate_and_up_leave_no_short_round),
         cmocka_unit_test(slices_fill_the_device_once_with_two_units_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -220,7 +220,8 @@ struct backend_class {
     // Floats into rows of an activation buffer (tests, and what the host computes).
     bool (*write)(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows, const float *in,
                   struct err *e);
-    // One page's bytes, in the backend's layout, page_bytes(shape) of them (cache tiers).
+    // One page's bytes, in the backend's layout, page_bytes(shape) of them (cache tiers). Reading may go on beside
+    // a step that was submitted: the page is one that it does not write, and was waited for once.
     size_t (*page_bytes)(const struct backend *b, const struct kv_shape *s);
     bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                       struct err *e);

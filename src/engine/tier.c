@@ -20,6 +20,7 @@
 
 enum { STAGING_MIN = 6, STAGING_MAX = 64, TICK_S = 5 };
 #define STAGING_BYTES ((uint64_t)64 << 20)
+#define HUGE_BYTES    ((size_t)2 << 20)
 
 // ---- the table ----------------------------------------------------------------------------------
 
@@ -251,6 +252,9 @@ static bool alloc_slots(struct tier *t)
     void *p = mmap(NULL, t->records_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); // untouched: costs nothing
     t->records = p == MAP_FAILED ? NULL : p;
+    // 4 KiB at a time, the first touch of a large model's page costs more than the copy into it
+    if (t->records != NULL && t->record_stride >= HUGE_BYTES)
+        madvise(p, t->records_bytes, MADV_HUGEPAGE);
     if (t->slots == NULL || t->ids == NULL || t->free == NULL || t->buckets == NULL ||
         t->records == NULL)
         return false;

@@ -46,10 +46,10 @@ enum {
 // *columns (may be NULL) is how many a block takes.
 enum gpu_kernel gpu_pick(enum gpu_op op, enum pack_kind pack, uint32_t n, bool gated,
                          uint32_t *columns);
-// Warps of a FEW block and slices of K of a SOME or WIDE launch of n_blocks where `live` blocks run at once, for rows of n_units units: functions
-// of the matrices alone, so that the order of sums is too.
-uint32_t gpu_few_live(uint32_t n_blocks,
-                      uint32_t n_sm); // decides no order: all K of a panel is one block's
+// How many of n_blocks blocks of gate and up live on a multiprocessor at once. Decides no order of sums.
+uint32_t gpu_few_live(uint32_t n_blocks, uint32_t n_sm);
+// Warps of a FEW block; slices of K of a SOME or WIDE launch of n_blocks where `live` blocks run at once, for rows
+// of n_units units: functions of the matrices alone, so that the order of sums is too.
 uint32_t gpu_few_warps(uint32_t n_units, uint32_t n_panels, bool gated);
 uint32_t gpu_slices(uint32_t n_units, uint32_t n_blocks, uint32_t live);
 // Threads of a block of swiglu_e4m3 or rows_e4m3 for rows of so many elements.

@@ -10,9 +10,10 @@ struct hash128 {
 
 uint64_t hash64(const void *p, size_t n, uint64_t seed);
 struct hash128 hash128(const void *p, size_t n, uint64_t seed);
-// The same over pieces in a row, with seed 0.
-struct hash_piece {
-    const void *p;
-    size_t n;
+// The same, seed 0, over bytes that come piece by piece.
+struct hash_stream {
+    _Alignas(64) unsigned char state[640];
 };
-struct hash128 hash128_pieces(const struct hash_piece *pieces, size_t n_pieces);
+void hash_stream_begin(struct hash_stream *h);
+void hash_stream_add(struct hash_stream *h, const void *p, size_t n);
+struct hash128 hash_stream_end(const struct hash_stream *h);

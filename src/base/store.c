@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,7 +24,7 @@
 #include "base/store_files.h"
 #include "base/store_index.h"
 
-enum { RETRY_S = 300, STAMP_S = 60 };
+enum { RETRY_S = 300, STAMP_S = 60, PIECE_BYTES = 256 << 10 };
 #define SEGMENT_BYTES   ((uint64_t)64 << 20)
 #define DEFAULT_CAP_MAX ((uint64_t)64 << 30)
 #define MAGIC           UINT64_C(0x31304e4f47504b53) // a version: other layouts take another
@@ -417,7 +418,10 @@ static void bury(struct store *st, const struct store_entry *where, bool is_bad)
 
 // Where a record's three parts are: head and ids, data, padding.
 struct parts {
-    struct hash_piece at[3];
+    struct {
+        unsigned char *p;
+        size_t n;
+    } at[3];
 };
 
 static struct parts parts_of(const struct store *st, void *record, void *data)
@@ -429,38 +433,50 @@ static struct parts parts_of(const struct store *st, void *record, void *data)
     return (struct parts){{{r, head}, {data, n}, {r + head, pad}}};
 }
 
+// Is this byte of the file in the system's memory? True also where the file system does not say.
+static bool is_near(int fd, uint64_t off)
+{
+    char byte;
+    const struct iovec to = {&byte, 1};
+    return preadv2(fd, &to, 1, (off_t)off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
+}
+
+// Reads and adds up in pieces that the processor's cache holds, so that memory is passed once. *sum is
+// that of everything behind the header's own sum.
 static bool read_record(const struct store *st, const struct store_entry *where,
-                        const struct parts *parts)
+                        const struct parts *parts, struct hash128 *sum)
 {
     uint64_t off = (uint64_t)where->slot * st->record_bytes;
+    size_t skip = offsetof(struct store_header, head_sum);
+    struct hash_stream h;
     const int fd = open_segment(st, where->i_segment, O_RDONLY);
     bool ok = fd >= 0;
+    if (ok && !is_near(fd, off + st->record_bytes / 2)) // ask the disk for all of it at once
+        posix_fadvise(fd, (off_t)off, (off_t)st->record_bytes, POSIX_FADV_WILLNEED);
+    hash_stream_begin(&h);
     for (int i = 0; ok && i < 3; i++) {
-        void *to = (void *)(uintptr_t)parts->at[i].p; // ours, see parts_of
-        ok = store_read_all(fd, to, parts->at[i].n, off);
-        off += parts->at[i].n;
+        unsigned char *to = parts->at[i].p;
+        for (size_t at = 0; ok && at < parts->at[i].n; at += PIECE_BYTES) {
+            const size_t left = parts->at[i].n - at, n = left < PIECE_BYTES ? left : PIECE_BYTES;
+            ok = store_read_all(fd, to + at, n, off);
+            if (ok) hash_stream_add(&h, to + at + skip, n - skip);
+            skip = 0;
+            off += n;
+        }
     }
     if (fd >= 0) close(fd);
+    *sum = hash_stream_end(&h);
     return ok;
 }
 
-static struct hash128 parts_sum(const struct parts *parts)
-{
-    struct parts p = *parts;
-    const size_t skip = offsetof(struct store_header, head_sum);
-    p.at[0].p = (const unsigned char *)p.at[0].p + skip;
-    p.at[0].n -= skip;
-    return hash128_pieces(p.at, 3);
-}
-
 static bool is_right(const struct store *st, const struct store_entry *where, struct hash128 parent,
-                     const int32_t *ids, const struct parts *parts)
+                     const int32_t *ids, const struct parts *parts, struct hash128 sum)
 {
-    const struct store_header *h = parts->at[0].p;
+    const struct store_header *h = (const void *)parts->at[0].p;
     return store_header_valid(h, &st->shape) && hash128_equal(h->key, where->key) &&
            hash128_equal(h->parent, parent) &&
            (ids == NULL || memcmp(h + 1, ids, st->shape.n_ids * sizeof *ids) == 0) &&
-           hash128_equal(h->sum, parts_sum(parts));
+           hash128_equal(h->sum, sum);
 }
 
 enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
@@ -472,8 +488,9 @@ enum store_result store_get_to(struct store *st, struct hash128 key, struct hash
     const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
     pthread_mutex_unlock(&st->lock);
     if (entry == NULL) return STORE_MISSING;
-    const bool there = read_record(st, &where, &parts);
-    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, &parts))
+    struct hash128 sum;
+    const bool there = read_record(st, &where, &parts, &sum);
+    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, &parts, sum))
         return STORE_OK;
     pthread_mutex_lock(&st->lock); // dropped for the cap meanwhile?
     const bool still = store_index_find(&st->index, key) != NULL;
@@ -481,6 +498,19 @@ enum store_result store_get_to(struct store *st, struct hash128 key, struct hash
     if (!there && !still) return STORE_MISSING;
     bury(st, &where, true);
     return STORE_BAD;
+}
+
+bool store_near(struct store *st, struct hash128 key)
+{
+    pthread_mutex_lock(&st->lock);
+    const struct store_entry *entry = store_index_find(&st->index, key);
+    const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
+    pthread_mutex_unlock(&st->lock);
+    const int fd = entry == NULL ? -1 : open_segment(st, where.i_segment, O_RDONLY);
+    if (fd < 0) return true;
+    const bool near = is_near(fd, (where.slot * 2 + 1) * (uint64_t)st->record_bytes / 2);
+    close(fd);
+    return near;
 }
 
 enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,

@@ -78,6 +78,9 @@ enum store_result store_get(struct store *st, struct hash128 key, struct hash128
 // The same with the data read to data[data_bytes] instead: record takes the rest.
 enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
                                const int32_t *ids, void *record, void *data);
+// Is its record in the system's memory, so that reading it asks no disk? Never waits; true where that
+// cannot be said.
+bool store_near(struct store *st, struct hash128 key);
 // Appends a record, of which the caller filled key, parent, salt and depth, ids and data; the rest is
 // filled here. Drops the least used segments where the cap asks for it. After a write has failed (full
 // disk, read-only file system) the store only reads, until retry_s later.
@@ -89,7 +92,7 @@ void store_tick(struct store *st);
 
 // A few numbers that the family's user wants to find again; not part of any record, may be missing or
 // of another time. read: false when there are none.
-enum { STORE_MEMO = 4 };
+enum { STORE_MEMO = 5 };
 bool store_memo_read(struct store *st, double out[STORE_MEMO]);
 void store_memo_write(struct store *st, const double in[STORE_MEMO]); // writer only
 

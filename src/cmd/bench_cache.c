@@ -15,11 +15,13 @@
 #include "agent/http_client.h"
 #include "agent/workload.h"
 #include "base/clock.h"
+#include "base/threads.h"
 #include "cmd/bench_server.h"
 
 enum { SAVED_WAIT_MS = 120000, POLL_MS = 100, QUIET_POLLS = 10, DEPTH = 3 };
+enum { READ_FILES_MAX = 512, READ_PIECE = 256 << 10, READ_THREADS = 8 };
 
-enum row { COLD, CACHED, RESTART, REBOOT, RESTORED_TOKENS, REBOOT_BPS, TPS_OFF, TPS_ON, ROWS };
+enum row { COLD, CACHED, RESTART, REBOOT, RESTORED, NEAR_GBPS, FAR_GBPS, TPS_OFF, TPS_ON, ROWS };
 
 struct bench {
     const struct settings *s;
@@ -35,8 +37,9 @@ static const struct workload_figure row_table[ROWS] = {
     [CACHED] = {.name = "cached TTFT", .unit = "s", .key = "cached_ttft_s"},
     [RESTART] = {.name = "TTFT after kill -9", .unit = "s", .key = "restart_ttft_s"},
     [REBOOT] = {.name = "TTFT, files not in memory", .unit = "s", .key = "reboot_ttft_s"},
-    [RESTORED_TOKENS] = {.name = "tokens brought back", .unit = "tokens", .key = "restored_tokens"},
-    [REBOOT_BPS] = {.name = "read rate then, all in all", .unit = "GB/s", .key = "reboot_gbps"},
+    [RESTORED] = {.name = "tokens brought back", .unit = "tokens", .key = "restored_tokens"},
+    [NEAR_GBPS] = {.name = "files read, from memory", .unit = "GB/s", .key = "near_gbps"},
+    [FAR_GBPS] = {.name = "files read, from disk", .unit = "GB/s", .key = "far_gbps"},
     [TPS_OFF] = {.name = "generation, saving nothing", .unit = "t/s", .key = "gen_tps_off"},
     [TPS_ON] = {.name = "generation, saving", .unit = "t/s", .key = "gen_tps_on"},
 };
@@ -85,6 +88,53 @@ static void push_out(int dir, const char *name, void *arg)
     const off_t n = lseek(fd, 0, SEEK_END);
     if (n > 0) *bytes += (uint64_t)n;
     close(fd);
+}
+
+// What the files are read at by threads that do nothing else: the measure of what restoring takes.
+struct read_all {
+    int fds[READ_FILES_MAX];
+    uint32_t n_files;
+    atomic_uint next;          // relaxed: only divides the files
+    atomic_uint_fast64_t read; // bytes
+};
+
+static void open_it(int dir, const char *name, void *arg)
+{
+    struct read_all *r = arg;
+    if (strncmp(name, "seg-", 4) != 0 || r->n_files == READ_FILES_MAX) return;
+    const int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) r->fds[r->n_files++] = fd;
+}
+
+static void read_some(void *arg, uint32_t i_thread, uint32_t n_threads)
+{
+    struct read_all *r = arg;
+    unsigned char *to = malloc(READ_PIECE);
+    (void)i_thread;
+    (void)n_threads;
+    for (uint32_t i = 0; to != NULL && i < r->n_files;) {
+        i = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
+        if (i >= r->n_files) break;
+        ssize_t n = 0;
+        for (off_t at = 0; (n = pread(r->fds[i], to, READ_PIECE, at)) > 0; at += n)
+            atomic_fetch_add_explicit(&r->read, (uint64_t)n, memory_order_relaxed);
+    }
+    free(to);
+}
+
+static double read_gbps(const char *dir)
+{
+    struct threads *threads = NULL;
+    struct err e = {0};
+    struct read_all r = {.n_files = 0};
+    if (!threads_open(&threads, READ_THREADS, &e)) return 0;
+    walk(dir, DEPTH, open_it, &r);
+    const uint64_t start = clock_ns();
+    threads_run(threads, read_some, &r);
+    const double seconds = clock_ms_since(start) / 1e3;
+    for (uint32_t i = 0; i < r.n_files; i++) close(r.fds[i]);
+    threads_close(threads);
+    return seconds > 0 ? (double)r.read / seconds / 1e9 : 0;
 }
 
 static void remove_it(int dir, const char *name, void *arg)
@@ -187,6 +237,9 @@ static bool next_server(struct bench *b, uint32_t seed, enum row row, struct err
 {
     struct bench_server server = {0};
     struct workload_sample o;
+    uint64_t ignored = 0;
+    if (row == REBOOT) walk(b->dir, DEPTH, push_out, &ignored);
+    put(b, row == REBOOT ? FAR_GBPS : NEAR_GBPS, read_gbps(b->dir));
     b->disk_bytes = 0;
     if (row == REBOOT) walk(b->dir, DEPTH, push_out, &b->disk_bytes);
     bool ok = start(b, &server, true, e) &&
@@ -194,8 +247,7 @@ static bool next_server(struct bench *b, uint32_t seed, enum row row, struct err
     kill_hard(&server);
     if (!ok) return false;
     put(b, row, o.ttft_s);
-    put(b, RESTORED_TOKENS, (double)o.cached_tokens);
-    if (row == REBOOT) put(b, REBOOT_BPS, (double)b->disk_bytes / o.ttft_s / 1e9);
+    put(b, RESTORED, (double)o.cached_tokens);
     return true;
 }
 
@@ -244,6 +296,10 @@ static void print_table(const struct bench *b)
         printf("%-30s %-6s  %10.3f  [%.3f .. %.3f]", f->name, f->unit, workload_median(f), lo, hi);
         if (i > COLD && i <= REBOOT && cold > 0)
             printf("  %.2f %% of cold", 100 * workload_median(f) / cold);
+        const double gbps = workload_median(&b->rows[i == REBOOT ? FAR_GBPS : NEAR_GBPS]);
+        if ((i == RESTART || i == REBOOT) && gbps > 0)
+            printf("; 1.3 x (bytes / read rate) + cached: %.3f",
+                   1.3 * (double)b->disk_bytes / gbps / 1e9 + workload_median(&b->rows[CACHED]));
         printf("\n");
     }
 }

@@ -2,7 +2,7 @@
 // backend allocate; the backend chooses kernels, tiles, fusion, libraries, graphs, scratch, and the
 // layout and precision of weights, activations and pages. So the forward pass is written once.
 //
-// All calls come from the engine thread. Shapes are [rows][columns], columns contiguous.
+// All calls come from the engine thread, but page_begin and page_end. Shapes are [rows][columns], columns contiguous.
 //
 // Equality: a row of a result may depend on its own inputs only. It reduces over K and over keys in
 // an order fixed by absolute position, never by batch, chunk, hit length or thread count. On the CPU
@@ -225,10 +225,13 @@ struct backend_class {
     size_t (*page_bytes)(const struct backend *b, const struct kv_shape *s);
     bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                       struct err *e);
-    bool (*page_write)(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
-                       struct err *e);
-    // Where a page's bytes lie in host memory, for reading and writing in place. NULL: they do not.
-    void *(*page_map)(struct backend *b, struct dbuf *kv, uint32_t page);
+    // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin says where in host
+    // memory they are to be put: the page itself, or a box whose bytes end copies to the device; it may
+    // wait for a box. NULL fills e. Each begin is followed by one end from the same thread, with good
+    // false where the bytes are not to be taken.
+    void *(*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
+    bool (*page_end)(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
+                     struct err *e);
     // Runs the ops in order over the batch. Returns when the work is queued (a GPU) or done (the CPU);
     // the batch's arrays are borrowed during the call only.
     bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,

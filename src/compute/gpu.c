@@ -2,7 +2,7 @@
 // the build embedded, runs steps; small decode steps are recorded once as a graph and replayed.
 // Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap" or ":noblas" behind, and
 // ":fault=N" for tests: step N writes where no memory is, and the device is lost.
-// Invariant: everything runs on one stream in order, but reads of pages that are complete; a graph is replayed only for a step whose ops and
+// Invariant: all steps run on one stream in order, pages come and go beside them; a graph is replayed only for a step whose ops and
 // shape are those it was recorded from.
 #include "compute/gpu.h"
 
@@ -227,6 +227,7 @@ static void cuda_close(struct backend *b)
         if (g->stream) g->api.stream_sync(g->stream);
         if (g->step.waves) log_free(g, "closing"); // of a device that ran
         gpu_load_close(g);
+        gpu_pages_close(g);
         gpu_step_close(g);
         gpu_blas_close(g->blas);
         gpu_large_close(g);
@@ -242,6 +243,8 @@ static void cuda_close(struct backend *b)
     }
     threads_close(g->threads);
     gpu_api_close(&g->api);
+    pthread_mutex_destroy(&g->pages_lock);
+    pthread_cond_destroy(&g->pages_free);
     free(g);
 }
 
@@ -251,6 +254,7 @@ static bool cuda_open(struct backend **out, const struct backend_settings *s, st
     if (!g) return err_set(e, ERR_MEMORY, "no memory for the CUDA backend");
     g->base.class = &backend_cuda;
     g->settings = *s;
+    gpu_pages_open(g);
     if (!parse_device(g, s->device, e)) goto fail;
     if (!gpu_images[0].start) {
         err_set(e, ERR_NOT_FOUND, "this build has no GPU kernels (%s)", gpu_images_by);
@@ -418,7 +422,8 @@ const struct backend_class backend_cuda = {
     .write = gpu_write,
     .page_bytes = gpu_page_bytes,
     .page_read = gpu_page_read,
-    .page_write = gpu_page_write,
+    .page_begin = gpu_page_begin,
+    .page_end = gpu_page_end,
     .submit = cuda_submit,
     .wait = cuda_wait,
     .lost = cuda_lost,

@@ -1,6 +1,7 @@
 // The GPU backend's insides, shared by its files:
 //   gpu.c        opening, the driver's modules, submit and graphs
 //   gpu_buf.c    buffers: sizes, memory, reading and writing
+//   gpu_pages.c  pages that come back, over streams of their own
 //   gpu_load.c   weights from file to packed form
 //   gpu_step.c   what a batch means for the kernels: rows, attention work; its way to the device
 //   gpu_ops.c    ops to kernel launches, with fusion
@@ -10,6 +11,8 @@
 // Precision: residual stream f32, other activations f16 (the gated product 64 times too small), keys
 // and values f16 or q8_0, weights as packed (kernels/common/pack.h), sums f32.
 #pragma once
+
+#include <pthread.h>
 
 #include "base/threads.h"
 #include "compute/backend.h"
@@ -30,6 +33,7 @@ extern const char gpu_images_by[]; // the compiler, or why there are none
 enum {
     GPU_MODULES_MAX = 16,
     GPU_GRAPHS_MAX = 32,
+    GPU_LANES = 8,          // pages that come back at once
     GPU_UPLOADS = 2,        // steps whose batch may be on its way at once
     SPLIT_ROWS_MAX = 64,    // sequences with more rows go to the kernel for long prompts
     SPLIT_WAVE_ROWS = 64,   // rows whose partial results are kept at once ...
@@ -137,6 +141,14 @@ struct gpu_planned {
     size_t parts, slices, tiles, squares, kv_scratch;
 };
 
+// A page on its way from some thread to the device.
+struct gpu_lane {
+    gpu_stream stream;
+    void *box; // pinned; NULL until the lane is used first
+    size_t box_bytes;
+    bool taken;
+};
+
 struct gpu {
     struct backend base;
     struct gpu_api api;
@@ -171,6 +183,9 @@ struct gpu {
     uint32_t n_pages;                      // of the largest KV buffer: bounds page tables
     void *host_box;                        // pinned, for read and write
     size_t host_box_bytes;
+    pthread_mutex_t pages_lock; // guards the lanes' fields
+    pthread_cond_t pages_free;
+    struct gpu_lane lanes[GPU_LANES];
 };
 
 static inline struct gpu *gpu_of(const struct backend *b)
@@ -197,8 +212,13 @@ bool gpu_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows,
 size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s);
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e);
-bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
-                    struct err *e);
+
+// gpu_pages.c
+void gpu_pages_open(struct gpu *g);
+void gpu_pages_close(struct gpu *g); // with the device's context
+void *gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
+bool gpu_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
+                  struct err *e);
 
 // gpu_load.c
 bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc, struct err *e);

@@ -247,19 +247,3 @@ bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void
     copy_wide(g, out, g->host_box, kv->page_bytes);
     return true;
 }
-
-bool gpu_page_write(struct backend *b, struct dbuf *kv, uint32_t page, const void *in,
-                    struct err *e)
-{
-    struct gpu *g = gpu_of(b);
-    if (!gpu_ok(&g->api, g->api.ctx_set(g->ctx), "choosing the device", e) ||
-        !box_reserve(g, kv->page_bytes, e))
-        return false;
-    copy_wide(g, g->host_box, in, kv->page_bytes);
-    g->large.room = 0, g->large.room_bytes = 0; // a page is in use
-    return gpu_ok(&g->api,
-                  g->api.to_device(kv->p + page * kv->page_bytes, g->host_box, kv->page_bytes,
-                                   g->stream),
-                  "writing a page", e) &&
-           gpu_ok(&g->api, g->api.stream_sync(g->stream), "writing a page", e);
-}

@@ -401,8 +401,8 @@ const struct backend_class backend_ref = {
     .write = hostbuf_write,
     .page_bytes = ref_page_bytes,
     .page_read = hostbuf_page_read,
-    .page_write = hostbuf_page_write,
-    .page_map = hostbuf_page_map,
+    .page_begin = hostbuf_page_begin,
+    .page_end = hostbuf_page_end,
     .submit = ref_submit,
     .wait = ref_wait,
 };

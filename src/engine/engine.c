@@ -30,6 +30,7 @@ enum {
     CTX_MIN = 16,
     CTX_MAX = 1 << 24,
     STEP_MS_DEFAULT = 100,
+    JUDGE_MS = 40,                   // longer than a thread may have to wait for its turn
     ALONE_MS = 1000,                 // a cancel and a stop wait no longer than this for a step
     MAX_ROWS = 16384 + PARALLEL_MAX, // no device wants more; most want far fewer
     SCORE_LOGITS_BYTES = 256 << 20,
@@ -276,10 +277,16 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return en->backend->class->page_read(en->backend, en->kv, page, out, e);
 }
 
-static bool write_page(void *arg, uint32_t page, const void *in, struct err *e)
+static void *begin_page(void *arg, uint32_t page, struct err *e)
 {
     struct engine *en = arg;
-    return en->backend->class->page_write(en->backend, en->kv, page, in, e);
+    return en->backend->class->page_begin(en->backend, en->kv, page, e);
+}
+
+static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_end(en->backend, en->kv, page, at, good, e);
 }
 
 // Where the device's memory is the host's, the two would be one pool.
@@ -292,21 +299,15 @@ static uint64_t ram_bytes(const struct engine *en)
     return available / 4 < RAM_DEFAULT_MAX ? available / 4 : RAM_DEFAULT_MAX;
 }
 
-static void *map_page(void *arg, uint32_t page)
-{
-    struct engine *en = arg;
-    const struct backend_class *class = en->backend->class;
-    return class->page_map == NULL ? NULL : class->page_map(en->backend, en->kv, page);
-}
-
 static struct tier_settings tiers_of(struct engine *en)
 {
     return (struct tier_settings){
-        .io = {.arg = en, .read = read_page, .write = write_page, .map = map_page},
+        .io = {.arg = en, .read = read_page, .begin = begin_page, .end = end_page},
         .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
         .ram_bytes = ram_bytes(en),
         .disk = en->settings.cache_dir != NULL,
         .warm = en->settings.warm,
+        .judge_ms = JUDGE_MS,
     };
 }
 

@@ -208,7 +208,8 @@ void loop_turn(struct loop *l, bool in_step)
 {
     const enum tier_load load = load_of(l);
     if (l->turned || (in_step && load != TIER_BUSY)) return;
-    tier_turn(l->tier, load, stats_speed(&l->stats).prefill_tps);
+    const struct speed speed = stats_speed(&l->stats);
+    tier_turn(l->tier, load, speed.bulk_tps, speed.bulk_rows);
     l->turned = true;
 }
 

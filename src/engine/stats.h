@@ -14,6 +14,7 @@ struct speed {
     double decode_s;    // a step of decodes only; 0 = not known yet
     double mean_new;    // tokens that a finished request generated, decayed mean
     double rows, seconds, wall_seconds; // decayed sums behind the rates
+    double bulk_tps, bulk_rows; // of steps of many rows, as a long prompt has them, and how many
 };
 
 struct stats {

@@ -1,8 +1,9 @@
-// Slots, the table of what is in host memory, and the threads that read and write. Four threads: reads
-// of one sequence's pages overlap and are verified on several cores; writes go one at a time, behind
-// all reads.
+// Slots, the table of what is in host memory, and the threads that move bytes. Several threads: pages of
+// one sequence are read, verified and brought to the device side by side, page by page by one thread, so
+// that bytes are still in its core's cache when they are verified; writes to disk go one at a time,
+// behind all reads.
 //
-// Invariants: a slot is in exactly one of free, the table (kept, arrived, being written), a queue, or a
+// Invariants: a slot is in exactly one of free, the table (kept, being written or sent), a queue, or a
 // thread's hands; only the engine thread touches free and table; a thread touches only the slot that
 // it took from a queue.
 #include "engine/tier.h"
@@ -17,10 +18,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "base/threads.h"
 
-enum { STAGING_MIN = 6, STAGING_MAX = 64, TICK_S = 5 };
-#define STAGING_BYTES ((uint64_t)64 << 20)
-#define HUGE_BYTES    ((size_t)2 << 20)
+enum { WRITES_MIN = 4, WRITES_MAX = 62, TICK_S = 5 };
+#define WRITES_BYTES ((uint64_t)64 << 20)
+#define HUGE_BYTES   ((size_t)2 << 20)
 
 // ---- the table ----------------------------------------------------------------------------------
 
@@ -145,26 +147,57 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
 {
     struct tier_slot *s = &t->slots[slot];
     if (s->state == SLOT_KEPT) t->n_kept--;
-    *(work == SLOT_READ ? &t->n_reading : &t->n_writing) += 1;
+    const bool up = work == SLOT_READ || work == SLOT_SEND;
+    *(up ? &t->n_reading : &t->n_writing) += 1;
     s->state = work;
     pthread_mutex_lock(&t->lock);
-    ring_put(work == SLOT_READ ? &t->reads : &t->writes, slot);
+    ring_put(up ? &t->reads : &t->writes, slot);
     pthread_cond_signal(&t->work);
     pthread_mutex_unlock(&t->lock);
 }
 
 // ---- the threads --------------------------------------------------------------------------------
 
+// From disk or host memory to a page of the device.
+static void bring_up(struct tier *t, struct store *store, struct tier_slot *s)
+{
+    const struct page_io *io = &t->cfg.io;
+    const bool read = s->state == SLOT_READ;
+    struct err e = {0};
+    void *at = io->begin(io->arg, s->page, &e);
+    s->result = STORE_OK;
+    if (at != NULL && read)
+        s->result =
+            store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record, at);
+    else if (at != NULL)
+        memcpy(at, store_data(s->record, t->page_tokens), t->cfg.page_bytes);
+    const bool good = at != NULL && s->result == STORE_OK;
+    bool there = at != NULL;
+    if (at != NULL) there = io->end(io->arg, s->page, at, good, &e) || !good;
+    if (there) return;
+    log_warn("cache", "a page cannot be written to the device: %s", e.msg);
+    s->result = STORE_MISSING;
+}
+
 static void work_on(struct tier *t, struct store *store, uint32_t slot, struct err *e)
 {
     struct tier_slot *s = &t->slots[slot];
-    if (s->state == SLOT_READ)
-        s->result = store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record,
-                                 s->page == KV_NONE ? NULL : s->data);
+    if (s->state == SLOT_READ || s->state == SLOT_SEND)
+        bring_up(t, store, s);
     else if (s->state == SLOT_WRITE)
         s->result = store_put(store, s->record, e) ? STORE_OK : STORE_BAD;
     else
         store_drop(store, s->chain);
+}
+
+// The first use of what a page goes through may take memory, which is slow: so that it is not the first
+// request's.
+static void prepare(struct tier *t)
+{
+    const struct page_io *io = &t->cfg.io;
+    struct err e = {0};
+    void *at = io->begin(io->arg, 0, &e);
+    if (at != NULL) io->end(io->arg, 0, at, false, &e);
 }
 
 // Waits for work, the tick or the end; under the lock.
@@ -217,6 +250,7 @@ static bool do_one(struct tier *t)
 static void *work(void *arg)
 {
     struct tier *t = arg;
+    prepare(t);
     pthread_mutex_lock(&t->lock);
     for (;;) {
         if (do_one(t)) continue;
@@ -233,12 +267,14 @@ static bool size_slots(struct tier *t, const struct tier_settings *s)
 {
     const struct store_shape shape = {.n_ids = t->page_tokens, .data_bytes = s->page_bytes};
     t->record_stride = store_record_bytes(&shape);
-    uint64_t staging = STAGING_BYTES / t->record_stride, kept = s->ram_bytes / t->record_stride;
-    if (staging < STAGING_MIN) staging = STAGING_MIN;
-    if (staging > STAGING_MAX) staging = STAGING_MAX;
+    uint64_t writes = WRITES_BYTES / t->record_stride, kept = s->ram_bytes / t->record_stride;
+    if (writes < WRITES_MIN) writes = WRITES_MIN;
+    if (writes > WRITES_MAX) writes = WRITES_MAX;
     if (kept > UINT32_MAX / 4) kept = UINT32_MAX / 4;
-    t->n_staging = (uint32_t)staging;
-    t->n_slots = (uint32_t)(staging + kept);
+    t->n_writes_max = (uint32_t)writes;
+    t->n_staging =
+        (uint32_t)writes + 2 * TIER_THREADS_MAX; // a read under way for each, and one behind
+    t->n_slots = (uint32_t)(t->n_staging + kept);
     for (t->n_buckets = 16; t->n_buckets < t->n_slots;) t->n_buckets *= 2;
     return size_mul(&t->records_bytes, t->n_slots, t->record_stride);
 }
@@ -278,10 +314,16 @@ static bool alloc_rest(struct tier *t)
     for (uint32_t i = 0; ok && i < t->cfg.n_parallel; i++) {
         struct tier_restore *r = &t->restores[i];
         r->chains = calloc(ctx_pages, sizeof *r->chains);
-        r->arrived = calloc(ctx_pages, sizeof *r->arrived);
-        ok = r->chains != NULL && r->arrived != NULL;
+        r->arrivals = calloc(ctx_pages, sizeof *r->arrivals);
+        ok = r->chains != NULL && r->arrivals != NULL;
     }
     return ok;
+}
+
+static uint32_t thread_count(void)
+{
+    const uint32_t n = threads_core_count() / 2;
+    return n < TIER_THREADS_MIN ? TIER_THREADS_MIN : n > TIER_THREADS_MAX ? TIER_THREADS_MAX : n;
 }
 
 bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
@@ -298,7 +340,8 @@ bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
     pthread_cond_init(&t->work, NULL);
     bool ok = size_slots(t, s) && alloc_slots(t) && alloc_rest(t);
     if (!ok) err_set(e, ERR_MEMORY, "no memory for a cache of %zu bytes", t->records_bytes);
-    while (ok && s->disk && t->n_threads < TIER_THREADS) {
+    const uint32_t n_threads = thread_count();
+    while (ok && t->n_threads < n_threads) {
         ok = pthread_create(&t->threads[t->n_threads], NULL, work, t) == 0;
         if (ok) t->n_threads++;
     }
@@ -325,7 +368,7 @@ void tier_close(struct tier *t)
     store_close(t->attached);
     for (uint32_t i = 0; t->restores != NULL && i < t->cfg.n_parallel; i++) {
         free(t->restores[i].chains);
-        free(t->restores[i].arrived);
+        free(t->restores[i].arrivals);
     }
     if (t->records != NULL) munmap(t->records, t->records_bytes);
     free(t->restores);
@@ -356,6 +399,8 @@ void tier_attach(struct tier *t, struct store *store)
     doorbell_ring(t->cfg.bell);
 }
 
+static_assert(STORE_MEMO == TIER_SOURCES + 2, "bps, prefill_tps, prefill_rows");
+
 // ---- a turn -------------------------------------------------------------------------------------
 
 static void take_store(struct tier *t)
@@ -363,8 +408,12 @@ static void take_store(struct tier *t)
     if (t->store != NULL || !t->cfg.disk) return;
     pthread_mutex_lock(&t->lock);
     t->store = t->attached;
-    t->read_bps = t->memo[0];
-    if (t->prefill_tps == 0) t->prefill_tps = t->memo[1];
+    for (int i = 0; i < TIER_SOURCES; i++)
+        if (t->bps[i] == 0) t->bps[i] = t->memo[i];
+    if (t->memo[TIER_SOURCES + 1] > t->prefill_rows) {
+        t->prefill_tps = t->memo[TIER_SOURCES];
+        t->prefill_rows = t->memo[TIER_SOURCES + 1];
+    }
     pthread_mutex_unlock(&t->lock);
     if (t->store == NULL) return;
     tier_queue_all(t); // what was computed before
@@ -378,7 +427,7 @@ static void take_done(struct tier *t)
         const uint32_t slot = t->done.n > 0 ? ring_take(&t->done) : SLOT_NONE;
         pthread_mutex_unlock(&t->lock);
         if (slot == SLOT_NONE) return;
-        if (t->slots[slot].state == SLOT_READ) {
+        if (t->slots[slot].state == SLOT_READ || t->slots[slot].state == SLOT_SEND) {
             t->n_reading--;
             tier_arrived(t, slot);
         } else {
@@ -387,23 +436,27 @@ static void take_done(struct tier *t)
     }
 }
 
-// What the next process should know from the start.
-static void note_speeds(struct tier *t, double prefill_tps)
+// What the next process should know from the start. Steps of few rows say nothing about long prompts.
+static void note_speeds(struct tier *t, double prefill_tps, double prefill_rows)
 {
-    if (prefill_tps > 0) t->prefill_tps = prefill_tps;
+    if (prefill_tps > 0 && 2 * prefill_rows >= t->prefill_rows) {
+        t->prefill_tps = prefill_tps;
+        t->prefill_rows = prefill_rows;
+    }
     pthread_mutex_lock(&t->lock);
-    t->memo[0] = t->read_bps;
-    t->memo[1] = t->prefill_tps;
+    memcpy(t->memo, t->bps, sizeof t->bps);
+    t->memo[TIER_SOURCES] = t->prefill_tps;
+    t->memo[TIER_SOURCES + 1] = t->prefill_rows;
     pthread_mutex_unlock(&t->lock);
 }
 
-void tier_turn(struct tier *t, enum tier_load load, double prefill_tps)
+void tier_turn(struct tier *t, enum tier_load load, double prefill_tps, double prefill_rows)
 {
     if (t == NULL) return;
     take_store(t);
-    if (t->store != NULL) note_speeds(t, prefill_tps);
+    note_speeds(t, prefill_tps, prefill_rows);
     take_done(t);
-    tier_deliver(t, load != TIER_IDLE);
+    tier_deliver(t);
     tier_warm_turn(t);
     tier_save(t, load);
 }

@@ -27,18 +27,18 @@
 #include "engine/tree.h"
 
 #define SLOT_NONE UINT32_MAX // an enumerator is an int
-enum { TIER_THREADS = 4 };
+enum { TIER_THREADS_MIN = 4, TIER_THREADS_MAX = 8 };
 
 // What the engine thread has to do beside: nothing, answers that go on, or somebody waits for a first token.
 enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
 
-// How a page's bytes are read from the device and written to it.
+// How a page's bytes are read from the device (engine thread) and written to it (any thread, for pages
+// that no step uses): see page_begin and page_end in compute/backend.h.
 struct page_io {
     void *arg;
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
-    bool (*write)(void *arg, uint32_t page, const void *in, struct err *e);
-    // Where its bytes lie in host memory, to be read into; NULL, or gives NULL, where they do not.
-    void *(*map)(void *arg, uint32_t page);
+    void *(*begin)(void *arg, uint32_t page, struct err *e);
+    bool (*end)(void *arg, uint32_t page, void *at, bool good, struct err *e);
 };
 
 struct tier_settings {
@@ -50,11 +50,14 @@ struct tier_settings {
     uint64_t ram_bytes; // of the tier in host memory; 0 = none
     bool disk;          // a store will come (tier_attach)
     bool warm;          // bring hot pages back before they are asked for
+    uint32_t
+        judge_ms; // a restore that goes slower than computing is given up from then on; 0 = never
 };
 
-// READ, WRITE, DROP: with the threads. KEPT: in host memory, may be given up. ARRIVED: as KEPT, but a
-// sequence waits for it.
-enum slot_state { SLOT_FREE, SLOT_READ, SLOT_WRITE, SLOT_DROP, SLOT_KEPT, SLOT_ARRIVED };
+// READ, SEND, WRITE, DROP: with the threads: from disk to the device, from host memory to the device,
+// from host memory to disk, off the disk. KEPT: in host memory, may be given up. ARRIVED: read by the
+// warm-up, its page waits for its turn.
+enum slot_state { SLOT_FREE, SLOT_READ, SLOT_SEND, SLOT_WRITE, SLOT_DROP, SLOT_KEPT, SLOT_ARRIVED };
 
 struct tier_slot {
     enum slot_state state;
@@ -62,13 +65,11 @@ struct tier_slot {
     bool in_table, recent;
     bool any_ids;                 // READ: for the warm-up, which expects no certain tokens
     uint32_t next;                // in its bucket
-    uint32_t ticket, i_page;      // READ and ARRIVED: for whom
+    uint32_t ticket, i_page;      // READ and SEND: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
-    unsigned char *record;        // as the store has it
-    uint32_t
-        page; // READ: of the device, taken for it, that the data go to at once; KV_NONE = into record
-    void *data; // ... its bytes
+    unsigned char *record; // as the store has it; READ: without the data, which go to the page
+    uint32_t page;         // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
 };
 
 // What is known of a page of the tree.
@@ -84,26 +85,36 @@ struct slot_ring {
     uint32_t first, n, cap;
 };
 
-// A sequence, or the warm-up, that pages come back for.
+// Where pages come back from, each with a speed of its own: host memory, files that the system has in
+// memory, files on the disk.
+enum tier_source { FROM_RAM, FROM_NEAR, FROM_FAR, TIER_SOURCES };
+
+struct tier_arrival {
+    uint32_t page; // of the device, with bytes; KV_NONE
+    bool ram;
+};
+
+// A sequence that pages come back for.
 struct tier_restore {
     struct seq *seq; // NULL: free
     uint32_t ticket;
-    uint32_t first, asked;      // pages that it begins with; pages before asked were asked for
-    uint32_t n_flight;          // reads under way
-    uint32_t n_ram, n_disk;     // pages that came
-    uint64_t start_ns, last_ns; // last: when a page came
-    double tps;                 // what computing instead would do; 0 = not known
-    uint32_t *arrived;          // [pages of n_ctx] of the device, with bytes; KV_NONE
-    struct hash128 *chains;     // [pages of n_ctx]
+    uint32_t first, asked;         // pages that it begins with; pages before asked were asked for
+    uint32_t n_flight, n_came;     // reads under way; done
+    uint32_t n_ram, n_disk;        // pages that the sequence got
+    uint64_t start_ns, last_ns;    // last: when a page came
+    double tps;                    // what computing instead would do; 0 = not known
+    enum tier_source from;         // most of it
+    struct tier_arrival *arrivals; // [pages of n_ctx]
+    struct hash128 *chains;        // [pages of n_ctx]
 };
 
 struct tier {
     struct tier_settings cfg;
     uint32_t page_tokens, n_pages;
-    struct tier_slot *slots; // [n_slots]
-    uint32_t n_slots, n_staging;
-    unsigned char *records; // [n_slots][record_stride]
-    int32_t *ids;           // [n_slots][page_tokens]
+    struct tier_slot *slots;                   // [n_slots]
+    uint32_t n_slots, n_staging, n_writes_max; // staging: slots that are not for host memory
+    unsigned char *records;                    // [n_slots][record_stride]
+    int32_t *ids;                              // [n_slots][page_tokens]
     size_t record_stride, records_bytes;
 
     // Engine thread only.
@@ -121,11 +132,12 @@ struct tier {
     struct store *store;    // NULL until there is one
     int64_t credit_ns;      // time that saving may take
     uint64_t turn_ns;
-    double read_bps, prefill_tps; // measured, also by earlier processes; 0 = not known yet
+    // Measured, also by earlier processes; 0 = not known yet. rows: of the steps that the last is of.
+    double bps[TIER_SOURCES], prefill_tps, prefill_rows;
     bool write_warned;
     struct tier_figures figures;
 
-    pthread_t threads[TIER_THREADS];
+    pthread_t threads[TIER_THREADS_MAX];
     uint32_t n_threads;
     pthread_mutex_t lock; // guards these
     pthread_cond_t work;
@@ -133,7 +145,7 @@ struct tier {
     struct store *attached; // handed over, the engine thread has not seen it yet
     struct store *open;     // the threads' copy of store
     uint64_t tick_ns;
-    double memo[STORE_MEMO], memo_written[STORE_MEMO]; // read_bps, prefill_tps
+    double memo[STORE_MEMO], memo_written[STORE_MEMO]; // bps, prefill_tps
     struct err write_error;                            // the latest
     bool writing, stopping;
 };
@@ -148,8 +160,8 @@ void tier_attach(struct tier *t, struct store *store);
 bool tier_verify(struct tier *t, bool (*stop)(void *arg), void *arg, struct cache_check *out,
                  struct err *e);
 
-// Once a turn of the loop, between steps. busy: a step follows. prefill_tps: measured, 0 = not yet.
-void tier_turn(struct tier *t, enum tier_load load, double prefill_tps);
+// Once a turn of the loop, between steps. prefill_tps: measured in steps of so many rows, 0 = not yet.
+void tier_turn(struct tier *t, enum tier_load load, double prefill_tps, double prefill_rows);
 // How long the engine may sleep: ms, -1 = until the doorbell rings.
 int tier_timeout_ms(const struct tier *t);
 // The last turns: saves what is not saved yet, for at most ms.
@@ -187,7 +199,7 @@ void tier_slot_give(struct tier *t, uint32_t slot); // free
 // Its bytes are valid: found from now on; freed at once where nothing is kept in host memory.
 void tier_slot_keep(struct tier *t, uint32_t slot);
 void tier_slot_list(struct tier *t, uint32_t slot);
-void tier_submit(struct tier *t, uint32_t slot, enum slot_state work); // READ, WRITE or DROP
+void tier_submit(struct tier *t, uint32_t slot, enum slot_state work); // READ, SEND, WRITE or DROP
 // tier_save.c
 void tier_watch(struct tier *t); // sets the tree's hooks
 void tier_queue_all(struct tier *t);
@@ -195,7 +207,7 @@ void tier_save(struct tier *t, enum tier_load load);
 void tier_saved(struct tier *t, uint32_t slot); // a write is done
 // tier_restore.c
 void tier_arrived(struct tier *t, uint32_t slot); // a read is done
-void tier_deliver(struct tier *t, bool busy);
+void tier_deliver(struct tier *t);
 // tier_warm.c
 void tier_warm_begin(struct tier *t);
 void tier_warm_end(struct tier *t); // NULL is fine

@@ -1,8 +1,10 @@
 // On the way up: a sequence that runs is held while pages that continue its text are read, verified and
-// written to the device, in the order of its text. Many reads are in flight; what comes early waits.
+// brought to the device by the tier's threads, many at once. The engine thread takes a page of the device
+// for each, and puts those that came into the tree in the order of the text.
 //
-// Loading has to be quicker than computing: before it begins by the speeds measured so far, while it
-// runs by how it goes. A page that is missing or bad, and silence, end it: the rest is computed. So a
+// Loading has to be quicker than computing: before it begins by the speeds measured so far, each source's
+// own, while it runs by how it goes. What was never measured is tried, and given up as soon as it is seen
+// to be slower. A page that is missing or bad, and silence, end it: the rest is computed. So a
 // sequence is held for a bounded time, whatever the disk does.
 #include <assert.h>
 #include <string.h>
@@ -11,9 +13,7 @@
 #include "base/log.h"
 #include "engine/tier.h"
 
-enum { SILENCE_MS = 2000, JUDGE_MS = 500, BUSY_MS = 50, SAVE_PAUSE_MS = 20 };
-static const double assumed_bps = 400e6; // until a speed was measured
-static const double copy_bps = 4e9;      // host memory to device, a guess on the safe side
+enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, SAMPLES = 4 };
 
 // The hash of the path that ends with the sequence's page before i.
 static struct hash128 chain_before(const struct tier *t, const struct seq *s, uint32_t i)
@@ -48,23 +48,25 @@ static struct tier_restore *restore_of(struct tier *t, const struct seq *s)
     return NULL;
 }
 
-static double load_s(const struct tier *t, uint32_t n_disk, uint32_t n_ram)
-{
-    const double bps = t->read_bps > 0 ? t->read_bps : assumed_bps;
-    const double bytes = (double)t->record_stride;
-    return n_disk * bytes / bps + (n_disk + n_ram) * bytes / copy_bps;
-}
-
 // What arrived and nobody waits for any more.
 static void release_arrived(struct tier *t, struct tier_restore *r)
 {
     for (uint32_t i = r->first; i < r->asked; i++) {
-        if (r->arrived[i] != KV_NONE) kv_page_give(t->cfg.tree->pool, r->arrived[i]);
-        r->arrived[i] = KV_NONE;
+        const uint32_t page = r->arrivals[i].page;
+        if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
+        r->arrivals[i].page = KV_NONE;
     }
-    for (uint32_t i = 0; i < t->n_slots; i++)
-        if (t->slots[i].state == SLOT_ARRIVED && t->slots[i].ticket == r->ticket)
-            tier_slot_keep(t, i);
+}
+
+// What this restore says about its source: more, the longer it was.
+static void learn_speed(struct tier *t, const struct tier_restore *r, double spent_s)
+{
+    enum { FEW = 4, MANY = 64 };
+    if (spent_s <= 0 || r->n_came < FEW) return;
+    const double bps = r->n_came * (double)t->record_stride / spent_s;
+    const double weight = r->n_came >= MANY ? 0.5 : 0.5 * r->n_came / MANY;
+    double *known = &t->bps[r->from];
+    *known = *known > 0 ? *known + weight * (bps - *known) : bps;
 }
 
 static void end_restore(struct tier *t, struct tier_restore *r)
@@ -76,16 +78,13 @@ static void end_restore(struct tier *t, struct tier_restore *r)
     s->report.n_ram += r->n_ram * t->page_tokens;
     s->report.n_disk += r->n_disk * t->page_tokens;
     s->report.restored_ms += spent_s * 1e3;
-    if (r->n_disk >= 4 && spent_s > 0) {
-        const double bps = r->n_disk * (double)t->record_stride / spent_s;
-        t->read_bps = t->read_bps > 0 ? (t->read_bps + bps) / 2 : bps;
-    }
+    learn_speed(t, r, spent_s);
     t->figures.restores++;
     t->figures.ram_tokens += (uint64_t)r->n_ram * t->page_tokens;
     t->figures.disk_tokens += (uint64_t)r->n_disk * t->page_tokens;
     t->figures.restore_seconds += spent_s;
-    log_debug("cache", "restored disk_pages=%u ram_pages=%u ms=%.1f", r->n_disk, r->n_ram,
-              spent_s * 1e3);
+    log_debug("cache", "restored disk_pages=%u ram_pages=%u ms=%.1f gbps=%.2f", r->n_disk, r->n_ram,
+              spent_s * 1e3, t->bps[r->from] / 1e9);
     r->seq = NULL;
     t->n_restores--;
 }
@@ -98,80 +97,145 @@ void tier_forget(struct tier *t, struct seq *s)
 
 // ---- asking --------------------------------------------------------------------------------------
 
-// Where the device's memory can be read into, the page is taken now and needs no copy later. Not where
-// host memory is to keep one. False when no page can be had.
-static bool take_place(struct tier *t, uint32_t slot)
+// From disk, into a slot that is free for it. False where it has to wait.
+static bool read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t page)
 {
-    struct tier_slot *to = &t->slots[slot];
-    if (t->cfg.io.map == NULL || tier_keeps(t)) return true;
-    to->page = tree_page_take(t->cfg.tree);
-    if (to->page == KV_NONE) return false;
-    to->data = t->cfg.io.map(t->cfg.io.arg, to->page);
-    if (to->data != NULL) return true;
-    kv_page_give(t->cfg.tree->pool, to->page);
-    to->page = KV_NONE;
-    return true;
-}
-
-static void ask_for(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t slot)
-{
-    struct tier_slot *to = &t->slots[slot];
     const struct seq *s = r->seq;
+    const uint32_t slot = tier_slot_take(t);
+    if (slot == SLOT_NONE) return false;
+    struct tier_slot *to = &t->slots[slot];
     to->chain = r->chains[i];
     to->parent = i == r->first ? chain_before(t, s, i) : r->chains[i - 1];
     to->ticket = r->ticket;
     to->i_page = i;
+    to->page = page;
     memcpy(to->ids, s->tokens + i * t->page_tokens, t->page_tokens * sizeof(int32_t));
-    r->n_flight++;
     tier_submit(t, slot, SLOT_READ);
+    return true;
+}
+
+// From host memory, where nothing else is being done with it.
+static bool send_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t slot,
+                    uint32_t page)
+{
+    struct tier_slot *from = &t->slots[slot];
+    if (from->state != SLOT_KEPT) return false;
+    from->recent = true;
+    from->ticket = r->ticket;
+    from->i_page = i;
+    from->page = page;
+    tier_submit(t, slot, SLOT_SEND);
+    return true;
+}
+
+static bool ask_for(struct tier *t, struct tier_restore *r, uint32_t i)
+{
+    uint32_t slot = tier_find(t, r->chains[i]);
+    if (slot != SLOT_NONE && t->slots[slot].state != SLOT_KEPT) return false; // a moment
+    const uint32_t page = tree_page_take(t->cfg.tree);
+    if (page == KV_NONE) return false;
+    slot = tier_find(t, r->chains[i]); // again: what was evicted may have taken its place
+    const bool ram = slot != SLOT_NONE;
+    if (!(ram ? send_up(t, r, i, slot, page) : read_up(t, r, i, page))) {
+        kv_page_give(t->cfg.tree->pool, page);
+        return false;
+    }
+    r->arrivals[i] = (struct tier_arrival){.page = KV_NONE, .ram = ram};
+    r->n_flight++;
+    return true;
 }
 
 static void ask(struct tier *t, struct tier_restore *r)
 {
     if (r->asked < r->seq->n_shared) r->asked = r->seq->n_shared; // joined pages of others
-    for (; r->asked < r->seq->n_restore; r->asked++) {
-        if (tier_find(t, r->chains[r->asked]) != SLOT_NONE) continue;
-        if (t->store == NULL) r->seq->n_restore = r->asked; // it was in host memory only
-        if (t->store == NULL) return;
-        const uint32_t slot = tier_slot_take(t);
-        if (slot == SLOT_NONE) return;
-        if (!take_place(t, slot)) {
-            tier_slot_give(t, slot);
-            return;
-        }
-        ask_for(t, r, r->asked, slot);
+    for (; r->asked < r->seq->n_restore && r->n_flight < 2 * t->n_threads; r->asked++) {
+        const bool gone = t->store == NULL && tier_find(t, r->chains[r->asked]) == SLOT_NONE;
+        if (gone) r->seq->n_restore = r->asked; // it was in host memory only
+        if (gone || !ask_for(t, r, r->asked)) return;
     }
+}
+
+// ---- the choice ---------------------------------------------------------------------------------
+
+struct lower {
+    uint32_t n[TIER_SOURCES];
+};
+
+// Where files are is seen from some of the pages.
+static void tell_near_from_far(const struct tier *t, const struct tier_restore *r, uint32_t first,
+                               uint32_t n, struct lower *l)
+{
+    const uint32_t n_disk = n - l->n[FROM_RAM];
+    uint32_t n_near = 0, n_seen = 0;
+    for (uint32_t k = 0; n_disk > 0 && k < SAMPLES; k++) {
+        const struct hash128 chain = r->chains[first + (uint64_t)n * k / SAMPLES];
+        if (t->store == NULL || tier_find(t, chain) != SLOT_NONE) continue;
+        n_seen++;
+        if (store_near(t->store, chain)) n_near++;
+    }
+    l->n[FROM_NEAR] = n_seen == 0 ? n_disk : (uint32_t)((uint64_t)n_disk * n_near / n_seen);
+    l->n[FROM_FAR] = n_disk - l->n[FROM_NEAR];
+}
+
+// Seconds that loading takes, as far as that is known.
+static double load_s(const struct tier *t, const struct lower *l)
+{
+    double s = 0;
+    for (int i = 0; i < TIER_SOURCES; i++)
+        if (t->bps[i] > 0) s += l->n[i] * (double)t->record_stride / t->bps[i];
+    return s;
+}
+
+static enum tier_source most_of(const struct lower *l)
+{
+    enum tier_source most = FROM_RAM;
+    for (enum tier_source i = FROM_RAM; i < TIER_SOURCES; i++)
+        if (l->n[i] > l->n[most]) most = i;
+    return most;
+}
+
+// How many pages the lower tiers hold behind those that s shares; their hashes are in r.
+static uint32_t look_below(const struct tier *t, const struct seq *s, struct tier_restore *r,
+                           struct lower *l)
+{
+    const uint32_t last = seq_sharable(s);
+    uint32_t i = s->n_shared;
+    struct hash128 chain = chain_before(t, s, i);
+    *l = (struct lower){0};
+    for (; i < last; i++) {
+        chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
+        if (!is_below(t, chain)) break;
+        if (tier_find(t, chain) != SLOT_NONE) l->n[FROM_RAM]++;
+        r->chains[i] = chain;
+        r->arrivals[i].page = KV_NONE;
+    }
+    const uint32_t n = i - s->n_shared;
+    tell_near_from_far(t, r, s->n_shared, n, l);
+    return n;
 }
 
 void tier_seek(struct tier *t, struct seq *s)
 {
     if (t == NULL || (t->store == NULL && !tier_keeps(t))) return;
     struct tier_restore *r = free_restore(t);
-    const uint32_t last = seq_sharable(s);
-    uint32_t i = s->n_shared, n_ram = 0;
+    struct lower l;
     assert(s->n_restore == 0 && s->n_pages == s->n_shared);
     count_uses(t, s);
-    if (r == NULL) return;
-    struct hash128 chain = chain_before(t, s, i);
-    for (; i < last; i++) {
-        chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
-        if (!is_below(t, chain)) break;
-        if (tier_find(t, chain) != SLOT_NONE) n_ram++;
-        r->chains[i] = chain;
-        r->arrived[i] = KV_NONE;
-    }
-    const uint32_t n = i - s->n_shared;
+    const uint32_t n = r == NULL ? 0 : look_below(t, s, r, &l);
     if (n == 0) return;
+    r->from = most_of(&l);
     const double compute_s = t->prefill_tps > 0 ? n * t->page_tokens / t->prefill_tps : 1e9;
-    if (load_s(t, n - n_ram, n_ram) > compute_s) {
-        t->read_bps *= 1.05; // a speed that was measured at a bad moment is tried again one day
+    if (load_s(t, &l) > compute_s) {
+        t->bps[r->from] *= 1.05; // a speed that was measured at a bad moment is tried again one day
+        log_debug("cache", "computing is quicker pages=%u load_s=%.3f compute_s=%.3f", n,
+                  load_s(t, &l), compute_s);
         return;
     }
-    s->n_restore = i;
+    s->n_restore = s->n_shared + n;
     r->seq = s;
     r->ticket = ++t->next_ticket;
     r->first = r->asked = s->n_shared;
-    r->n_flight = r->n_ram = r->n_disk = 0;
+    r->n_flight = r->n_came = r->n_ram = r->n_disk = 0;
     r->tps = t->prefill_tps;
     r->start_ns = r->last_ns = clock_ns();
     t->n_restores++;
@@ -207,98 +271,82 @@ void tier_arrived(struct tier *t, uint32_t slot)
     struct tier_slot *s = &t->slots[slot];
     if (tier_warm_arrived(t, slot)) return;
     struct tier_restore *r = of_ticket(t, s->ticket);
-    const uint32_t page = s->page;
+    uint32_t page = s->page;
     s->page = KV_NONE;
-    if (r != NULL) r->n_flight--;
-    if (s->result != STORE_OK) {
-        if (s->result == STORE_BAD)
-            log_warn("cache", "a page on disk does not verify; it is computed again");
-        if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared)
-            r->seq->n_restore = s->i_page;
-        if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
-        tier_slot_give(t, slot);
-    } else if (page != KV_NONE) {
-        if (r != NULL)
-            r->arrived[s->i_page] = page;
-        else
-            kv_page_give(t->cfg.tree->pool, page);
-        tier_slot_give(t, slot);
-    } else if (r == NULL || tier_find(t, s->chain) != SLOT_NONE) {
-        tier_slot_keep(t, slot);
-    } else {
-        s->state = SLOT_ARRIVED;
-        tier_slot_list(t, slot);
+    if (s->result == STORE_BAD)
+        log_warn("cache", "a page on disk does not verify; it is computed again");
+    if (r != NULL) {
+        r->n_flight--;
+        r->last_ns = clock_ns();
     }
+    if (r != NULL && s->result == STORE_OK) {
+        r->n_came++;
+        r->arrivals[s->i_page].page = page;
+        page = KV_NONE;
+    } else if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared) {
+        r->seq->n_restore = s->i_page;
+    }
+    if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
+    if (s->state == SLOT_SEND)
+        tier_slot_keep(t, slot);
+    else
+        tier_slot_give(t, slot);
 }
 
 // ---- delivery -----------------------------------------------------------------------------------
 
-enum delivery { DELIVERED, NOT_THERE, IMPOSSIBLE };
-
-static enum delivery deliver_page(struct tier *t, struct tier_restore *r)
+static void deliver(struct tier *t, struct tier_restore *r)
 {
-    struct err e = {0};
-    const uint32_t i = r->seq->n_shared;
-    const struct hash128 chain = r->chains[i];
-    if (r->arrived[i] != KV_NONE) {
-        seq_restored(r->seq, t->cfg.tree, r->arrived[i]);
-        r->arrived[i] = KV_NONE;
-        r->n_disk++;
-        r->last_ns = clock_ns();
-        return DELIVERED;
+    while (tier_holds(r->seq)) {
+        struct tier_arrival *a = &r->arrivals[r->seq->n_shared];
+        if (a->page == KV_NONE) return;
+        *(a->ram ? &r->n_ram : &r->n_disk) += 1;
+        const uint32_t page = a->page;
+        a->page = KV_NONE;
+        seq_restored(r->seq, t->cfg.tree, page);
     }
-    if (tier_find(t, chain) == SLOT_NONE) return NOT_THERE;
-    const uint32_t page = tree_page_take(t->cfg.tree);
-    if (page == KV_NONE) return IMPOSSIBLE;
-    const uint32_t slot = tier_find(t, chain); // again: what was evicted may have taken its place
-    if (slot == SLOT_NONE) {
-        kv_page_give(t->cfg.tree->pool, page);
-        return NOT_THERE;
-    }
-    struct tier_slot *from = &t->slots[slot];
-    if (!t->cfg.io.write(t->cfg.io.arg, page, store_data(from->record, t->page_tokens), &e)) {
-        log_warn("cache", "a page cannot be written to the device: %s", e.msg);
-        kv_page_give(t->cfg.tree->pool, page);
-        return IMPOSSIBLE;
-    }
-    const bool disk = from->state == SLOT_ARRIVED;
-    *(disk ? &r->n_disk : &r->n_ram) += 1;
-    seq_restored(r->seq, t->cfg.tree, page);
-    if (disk) tier_slot_keep(t, slot);
-    from->recent = true;
-    r->last_ns = clock_ns();
-    return DELIVERED;
 }
 
-// Loading goes slower than computing would, or does not go at all.
+// Loading goes slower than computing would, even if all that is under way were there now; or it does not
+// go at all.
 static bool is_hopeless(const struct tier *t, const struct tier_restore *r)
 {
     const struct seq *s = r->seq;
     if (clock_ms_since(r->last_ns) > SILENCE_MS) return true;
     if (r->n_flight == 0 && r->asked >= s->n_restore) return true; // what came was given away
     const double spent_s = clock_ms_since(r->start_ns) / 1e3;
-    const uint32_t n = r->n_disk + r->n_ram, left = s->n_restore - s->n_shared;
-    if (r->tps <= 0 || spent_s * 1e3 < JUDGE_MS || n == 0) return false;
-    return spent_s / n * left > left * t->page_tokens / r->tps;
+    const uint32_t could = r->n_came + (r->n_flight < t->n_threads ? r->n_flight : t->n_threads);
+    const uint32_t n = s->n_restore - r->first, left = s->n_restore - s->n_shared;
+    if (r->tps <= 0 || t->cfg.judge_ms == 0 || spent_s * 1e3 < t->cfg.judge_ms) return false;
+    if (could == 0 || could >= n) return false;
+    return spent_s / could * (n - could) > left * t->page_tokens / r->tps;
 }
 
-static void serve(struct tier *t, struct tier_restore *r, double budget_ms)
+// Not worth waiting for: the next time that is known.
+static void give_up(struct tier *t, struct tier_restore *r)
 {
-    const uint64_t start = clock_ns();
-    enum delivery d = DELIVERED;
-    while (d == DELIVERED && tier_holds(r->seq) && clock_ms_since(start) < budget_ms) {
-        d = deliver_page(t, r);
-        if (d == DELIVERED) ask(t, r);
-    }
-    const bool in_time = clock_ms_since(start) < budget_ms;
-    ask(t, r);
-    if (d == IMPOSSIBLE || !tier_holds(r->seq) || (in_time && is_hopeless(t, r))) end_restore(t, r);
+    const double spent_s = clock_ms_since(r->start_ns) / 1e3;
+    log_debug("cache", "computing is quicker than to go on loading pages=%u ms=%.1f", r->n_came,
+              spent_s * 1e3);
+    const double most = (r->n_came + t->n_threads) * (double)t->record_stride / spent_s;
+    if (t->bps[r->from] == 0 || t->bps[r->from] > most) t->bps[r->from] = most;
+    end_restore(t, r);
 }
 
-void tier_deliver(struct tier *t, bool busy)
+static void serve(struct tier *t, struct tier_restore *r)
+{
+    deliver(t, r);
+    ask(t, r);
+    if (!tier_holds(r->seq))
+        end_restore(t, r);
+    else if (is_hopeless(t, r))
+        give_up(t, r);
+}
+
+void tier_deliver(struct tier *t)
 {
     for (uint32_t i = 0; t->n_restores > 0 && i < t->cfg.n_parallel; i++)
-        if (t->restores[i].seq != NULL) serve(t, &t->restores[i], busy ? BUSY_MS : 10 * BUSY_MS);
+        if (t->restores[i].seq != NULL) serve(t, &t->restores[i]);
 }
 
 int tier_timeout_ms(const struct tier *t)
@@ -309,14 +357,12 @@ int tier_timeout_ms(const struct tier *t)
     for (uint32_t i = 0; t->n_restores > 0 && i < t->cfg.n_parallel; i++) {
         const struct tier_restore *r = &t->restores[i];
         if (r->seq == NULL) continue;
-        const uint32_t i_next = r->seq->n_shared;
-        if (r->arrived[i_next] != KV_NONE || tier_find(t, r->chains[i_next]) != SLOT_NONE)
-            return 0; // goes on at once
         const double left = SILENCE_MS + 1 - clock_ms_since(r->last_ns);
-        if (ms < 0 || left < ms) ms = left > 0 ? (int)left : 0;
+        const int look_ms = r->n_came < t->n_threads ? LOOK_MS : left > 0 ? (int)left : 0;
+        if (ms < 0 || look_ms < ms) ms = look_ms;
     }
     const bool can_save = t->ring_n > 0 && (t->store != NULL || tier_keeps(t));
-    if (!can_save || t->n_writing + 2 >= t->n_staging || t->load == TIER_URGENT) return ms;
+    if (!can_save || t->n_writing >= t->n_writes_max || t->load == TIER_URGENT) return ms;
     const int pause_ms = t->load == TIER_IDLE ? 0 : SAVE_PAUSE_MS; // credit comes with time
     return ms < 0 || pause_ms < ms ? pause_ms : ms;
 }

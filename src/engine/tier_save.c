@@ -82,7 +82,7 @@ static bool save_page(struct tier *t, uint32_t page)
         return true;
     }
     if (!disk && !tier_keeps(t)) return true;
-    if (disk && t->n_writing >= t->n_staging - 2) return false; // two stay for reads
+    if (disk && t->n_writing >= t->n_writes_max) return false;
     slot = tier_slot_take(t);
     if (slot == SLOT_NONE) return false;
     if (!copy_down(t, page, slot)) {

@@ -12,19 +12,20 @@
 #include "base/log.h"
 #include "engine/tier.h"
 
-enum { BATCH = 256, WARM_TICKET = 0, BUDGET_MS = 50 };
+enum { BATCH = 256, BUDGET_MS = 50 };
 
 struct warm_entry {
     struct hash128 chain, parent;
     double uses;
     uint32_t depth;
     uint32_t page, generation; // where it is on the device; KV_NONE = not
+    uint32_t slot;             // that it was read with and waits in; SLOT_NONE
 };
 
 struct tier_warm {
-    struct warm_entry *entries; // [n], by depth
-    uint32_t *by_chain;         // [n] their numbers, by chain
-    uint32_t n, asked, done, n_flight;
+    struct warm_entry *entries;             // [n], by depth
+    uint32_t *by_chain;                     // [n] their numbers, by chain
+    uint32_t n, end, asked, done, n_flight; // end: what is asked for at most
     uint64_t start_ns;
 };
 
@@ -87,42 +88,10 @@ static bool list_all(struct tier_warm *w, struct store *store)
                                                      .parent = found[i].parent,
                                                      .uses = uses[i],
                                                      .depth = found[i].depth,
-                                                     .page = KV_NONE};
+                                                     .page = KV_NONE,
+                                                     .slot = SLOT_NONE};
     }
     return true;
-}
-
-void tier_warm_begin(struct tier *t)
-{
-    struct tier_warm *w = calloc(1, sizeof *w);
-    if (w == NULL) return; // warmth is a favour
-    const uint32_t most = t->cfg.tree->pool->n_free / 2;
-    bool ok = list_all(w, t->store);
-    if (ok && w->n > 0) qsort(w->entries, w->n, sizeof *w->entries, by_use);
-    if (w->n > most) w->n = most;
-    if (ok && w->n > 0) qsort(w->entries, w->n, sizeof *w->entries, by_depth);
-    w->by_chain = ok && w->n > 0 ? calloc(w->n, sizeof *w->by_chain) : NULL;
-    t->warm = w;
-    if (w->by_chain == NULL) {
-        tier_warm_end(t);
-        return;
-    }
-    for (uint32_t i = 0; i < w->n; i++) w->by_chain[i] = i;
-    qsort_r(w->by_chain, w->n, sizeof *w->by_chain, by_chain, w->entries);
-    w->start_ns = clock_ns();
-}
-
-void tier_warm_end(struct tier *t)
-{
-    struct tier_warm *w = t->warm;
-    if (w == NULL) return;
-    if (w->n > 0)
-        log_info("cache", "warmed pages=%llu ms=%.0f", (unsigned long long)t->figures.warmed,
-                 clock_ms_since(w->start_ns));
-    free(w->entries);
-    free(w->by_chain);
-    free(w);
-    t->warm = NULL;
 }
 
 // ---- coming back --------------------------------------------------------------------------------
@@ -162,21 +131,16 @@ static bool place_of(const struct tier *t, const struct warm_entry *entry, void 
 }
 
 // A page that is in the tree already, because a request was quicker, is taken for ours.
-static void deliver(struct tier *t, struct warm_entry *entry, void *record)
+static void deliver(struct tier *t, struct warm_entry *entry)
 {
     struct tree *tree = t->cfg.tree;
+    struct tier_slot *s = &t->slots[entry->slot];
     struct tree_ref ref;
-    struct err e = {0};
-    if (!place_of(t, entry, record, &ref)) return;
+    if (!place_of(t, entry, s->record, &ref)) return;
     uint32_t page = tree_find(tree, &ref);
     if (page == KV_NONE) {
-        if (tree->pool->n_free == 0) return;
-        page = kv_page_take(tree->pool);
-        if (!t->cfg.io.write(t->cfg.io.arg, page, store_data(record, t->page_tokens), &e)) {
-            kv_page_give(tree->pool, page);
-            return;
-        }
-        page = tree_publish(tree, &ref, page);
+        page = tree_publish(tree, &ref, s->page);
+        s->page = KV_NONE;
         tree_unpin(tree, page, NULL);
         t->figures.warmed++;
     }
@@ -184,18 +148,64 @@ static void deliver(struct tier *t, struct warm_entry *entry, void *record)
     entry->generation = tree->nodes[page].generation;
 }
 
+static void give_slot(struct tier *t, uint32_t slot)
+{
+    struct tier_slot *s = &t->slots[slot];
+    if (s->page != KV_NONE) kv_page_give(t->cfg.tree->pool, s->page);
+    s->page = KV_NONE;
+    tier_slot_give(t, slot);
+}
+
+void tier_warm_end(struct tier *t)
+{
+    struct tier_warm *w = t->warm;
+    if (w == NULL) return;
+    if (w->n > 0)
+        log_info("cache", "warmed pages=%llu ms=%.0f", (unsigned long long)t->figures.warmed,
+                 clock_ms_since(w->start_ns));
+    for (uint32_t i = w->done; i < w->asked; i++)
+        if (w->entries[i].slot != SLOT_NONE) give_slot(t, w->entries[i].slot);
+    free(w->entries);
+    free(w->by_chain);
+    free(w);
+    t->warm = NULL;
+}
+
+void tier_warm_begin(struct tier *t)
+{
+    struct tier_warm *w = calloc(1, sizeof *w);
+    if (w == NULL) return; // warmth is a favour
+    const uint32_t most = t->cfg.tree->pool->n_free / 2;
+    bool ok = list_all(w, t->store);
+    if (ok && w->n > 0) qsort(w->entries, w->n, sizeof *w->entries, by_use);
+    if (w->n > most) w->n = most;
+    if (ok && w->n > 0) qsort(w->entries, w->n, sizeof *w->entries, by_depth);
+    w->by_chain = ok && w->n > 0 ? calloc(w->n, sizeof *w->by_chain) : NULL;
+    t->warm = w;
+    if (w->by_chain == NULL) {
+        tier_warm_end(t);
+        return;
+    }
+    for (uint32_t i = 0; i < w->n; i++) w->by_chain[i] = i;
+    qsort_r(w->by_chain, w->n, sizeof *w->by_chain, by_chain, w->entries);
+    w->end = w->n;
+    w->start_ns = clock_ns();
+}
+
 static void ask(struct tier *t)
 {
     struct tier_warm *w = t->warm;
-    while (t->n_restores == 0 && w->asked < w->n && w->n_flight + 2 < t->n_staging) {
-        const uint32_t slot = tier_slot_take(t);
+    struct kv_pool *pool = t->cfg.tree->pool;
+    if (pool->n_free == 0) w->end = w->asked; // others need the room
+    while (t->n_restores == 0 && w->asked < w->end && w->asked - w->done < t->n_staging / 2) {
+        const uint32_t slot = pool->n_free > 0 ? tier_slot_take(t) : SLOT_NONE;
         if (slot == SLOT_NONE) return;
         struct tier_slot *s = &t->slots[slot];
         s->chain = w->entries[w->asked].chain;
         s->parent = w->entries[w->asked].parent;
-        s->ticket = WARM_TICKET;
         s->i_page = w->asked++;
         s->any_ids = true;
+        s->page = kv_page_take(pool);
         w->n_flight++;
         tier_submit(t, slot, SLOT_READ);
     }
@@ -206,15 +216,18 @@ bool tier_warm_arrived(struct tier *t, uint32_t slot)
     struct tier_slot *s = &t->slots[slot];
     if (!s->any_ids) return false;
     s->any_ids = false;
-    if (t->warm == NULL) return false;
-    t->warm->n_flight--;
-    if (s->result != STORE_OK || tier_find(t, s->chain) != SLOT_NONE) {
-        tier_slot_give(t, slot);
-        return true;
-    }
     s->state = SLOT_ARRIVED;
-    tier_slot_list(t, slot);
+    if (t->warm != NULL) t->warm->n_flight--;
+    if (t->warm == NULL || s->result != STORE_OK)
+        give_slot(t, slot);
+    else
+        t->warm->entries[s->i_page].slot = slot;
     return true;
+}
+
+static bool is_next_there(const struct tier_warm *w)
+{
+    return w->done < w->asked && (w->entries[w->done].slot != SLOT_NONE || w->n_flight == 0);
 }
 
 void tier_warm_turn(struct tier *t)
@@ -222,24 +235,18 @@ void tier_warm_turn(struct tier *t)
     const uint64_t start = clock_ns();
     struct tier_warm *w = t->warm;
     if (w == NULL) return;
-    while (w->done < w->asked && clock_ms_since(start) < BUDGET_MS) {
+    for (; is_next_there(w) && clock_ms_since(start) < BUDGET_MS; w->done++) {
         struct warm_entry *entry = &w->entries[w->done];
-        const uint32_t slot = tier_find(t, entry->chain);
-        if (slot == SLOT_NONE && w->n_flight > 0) break; // its turn comes
-        if (slot != SLOT_NONE) {
-            deliver(t, entry, t->slots[slot].record);
-            if (t->slots[slot].state == SLOT_ARRIVED && t->slots[slot].ticket == WARM_TICKET)
-                tier_slot_keep(t, slot);
-        }
-        w->done++;
+        if (entry->slot == SLOT_NONE) continue; // it did not come
+        deliver(t, entry);
+        give_slot(t, entry->slot);
+        entry->slot = SLOT_NONE;
     }
     ask(t);
-    if (w->done == w->n) tier_warm_end(t);
+    if (w->done == w->end) tier_warm_end(t);
 }
 
 bool tier_warm_ready(const struct tier *t)
 {
-    const struct tier_warm *w = t->warm;
-    if (w == NULL || w->done == w->asked) return false;
-    return w->n_flight == 0 || tier_find(t, w->entries[w->done].chain) != SLOT_NONE;
+    return t->warm != NULL && is_next_there(t->warm);
 }

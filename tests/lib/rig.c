@@ -21,22 +21,30 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return true;
 }
 
-static bool write_page(void *arg, uint32_t page, const void *in, struct err *e)
+static void *begin_page(void *arg, uint32_t page, struct err *e)
+{
+    const struct rig *r = arg;
+    const struct net *n = r->net;
+    if (r->settings.mapped) return n->slots + (size_t)page * n->page_tokens;
+    void *box = malloc(n->page_tokens * sizeof *n->slots);
+    if (box == NULL) err_set(e, ERR_MEMORY, "no memory for a box");
+    return box;
+}
+
+static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *e)
 {
     struct rig *r = arg;
     struct net *n = r->net;
-    if (atomic_load(&r->n_page_failures) > 0) {
+    bool ok = true;
+    if (good && atomic_load(&r->n_page_failures) > 0) {
         atomic_fetch_sub(&r->n_page_failures, 1);
-        return err_set(e, ERR_DEVICE, "fake failure");
+        ok = err_set(e, ERR_DEVICE, "fake failure");
     }
-    memcpy(n->slots + (size_t)page * n->page_tokens, in, n->page_tokens * sizeof *n->slots);
-    return true;
-}
-
-static void *map_page(void *arg, uint32_t page)
-{
-    const struct net *n = ((struct rig *)arg)->net;
-    return n->slots + (size_t)page * n->page_tokens;
+    if (r->settings.mapped) return ok;
+    if (ok && good)
+        memcpy(n->slots + (size_t)page * n->page_tokens, at, n->page_tokens * sizeof *n->slots);
+    free(at);
+    return ok;
 }
 
 void rig_attach(struct rig *r)
@@ -75,10 +83,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .prefill_rows = s->prefill_rows > 0 ? s->prefill_rows : 64,
         .step_ms = 100,
         .alone_ms = 1000,
-        .tiers = {.io = {.arg = r,
-                         .read = read_page,
-                         .write = write_page,
-                         .map = s->mapped ? map_page : NULL},
+        .tiers = {.io = {.arg = r, .read = read_page, .begin = begin_page, .end = end_page},
                   .page_bytes = page_tokens * sizeof(uint64_t),
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,

@@ -17,7 +17,7 @@ struct rig_settings {
     uint64_t ram_bytes;    // a tier in host memory
     bool late;             // the disk tier comes with rig_attach, not with rig_open
     bool warm;
-    bool mapped;       // pages can be read into
+    bool mapped;       // pages are read into their place, otherwise into a box beside it
     uint32_t delay_us; // of a step
 };
 

@@ -272,7 +272,7 @@ static void host_memory_takes_what_the_device_gives_up(void **state)
 
 static void set_rate(struct loop *l, void *arg)
 {
-    l->tier->read_bps = *(const double *)arg;
+    for (int i = 0; i < TIER_SOURCES; i++) l->tier->bps[i] = *(const double *)arg;
 }
 
 // Loading that is slower than computing is left alone.

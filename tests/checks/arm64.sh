@@ -16,7 +16,8 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 flags=(-std=gnu11 -g -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -D_GNU_SOURCE
-    -D_FILE_OFFSET_BITS=64 -DXXH_INLINE_ALL -I. -Isrc -Itests -Itests/arm64)
+    -D_FILE_OFFSET_BITS=64 -DXXH_INLINE_ALL '-DSUBMIND_XXHASH_HEADER=<xxhash.h>'
+    -I. -Isrc -Itests -Itests/arm64)
 # As CMakeLists.txt compiles them.
 flags_of() {
     case $1 in

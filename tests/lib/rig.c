@@ -36,6 +36,8 @@ static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *
     struct rig *r = arg;
     struct net *n = r->net;
     bool ok = true;
+    const struct timespec delay = {.tv_nsec = r->settings.page_delay_us * 1000L};
+    if (delay.tv_nsec > 0) nanosleep(&delay, NULL);
     if (good && atomic_load(&r->n_page_failures) > 0) {
         atomic_fetch_sub(&r->n_page_failures, 1);
         ok = err_set(e, ERR_DEVICE, "fake failure");
@@ -87,7 +89,8 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                   .page_bytes = page_tokens * sizeof(uint64_t),
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,
-                  .warm = s->warm},
+                  .warm = s->warm,
+                  .judge_ms = s->judge_ms},
         .call_end_token = -1,
     };
     struct err e = {0};

@@ -19,6 +19,8 @@ struct rig_settings {
     bool warm;
     bool mapped;       // pages are read into their place, otherwise into a box beside it
     uint32_t delay_us; // of a step
+    uint32_t page_delay_us,
+        judge_ms; // of a page that comes back; how long that is not judged (0: never)
 };
 
 struct rig {

@@ -110,6 +110,25 @@ static void hash_is_xxh3(void **state)
     assert_true(h.lo == 0x6001c324468d497fu && h.hi == 0x99aa06d3014798d8u);
 }
 
+// However the bytes are cut, and at every alignment.
+static void a_stream_hashes_as_the_whole(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    unsigned char bytes[N];
+    for (size_t i = 0; i < N; i++) bytes[i] = (unsigned char)(i * i * 31 + i);
+    for (size_t n = 0; n < N; n += 1 + n / 3) {
+        for (size_t cut = 0; cut <= n; cut += 1 + cut) {
+            struct hash_stream s;
+            hash_stream_begin(&s);
+            hash_stream_add(&s, bytes, cut);
+            hash_stream_add(&s, bytes + cut, n - cut);
+            const struct hash128 a = hash_stream_end(&s), b = hash128(bytes, n, 0);
+            assert_true(a.lo == b.lo && a.hi == b.hi);
+        }
+    }
+}
+
 static void events_wake_a_poll_once(void **state)
 {
     (void)state;
@@ -135,6 +154,7 @@ int main(void)
         cmocka_unit_test(sizes_do_not_overflow),
         cmocka_unit_test(files_are_mapped_and_read_with_bounds),
         cmocka_unit_test(hash_is_xxh3),
+        cmocka_unit_test(a_stream_hashes_as_the_whole),
         cmocka_unit_test(events_wake_a_poll_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -526,6 +526,51 @@ static void every_failing_allocation_is_an_error(void **state)
     }
 }
 
+// Long records are read in pieces: every one of them is verified, also where the data go elsewhere.
+static void long_records_are_verified_in_all_pieces(void **state)
+{
+    (void)state;
+    enum { LONG = 700001, SPOTS = 9 };
+    struct store *st = NULL;
+    struct err e = {0};
+    struct store_settings s = settings(1 << 26, 1);
+    s.shape.data_bytes = LONG;
+    const size_t n = store_record_bytes(&s.shape);
+    unsigned char *r = aligned_alloc(64, (n + 63) / 64 * 64), *data = malloc(LONG);
+    assert_true(r != NULL && data != NULL);
+    for (uint32_t i = 0; i < SPOTS; i++) {
+        if (!store_open(&st, &s, &e)) fail_msg("%s", e.msg);
+        memset(r, 0, n);
+        struct store_header *h = (struct store_header *)(void *)r;
+        h->key = key_of(i);
+        for (uint32_t k = 0; k < LONG; k++) store_data(r, N_IDS)[k] = (unsigned char)(k * 31 + i);
+        assert_true(store_put(st, r, &e));
+        assert_int_equal(store_get_to(st, key_of(i), (struct hash128){0}, store_ids(r), r, data),
+                         STORE_OK);
+        for (uint32_t k = 0; k < LONG; k++) assert_int_equal(data[k], (unsigned char)(k * 31 + i));
+        assert_int_equal(store_get(st, key_of(i), (struct hash128){0}, NULL, r), STORE_OK);
+        assert_memory_equal(store_data(r, N_IDS), data, LONG);
+        assert_true(store_near(st, key_of(i))); // just written
+        struct buf path = {0};
+        store_family_path(&path, dir, s.shape.family);
+        buf_z(&path, "/seg-00000001");
+        const int fd = open(buf_cstr(&path), O_RDWR);
+        unsigned char byte;
+        const off_t at = (off_t)(n * i + 64 + (n - 128) * i / (SPOTS - 1));
+        assert_true(fd >= 0 && pread(fd, &byte, 1, at) == 1);
+        byte ^= 1;
+        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        close(fd);
+        buf_free(&path);
+        assert_int_equal(store_get_to(st, key_of(i), (struct hash128){0}, NULL, r, data),
+                         STORE_BAD);
+        assert_int_equal(store_get(st, key_of(i), (struct hash128){0}, NULL, r), STORE_MISSING);
+        store_close(st);
+    }
+    free(r);
+    free(data);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -544,6 +589,7 @@ int main(void)
         TEST(no_room_at_all_is_an_error),
         TEST(killed_at_random_it_comes_back),
         TEST(every_failing_allocation_is_an_error),
+        TEST(long_records_are_verified_in_all_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,7 +254,8 @@ static void host_memory_takes_what_the_device_gives_up(void **state)
     enum { N = 6, N_PAGES = 60, EACH = 161 }; // 40 pages each
     struct rig r;
     int32_t ids[N][EACH];
-    rig_open(&r, &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20, .delay_us = 500});
+    rig_open(&r,
+             &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20, .delay_us = 20000});
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < N; i++) {
             fill_tokens(ids[i], EACH, (uint64_t)50 + (uint64_t)i);
@@ -292,6 +293,29 @@ static void a_slow_disk_is_not_waited_for(void **state)
     rig_open(&r, &on_disk);
     expect(&r, &first); // now a speed is known
     assert_true(loop_call(r.loop, set_rate, &bps, &e));
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, 0);
+    rig_close(&r);
+}
+
+// What was never measured is tried; when it is seen to be slower, the rest is computed, and the next
+// process knows.
+static void a_disk_that_turns_out_slow_is_given_up(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 14);
+    const struct job job = greedy_job(ids, LEN, 3);
+    struct rig_settings s = on_disk;
+    s.judge_ms = 50;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    rig_close(&r);
+    s.page_delay_us = 200000; // 100 pages, 4 to 8 at once: seconds; computing them takes 0.2 s
+    rig_open(&r, &s);
+    assert_true(expect(&r, &job).status.cache.n_disk < TRUNK / 2);
+    rig_close(&r);
+    rig_open(&r, &s);
     assert_int_equal(expect(&r, &job).status.cache.n_disk, 0);
     rig_close(&r);
 }
@@ -542,6 +566,7 @@ int main(void)
         TEST(damaged_pages_are_computed_again),
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
+        TEST(a_disk_that_turns_out_slow_is_given_up),
         TEST(a_device_that_takes_no_page_gets_it_computed),
         TEST(pages_come_back_in_place),
         TEST(a_full_disk_stops_nothing),

@@ -190,14 +190,16 @@ static void work_on(struct tier *t, struct store *store, uint32_t slot, struct e
         store_drop(store, s->chain);
 }
 
-// The first use of what a page goes through may take memory, which is slow: so that it is not the first
-// request's.
-static void prepare(struct tier *t)
+// The first use of what a page goes through may take memory (a box each), which is slow: so that it is not
+// the first request that waits for it.
+static void prepare(struct tier *t, uint32_t n)
 {
     const struct page_io *io = &t->cfg.io;
     struct err e = {0};
-    void *at = io->begin(io->arg, 0, &e);
-    if (at != NULL) io->end(io->arg, 0, at, false, &e);
+    void *at[TIER_THREADS_MAX];
+    for (uint32_t i = 0; i < n; i++) at[i] = io->begin(io->arg, 0, &e);
+    for (uint32_t i = 0; i < n; i++)
+        if (at[i] != NULL) io->end(io->arg, 0, at[i], false, &e);
 }
 
 // Waits for work, the tick or the end; under the lock.
@@ -220,8 +222,9 @@ static bool do_one(struct tier *t)
 {
     const bool read = t->reads.n > 0, free = !read && !t->writing;
     const bool write = free && t->writes.n > 0;
+    const bool news = t->memo_written[TIER_SOURCES] == 0 && t->memo[TIER_SOURCES] > 0;
     const bool tick =
-        free && !write && t->open != NULL && clock_ms_since(t->tick_ns) > TICK_S * 1000;
+        free && !write && t->open != NULL && (news || clock_ms_since(t->tick_ns) > TICK_S * 1000);
     struct err e = {0};
     if (!read && !write && !tick) return false;
     const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
@@ -250,7 +253,6 @@ static bool do_one(struct tier *t)
 static void *work(void *arg)
 {
     struct tier *t = arg;
-    prepare(t);
     pthread_mutex_lock(&t->lock);
     for (;;) {
         if (do_one(t)) continue;
@@ -341,6 +343,7 @@ bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
     bool ok = size_slots(t, s) && alloc_slots(t) && alloc_rest(t);
     if (!ok) err_set(e, ERR_MEMORY, "no memory for a cache of %zu bytes", t->records_bytes);
     const uint32_t n_threads = thread_count();
+    if (ok) prepare(t, n_threads);
     while (ok && t->n_threads < n_threads) {
         ok = pthread_create(&t->threads[t->n_threads], NULL, work, t) == 0;
         if (ok) t->n_threads++;

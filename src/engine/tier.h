@@ -102,6 +102,7 @@ struct tier_restore {
     uint32_t n_flight, n_came;     // reads under way; done
     uint32_t n_ram, n_disk;        // pages that the sequence got
     uint64_t start_ns, last_ns;    // last: when a page came
+    double first_ms;               // when the first page came, after the start
     double tps;                    // what computing instead would do; 0 = not known
     enum tier_source from;         // most of it
     struct tier_arrival *arrivals; // [pages of n_ctx]
@@ -171,6 +172,14 @@ void tier_figures(struct tier *t, struct tier_figures *out);
 // tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
 // and loading is estimated to be quicker than computing, s waits for it (tier_holds).
 void tier_seek(struct tier *t, struct seq *s);
+// How a restore goes. n pages in all, of which `left` are not in the sequence yet; came: arrived, in any
+// order; flight: being read now. page_s: what computing a page takes.
+struct restore_pace {
+    double spent_s, first_s, look_s, page_s; // first_s: when the first page arrived
+    uint32_t n, left, came, flight;
+};
+// Is computing what is left quicker than to wait for it? Not before look_s.
+bool tier_restore_loses(const struct restore_pace *p);
 // How many pages more of s's text the lower tiers hold behind its first n_pages, the last of them
 // `last` (KV_NONE: none). Looks only: nothing is asked for or counted as used.
 void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,

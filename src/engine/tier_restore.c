@@ -2,10 +2,11 @@
 // brought to the device by the tier's threads, many at once. The engine thread takes a page of the device
 // for each, and puts those that came into the tree in the order of the text.
 //
-// Loading has to be quicker than computing: before it begins by the speeds measured so far, each source's
-// own, while it runs by how it goes. What was never measured is tried, and given up as soon as it is seen
-// to be slower. A page that is missing or bad, and silence, end it: the rest is computed. So a
-// sequence is held for a bounded time, whatever the disk does.
+// Loading has to be quicker than computing. It is begun unless it was surely slower the last times, each
+// source with a speed of its own; then it is judged by its own pace: as soon as what is left would take
+// longer to come than to compute, what came is kept and the rest computed. So a restore loses no more
+// than the first look at it. A page that is missing or bad, and silence, end it too: a sequence is held
+// for a bounded time, whatever the disk does.
 #include <assert.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@
 #include "base/log.h"
 #include "engine/tier.h"
 
-enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, SAMPLES = 4 };
+enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, SAMPLES = 4, SURELY = 2 };
 
 // The hash of the path that ends with the sequence's page before i.
 static struct hash128 chain_before(const struct tier *t, const struct seq *s, uint32_t i)
@@ -225,8 +226,8 @@ void tier_seek(struct tier *t, struct seq *s)
     if (n == 0) return;
     r->from = most_of(&l);
     const double compute_s = t->prefill_tps > 0 ? n * t->page_tokens / t->prefill_tps : 1e9;
-    if (load_s(t, &l) > compute_s) {
-        t->bps[r->from] *= 1.05; // a speed that was measured at a bad moment is tried again one day
+    if (load_s(t, &l) > SURELY * compute_s) {
+        t->bps[r->from] *= r->from == FROM_FAR ? 1.05 : 2; // a bad moment's speed is tried again
         log_debug("cache", "computing is quicker pages=%u load_s=%.3f compute_s=%.3f", n,
                   load_s(t, &l), compute_s);
         return;
@@ -280,7 +281,7 @@ void tier_arrived(struct tier *t, uint32_t slot)
         r->last_ns = clock_ns();
     }
     if (r != NULL && s->result == STORE_OK) {
-        r->n_came++;
+        if (r->n_came++ == 0) r->first_ms = clock_ms_since(r->start_ns);
         r->arrivals[s->i_page].page = page;
         page = KV_NONE;
     } else if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared) {
@@ -307,19 +308,35 @@ static void deliver(struct tier *t, struct tier_restore *r)
     }
 }
 
-// Loading goes slower than computing would, even if all that is under way were there now; or it does not
-// go at all.
+bool tier_restore_loses(const struct restore_pace *p)
+{
+    const double all_s = p->n * p->page_s;
+    if (p->page_s <= 0 || p->spent_s < p->look_s) return false;
+    if (p->came == 0) return p->spent_s > p->look_s + all_s / 10; // the first page takes longest
+    const uint32_t could = p->came + p->flight; // as if all that is under way were there now
+    if (could >= p->n) return false;
+    const double each_s = (p->spent_s - p->first_s) / could;
+    return each_s * (p->n - could) > p->left * p->page_s;
+}
+
+// Loading goes slower than computing would, or does not go at all.
 static bool is_hopeless(const struct tier *t, const struct tier_restore *r)
 {
     const struct seq *s = r->seq;
     if (clock_ms_since(r->last_ns) > SILENCE_MS) return true;
     if (r->n_flight == 0 && r->asked >= s->n_restore) return true; // what came was given away
-    const double spent_s = clock_ms_since(r->start_ns) / 1e3;
-    const uint32_t could = r->n_came + (r->n_flight < t->n_threads ? r->n_flight : t->n_threads);
-    const uint32_t n = s->n_restore - r->first, left = s->n_restore - s->n_shared;
-    if (r->tps <= 0 || t->cfg.judge_ms == 0 || spent_s * 1e3 < t->cfg.judge_ms) return false;
-    if (could == 0 || could >= n) return false;
-    return spent_s / could * (n - could) > left * t->page_tokens / r->tps;
+    if (r->tps <= 0 || t->cfg.judge_ms == 0) return false;
+    const struct restore_pace pace = {
+        .spent_s = clock_ms_since(r->start_ns) / 1e3,
+        .first_s = r->first_ms / 1e3,
+        .look_s = t->cfg.judge_ms / 1e3,
+        .page_s = t->page_tokens / r->tps,
+        .n = s->n_restore - r->first,
+        .left = s->n_restore - s->n_shared,
+        .came = r->n_came,
+        .flight = r->n_flight < t->n_threads ? r->n_flight : t->n_threads,
+    };
+    return tier_restore_loses(&pace);
 }
 
 // Not worth waiting for: the next time that is known.

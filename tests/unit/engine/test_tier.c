@@ -320,6 +320,46 @@ static void a_disk_that_turns_out_slow_is_given_up(void **state)
     rig_close(&r);
 }
 
+// A restore of n pages, a page each load_ms once the first has come, against computing each in compute_ms:
+// when it is given up, in ms; 0 = never. No clock but this one.
+static uint32_t given_up_at(uint32_t n, double first_ms, double load_ms, double compute_ms)
+{
+    enum { LOOK_MS = 40, THREADS = 4 };
+    for (uint32_t ms = 1; ms < 1000000; ms++) {
+        const double came = ms < first_ms ? 0 : 1 + (ms - first_ms) / load_ms;
+        if (came >= n) return 0;
+        const struct restore_pace p = {.spent_s = ms / 1e3,
+                                       .first_s = first_ms / 1e3,
+                                       .look_s = LOOK_MS / 1e3,
+                                       .page_s = compute_ms / 1e3,
+                                       .n = n,
+                                       .left = n - (uint32_t)came,
+                                       .came = (uint32_t)came,
+                                       .flight = THREADS};
+        if (tier_restore_loses(&p)) return ms;
+    }
+    return UINT32_MAX;
+}
+
+static void a_restore_is_judged_by_its_own_pace(void **state)
+{
+    (void)state;
+    assert_int_equal(given_up_at(218, 5, 0.3, 2), 0);  // files in memory
+    assert_int_equal(given_up_at(218, 30, 0.5, 2), 0); // a late first page
+    assert_int_equal(given_up_at(204, 100, 1.2, 9),
+                     0);                              // later still, of what takes 1.8 s to compute
+    assert_int_equal(given_up_at(218, 5, 1.7, 2), 0); // just worth it
+    assert_in_range(given_up_at(218, 6, 5.9, 2), 40, 60); // a disk of a third of the speed
+    assert_in_range(given_up_at(218, 60, 100, 2), 60, 90);
+    assert_in_range(given_up_at(218, 1e9, 1, 2), 80, 90);       // nothing comes
+    for (double load_ms = 0.1; load_ms < 300; load_ms *= 1.3) { // never much slower than computing
+        const uint32_t ms = given_up_at(218, load_ms, load_ms, 2);
+        const double came = ms == 0 ? 218 : ms / load_ms;
+        const double total = ms == 0 ? 218 * load_ms : ms + (218 - came) * 2;
+        assert_true(total < 218 * 2 * 1.15 + 40);
+    }
+}
+
 static void a_device_that_takes_no_page_gets_it_computed(void **state)
 {
     (void)state;
@@ -567,6 +607,7 @@ int main(void)
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
         TEST(a_disk_that_turns_out_slow_is_given_up),
+        TEST(a_restore_is_judged_by_its_own_pace),
         TEST(a_device_that_takes_no_page_gets_it_computed),
         TEST(pages_come_back_in_place),
         TEST(a_full_disk_stops_nothing),

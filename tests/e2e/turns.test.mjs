@@ -33,11 +33,24 @@ async function ask(sv, messages, extra) {
 // The last sampled token was never run through the model, so its place is computed anew.
 const kept = (turn) => whole(turn.prompt + turn.generated - 1);
 
+async function promptIds(messages, extra) {
+    return (await server.json('/v1/chat/completions/render', { messages, ...extra })).token_ids;
+}
+
+// Tokens at the start of ids that one of the prompts before begins with too.
+function shared(ids, seen) {
+    const common = (other) => { let n = 0; while (n < ids.length && ids[n] === other[n]) n++; return n; };
+    return Math.max(0, ...seen.map(common));
+}
+
 test('a tool loop with thinking goes on from what was generated', async (t) => {
     const messages = [{ role: 'system', content: notes(150, 1) }, user('Is the service nginx running?')];
-    let last = null;
+    const extra = { tools, chat_template_kwargs: { enable_thinking: true } };
+    const seen = [];
+    let last = null, turn = null;
     for (let step = 0; step < 4; step++) {
-        const turn = await ask(server, messages, { tools, chat_template_kwargs: { enable_thinking: true } });
+        seen.push(await promptIds(messages, extra));
+        turn = await ask(server, messages, extra);
         t.diagnostic(`step ${step}: prompt ${turn.prompt}, generated ${turn.generated}, cached ${turn.cached}`);
         if (last !== null) assert.ok(turn.cached >= kept(last), `cached ${turn.cached}, but ${kept(last)} were there`);
         if (!turn.message.tool_calls) break;
@@ -46,21 +59,32 @@ test('a tool loop with thinking goes on from what was generated', async (t) => {
         last = turn;
     }
     assert.ok(last !== null, 'the model called a tool');
+    // A new question: the loop's thinking is dropped, so the text differs from the loop's first answer on.
+    if (!turn.message.tool_calls) messages.push(turn.message);
+    messages.push(user('Thank you. And sshd?'));
+    const ids = await promptIds(messages, extra), found = shared(ids, seen);
+    assert.ok(found >= seen[0].length - 8 && found < seen.at(-1).length, `${found} of ${seen[0].length}`);
+    const next = await ask(server, messages, extra);
+    t.diagnostic(`new question: prompt ${next.prompt}, the same ${found}, cached ${next.cached}`);
+    assert.equal(next.cached, whole(found), 'all that is the same is found, and no more is taken for it');
 });
 
 for (const thinking of [true, false])
     test(`a new question finds the history, ${thinking ? 'thinking' : 'no thinking'}`, async (t) => {
-        // The template drops earlier thinking, so what is generated stands behind other tokens next time;
-        // everything before the answer must be found, and what the second turn computed by the third.
-        const messages = [{ role: 'system', content: notes(150, thinking ? 2 : 3) }];
-        let before = null;
+        // The template drops earlier thinking, so what is generated stands behind other tokens next time and
+        // its keys are others: everything before the answer must be found, and what the second turn
+        // computed by the third; all else is computed, and no more than that.
+        const messages = [{ role: 'system', content: notes(150, thinking ? 2 : 3) }], seen = [];
+        const extra = { chat_template_kwargs: { enable_thinking: thinking } };
         for (let step = 0; step < 3; step++) {
             messages.push(user(`repeat after me: ${notes(40, 10 + step)}`));
-            const turn = await ask(server, messages, { max_tokens: 60, chat_template_kwargs: { enable_thinking: thinking } });
-            t.diagnostic(`turn ${step}: prompt ${turn.prompt}, cached ${turn.cached}`);
-            if (before !== null) assert.ok(turn.cached >= whole(before - 1), `cached ${turn.cached} of ${before}`);
-            const { token_ids } = await server.json('/v1/chat/completions/render', { messages, add_generation_prompt: false });
-            before = token_ids.length;
+            const ids = await promptIds(messages, extra), found = shared(ids, seen);
+            const turn = await ask(server, messages, { ...extra, max_tokens: 60 });
+            t.diagnostic(`turn ${step}: prompt ${turn.prompt}, the same ${found}, cached ${turn.cached}`);
+            assert.equal(turn.prompt, ids.length);
+            if (step > 0) assert.ok(found >= seen.at(-1).length - 8, 'up to the answer');
+            if (step > 0) assert.equal(turn.cached, whole(found));
+            seen.push(ids);
             messages.push(turn.message);
         }
     });

@@ -3,7 +3,9 @@
 # turns on the same machine and model; medians and their ratio.
 #   bench/peer.sh build/bench/bench_net LLAMA_BIN MODEL.gguf [ROW ...]
 # Rows: pp512 pp4096 (prefill), tg32 (short decode), deep (decode behind 4,096 tokens), shared (eight
-# sequences decode behind one shared prefix of 4,096 tokens); default: pp512 tg32. PAIRS=5 THREADS=2.
+# sequences decode behind one shared prefix of 4,096 tokens), server (seconds until the first token of a
+# prompt of PROMPT=8192 tokens that is not cached, over HTTP, both servers up; SUBMIND is the program, default
+# ../submind beside bench_net's folder; also each one's RssAnon); default: pp512 tg32. PAIRS=5 THREADS=2.
 set -euo pipefail
 ours=$1 peer=$2 model=$3
 shift 3
@@ -30,6 +32,7 @@ one_ours() {
     tg32) run_ours 0:32 tg ;;
     deep) run_ours 4096:32 tg ;;
     shared) run_ours 4096:32:8 tg ;;
+    server) ask_server 0 "$2" ;;
     esac
 }
 one_peer() {
@@ -39,17 +42,46 @@ one_peer() {
     tg32) run_bench -p 0 -n 32 ;;
     deep) run_bench -p 0 -n 32 -d 4096 --no-warmup ;;
     shared) run_batched ;;
+    server) ask_server 1 "$2" ;;
     esac
 }
+# Each server answers one completion of one token for prompts of random token ids, so that nothing is cached.
+ports=(0 0) pids=()
+stop_servers() { [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true; }
+trap stop_servers EXIT
+start_servers() {
+    local n=${PROMPT:-8192} ctx i port=$((20000 + $$ % 20000))
+    ctx=$((n + 512))
+    "${SUBMIND:-$(dirname "$ours")/../submind}" serve --model "$model" --device "${DEVICE:-cpu}" --threads "$threads" \
+        --ctx "$ctx" --cache-dir off --port "$port" >/dev/null 2>&1 &
+    pids+=($!)
+    "$peer/llama-server" -m "$model" -t "$threads" -fa on -c "$ctx" -np 1 --port $((port + 1)) >/dev/null 2>&1 &
+    pids+=($!)
+    ports=("$port" $((port + 1)))
+    for i in 0 1; do
+        for ((t = 0; t < 240; t++)); do
+            curl -sf "http://127.0.0.1:${ports[$i]}/health" >/dev/null && break
+            sleep 0.25
+        done
+    done
+}
+ask_server() { # 0 ours, 1 the peer's; seed
+    awk -v n="${PROMPT:-8192}" -v seed="$2" 'BEGIN { srand(seed); printf "{\"max_tokens\":1,\"temperature\":0,\"prompt\":["
+        for (i = 0; i < n; i++) printf "%s%d", i ? "," : "", 1000 + int(rand() * 100000); print "]}" }' |
+        curl -sf -o /dev/null -w '%{time_total}\n' -H 'Content-Type: application/json' --data-binary @- \
+            "http://127.0.0.1:${ports[$1]}/v1/completions"
+}
+rss() { awk '/RssAnon/ { printf "%d MB", $2 / 1024 }' "/proc/${pids[$1]}/status"; }
 median() { sort -g | awk '{ a[NR] = $1 } END { print NR % 2 ? a[(NR + 1) / 2] : (a[NR / 2] + a[NR / 2 + 1]) / 2 }'; }
 
 grep -m1 'model name' /proc/cpuinfo || true
-echo "$(basename "$model"), $threads threads, $pairs pairs, t/s: median [lowest .. highest]"
+echo "$(basename "$model"), $threads threads, $pairs pairs, t/s (server: seconds): median [lowest .. highest]"
 for row in "${rows[@]}"; do
     mine='' theirs=''
+    [ "$row" != server ] || start_servers
     for ((i = 0; i < pairs; i++)); do
-        mine+="$(one_ours "$row")"$'\n'
-        theirs+="$(one_peer "$row")"$'\n'
+        mine+="$(one_ours "$row" "$i")"$'\n'
+        theirs+="$(one_peer "$row" "$i")"$'\n'
     done
     printf '%s' "$mine" | sort -g >"${TMPDIR:-/tmp}/peer-mine.$$"
     printf '%s' "$theirs" | sort -g >"${TMPDIR:-/tmp}/peer-theirs.$$"
@@ -58,5 +90,7 @@ for row in "${rows[@]}"; do
         printf -v "$f" '%s [%s .. %s]' "$(median <"$list")" "$(head -1 "$list")" "$(tail -1 "$list")"
         rm -f "$list"
     done
-    echo "$row: Submind $mine, peer $theirs, ratio $(echo "${mine%% *} ${theirs%% *}" | awk '{ printf "%.2f", $1 / $2 }')"
+    ratio=$(echo "${mine%% *} ${theirs%% *}" | awk -v row="$row" '{ printf "%.2f", row == "server" ? $2 / $1 : $1 / $2 }')
+    [ "$row" != server ] || ratio+=", RssAnon $(rss 0) and $(rss 1)"
+    echo "$row: Submind $mine, peer $theirs, ratio $ratio"
 done

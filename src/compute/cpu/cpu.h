@@ -108,6 +108,8 @@ void cpu_rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const struc
 void cpu_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end);
 // Repacks a weight for the kernels in use, if they want that; cpu_pack.c.
 bool cpu_pack(struct cpu *c, struct dbuf *weight, const char *name, struct err *e);
+// Whether weights of format f are kept as panels of int16 (struct kept_block).
+bool cpu_keeps(const struct cpu *c, enum fmt f);
 size_t cpu_pack_bytes(const struct cpu *c, enum fmt f, uint32_t n_rows, uint32_t n_cols);
 // rope: NULL, or what is still to be done for the rows of the step, one of each sequence.
 void cpu_attention(struct cpu_worker *w, const struct op_attention *o,

@@ -11,11 +11,17 @@ enum { ROWS_AT_ONCE = 2 * PANEL_ROWS };
 // beside the activations of a pass when many rows use it again and again.
 enum { PACKED_FEW_BYTES = 64 << 10, PACKED_MANY_BYTES = 256 << 10 };
 
+// Packed for 8-bit activations; what is not takes those of 16 bits.
+static bool is_packed(const struct dbuf *d)
+{
+    return d->data && pack_block_bytes(d->fmt) > 0;
+}
+
 // Of the op's weights, how many are packed.
 static uint32_t count_packed(const struct op_linear *o)
 {
     uint32_t n = 0;
-    for (uint32_t m = 0; m < o->n; m++) n += o->w[m]->data != NULL;
+    for (uint32_t m = 0; m < o->n; m++) n += is_packed(o->w[m]);
     return n;
 }
 
@@ -77,6 +83,15 @@ static void store_panel(const struct op_linear *o, uint32_t m, uint32_t row0, ui
     }
 }
 
+// Block b of the panel that begins with weight row `first`: kept since loading, or unpacked just now.
+static const struct panel_block *block_of(const struct cpu_worker *w, const struct dbuf *d,
+                                          uint32_t first, uint32_t b, uint32_t n_blocks)
+{
+    const struct kept_block *kept = (const struct kept_block *)(const void *)d->data;
+    if (!kept) return &w->s->panel[b];
+    return (const void *)(kept + (size_t)(first / PANEL_ROWS) * n_blocks + b);
+}
+
 // Weight rows first .. first + PANEL_ROWS - 1 of m: unpacked once, then used for all rows.
 static void do_panel(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
                      uint32_t first)
@@ -85,14 +100,15 @@ static void do_panel(struct cpu_worker *w, const struct op_linear *o, uint32_t m
     const struct dbuf *weight = o->w[m];
     const uint32_t n_k = weight->n_cols, n_blocks = (n_k + BLOCK_K - 1) / BLOCK_K;
     const uint32_t left = weight->n_rows - first, n = left < PANEL_ROWS ? left : PANEL_ROWS;
-    for (uint32_t b = 0; b < n_blocks; b++)
+    for (uint32_t b = 0; b < n_blocks && !weight->data; b++)
         k->panel_expand(weight->fmt, weight->weights + first * weight->row_bytes, weight->row_bytes,
                         n, b, n_k, &w->s->panel[b]);
     for (uint32_t row0 = 0; row0 < n_rows; row0 += TOKEN_BLOCK) {
         const uint32_t rows = n_rows - row0 < TOKEN_BLOCK ? n_rows - row0 : TOKEN_BLOCK;
         memset(w->s->acc, 0, rows * sizeof *w->s->acc);
         for (uint32_t b = 0; b < n_blocks; b++)
-            k->panel_dot(weight->fmt, &w->s->panel[b], &w->acts, b, n_k, row0, rows, w->s->acc);
+            k->panel_dot(weight->fmt, block_of(w, weight, first, b, n_blocks), &w->acts, b, n_k,
+                         row0, rows, w->s->acc);
         store_panel(o, m, row0, rows, first, n, w->s->acc);
     }
 }
@@ -119,7 +135,8 @@ static void do_packed(struct cpu_worker *w, const struct op_linear *o, uint32_t 
 static uint32_t unit_rows(const struct op_linear *o, uint32_t m, bool few)
 {
     const struct dbuf *d = o->w[m];
-    if (!d->data) return few ? ROWS_AT_ONCE : PANEL_ROWS;
+    if (!d->data && few) return ROWS_AT_ONCE;
+    if (!is_packed(d)) return PANEL_ROWS;
     const size_t at_once = few ? PACKED_FEW_BYTES : PACKED_MANY_BYTES;
     const size_t n = at_once / pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
     return PANEL_ROWS * (n < 1 ? 1 : n > 16 ? 16 : (uint32_t)n);
@@ -128,9 +145,9 @@ static uint32_t unit_rows(const struct op_linear *o, uint32_t m, bool few)
 static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
                     uint32_t first, uint32_t end)
 {
-    if (o->w[m]->data)
+    if (is_packed(o->w[m]))
         do_packed(w, o, m, n_rows, first / PANEL_ROWS, (end + PANEL_ROWS - 1) / PANEL_ROWS);
-    else if (n_rows <= ROW_BATCH)
+    else if (n_rows <= ROW_BATCH && !o->w[m]->data)
         do_rows(w, o, m, n_rows, first, end);
     else
         do_panel(w, o, m, n_rows, first);
@@ -214,11 +231,7 @@ static void do_few(struct cpu_worker *w, const struct op_linear *o, uint32_t m, 
                    uint32_t item)
 {
     const uint32_t first = item * PANEL_ROWS, left = o->w[m]->n_rows - first;
-    const uint32_t n = left < PANEL_ROWS ? left : PANEL_ROWS;
-    if (o->w[m]->data)
-        do_packed(w, o, m, n_rows, item, item + 1);
-    else
-        do_rows(w, o, m, n_rows, first, first + n);
+    do_unit(w, o, m, n_rows, first, first + (left < PANEL_ROWS ? left : PANEL_ROWS));
 }
 
 // The op that follows, for the columns of one panel, which no other worker touches.
@@ -252,9 +265,9 @@ void cpu_linear_few(struct cpu_worker *w, const struct op_linear *o, const struc
     }
 }
 
-static void ask_for(const struct dbuf *d, uint32_t item, size_t n_bytes)
+static void ask_for(const struct cpu *c, const struct dbuf *d, uint32_t item, size_t n_bytes)
 {
-    const size_t at = d->data ? item * pack_bytes(d->fmt, PANEL_ROWS, d->n_cols)
+    const size_t at = d->data ? item * cpu_pack_bytes(c, d->fmt, PANEL_ROWS, d->n_cols)
                               : item * PANEL_ROWS * d->row_bytes;
     const size_t end = d->data ? d->n_bytes : d->n_rows * d->row_bytes;
     const uint8_t *p = d->data ? d->data : d->weights;
@@ -269,6 +282,6 @@ void cpu_linear_ahead(struct cpu_worker *w, const struct op_linear *o)
     threads_share(few_items(o, &tail), 1, w->i, w->n, &item, &end);
     if (item == end) return;
     locate(o, &item, &m);
-    ask_for(o->w[m], item, pair ? AHEAD_BYTES / 2 : AHEAD_BYTES);
-    if (pair) ask_for(o->w[1], item, AHEAD_BYTES / 2);
+    ask_for(w->cpu, o->w[m], item, pair ? AHEAD_BYTES / 2 : AHEAD_BYTES);
+    if (pair) ask_for(w->cpu, o->w[1], item, AHEAD_BYTES / 2);
 }

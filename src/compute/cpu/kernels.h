@@ -61,9 +61,9 @@ struct row_block {
 // One block of PANEL_ROWS weight rows, neighbours in k interleaved by row.
 struct panel_block {
     _Alignas(64) int16_t w[BLOCK_K / 2][PANEL_ROWS][2];
-    int16_t min[8][PANEL_ROWS][2];
     float d[MAX_SUBS][PANEL_ROWS];
     float dmin[PANEL_ROWS];
+    int16_t min[8][PANEL_ROWS][2];
 };
 
 // The state of Q_TILE q vectors on their way through the keys.
@@ -113,6 +113,8 @@ struct cpu_kernels {
     // i < n_rows <= PACKED_ROWS. Rows behind n_rows of the last group may be written too.
     void (*packed_dot)(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,
                        uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
+    // F32, F16 and BF16 weights are expanded to panels once, at load; panel_dot serves one row too.
+    bool keeps_panels;
     // NULL, or what fills acts.split: n of q in the table's own order within each 32.
     void (*split)(const int16_t *q, uint32_t n, int16_t *to);
     // One head to int16; returns the scale.

@@ -31,6 +31,7 @@ const struct cpu_kernels cpu_kernels_avxvnni = {
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
+    .keeps_panels = true,
     .split = avx2_split,
     .quantize_group = quantize_group,
     .packed_dot = packed_dot,

@@ -2,10 +2,13 @@
 #include "compute/cpu/repack.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "kernels/common/decode.h"
 
+static_assert(sizeof(struct kept_block) == 256 * PANEL_ROWS * 2 + 64, "no padding");
+static_assert(offsetof(struct panel_block, d) == offsetof(struct kept_block, d), "its beginning");
 static_assert(sizeof(struct act_block) == 208, "no padding");
 static_assert(sizeof(struct packed_Q8_0) == PANEL_ROWS * 8 * 34, "as large as the file's blocks");
 static_assert(sizeof(struct packed_Q4_0) == PANEL_ROWS * 8 * 18, "as large as the file's blocks");

@@ -85,6 +85,13 @@ struct packed_Q6_K {
     uint16_t d[PANEL_ROWS], unused[PANEL_ROWS];
 };
 
+// F32, F16 and BF16 weights, whose form of kernels.h (int16, a scale each 256 columns) is made once
+// where a table keeps panels: of struct panel_block what they use, its beginning.
+struct kept_block {
+    _Alignas(64) int16_t w[BLOCK_K / 2][PANEL_ROWS][2];
+    float d[PANEL_ROWS];
+};
+
 // Bytes of 256 columns of a panel; 0 for formats that are not packed.
 size_t pack_block_bytes(enum fmt f);
 // Bytes of n_rows rows of n_k columns; 0 as above.

@@ -307,6 +307,23 @@ static uint64_t start_limit(uint64_t deadline_ns)
     return deadline_ns == 0 || deadline_ns > latest ? latest : deadline_ns;
 }
 
+// Why it did not get ready: at what, and the last words of its standard error.
+static bool tell_start(struct mcp_server *s, const struct err *problem, struct err *e)
+{
+    struct buf log = {0};
+    bool late = problem->code == ERR_TIMEOUT;
+    if (late && s->link != NULL) s->link->take_log(s->link, &log);
+    struct str said = str_trim(buf_view(&log));
+    size_t from = said.n > 200 ? said.n - 200 : 0;
+    err_set(e, problem->code, "MCP server %s: %s%s%s%.*s", s->spec->name, problem->msg,
+            !late      ? ""
+            : s->ready ? " waiting for its list of tools"
+                       : " waiting for it to initialize",
+            said.n > 0 ? "; it said: " : "", (int)(said.n - from), said.n > 0 ? said.p + from : "");
+    buf_free(&log);
+    return false;
+}
+
 bool mcp_server_ready(struct mcp_server *s, uint64_t deadline_ns, const atomic_int *cancel,
                       struct err *e)
 {
@@ -318,7 +335,7 @@ bool mcp_server_ready(struct mcp_server *s, uint64_t deadline_ns, const atomic_i
               mcp_server_take_list(s, listed, &problem);
     if (ok) mcp_list_save(listed, s->place->lists_dir, s->spec, s->place);
     json_decref(listed);
-    return ok || err_set(e, problem.code, "MCP server %s: %s", s->spec->name, problem.msg);
+    return ok || tell_start(s, &problem, e);
 }
 
 // ---- calls ----------------------------------------------------------------------------------

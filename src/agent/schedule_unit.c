@@ -72,6 +72,7 @@ static void put_timer(const struct definition *d, struct buf *out)
             calendar_print(&d->schedules[i], rule, out);
             buf_c(out, '\n');
         }
+    buf_z(out, "AccuracySec=1s\n"); // of itself systemd may be a minute late, to save wake-ups
     if (d->delay_s > 0) buf_printf(out, "RandomizedDelaySec=%u\n", d->delay_s);
     buf_printf(out, "Persistent=%s\n", d->missed == MISSED_RUN ? "true" : "false");
     buf_z(out, "\n[Install]\nWantedBy=timers.target\n");

@@ -171,15 +171,21 @@ static void put_table(const struct bench_report *r, struct buf *out)
     buf_z(out, "\n</table>\n");
 }
 
-static void put_changes(const struct bench_change *changes, size_t n, struct buf *out)
+static void put_changes(const struct bench_report *r, const struct bench_change *changes, size_t n,
+                        struct buf *out)
 {
     static const char *const classes[] = {"", "good", "bad"};
     static const char *const words[] = {"noise", "better", "worse"};
     if (n == 0) return;
     buf_z(out,
           "<h2>Compared with the earlier run</h2>\n<p>A change is one where the samples do not "
-          "overlap and the medians differ by more than 5 %; all else is noise.</p>\n<table>\n"
-          "<tr><th>figure<th>server<th>before<th>now<th>");
+          "overlap and the medians differ by more than 5 %; all else is noise.</p>\n");
+    if (r->caution[0] != '\0') {
+        buf_z(out, "<p class=\"bad\">Caution: ");
+        put_text(out, r->caution);
+        buf_z(out, "</p>\n");
+    }
+    buf_z(out, "<table>\n<tr><th>figure<th>server<th>before<th>now<th>");
     for (size_t i = 0; i < n; i++) {
         buf_printf(out, "\n<tr><td>%s<td>", changes[i].figure);
         put_text(out, changes[i].server);
@@ -203,7 +209,7 @@ void bench_report_html(const struct bench_report *r, const struct bench_change *
     buf_z(out, "<div class=\"charts\">\n");
     for (size_t i = 0; i < sizeof charts / sizeof charts[0]; i++) put_chart(r, charts[i], out);
     buf_z(out, "</div>\n");
-    put_changes(changes, n_changes, out);
+    put_changes(r, changes, n_changes, out);
     put_table(r, out);
     buf_z(out, "</html>\n");
 }

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { ENOUGH_RUNS = 5 };
+static const double limits_alike = 0.15; // between two quiet runs they differ by less
 static const double change_at_least = 0.05;
 
 double bench_percent(const struct bench_report *r, size_t column, enum workload_row row)
@@ -124,7 +126,27 @@ static void compare_server(const struct bench_column *c, const json_t *server,
     }
 }
 
-bool bench_compare(const struct bench_report *r, struct str earlier,
+// Limits are measured before each run: where they differ, the machine was busy in one of them.
+static void set_caution(struct bench_report *r, const json_t *limits)
+{
+    const double read = json_number_value(json_object_get(limits, "read_gb_s"));
+    const double flop = json_number_value(json_object_get(limits, "gflop_s"));
+    const double now_read = r->read_bytes_s / 1e9, now_flop = r->flop_s / 1e9;
+    r->caution[0] = '\0';
+    if (r->has_limits && read > 0 && flop > 0 &&
+        (fabs(now_read / read - 1) > limits_alike || fabs(now_flop / flop - 1) > limits_alike))
+        snprintf(
+            r->caution, sizeof r->caution,
+            "the machine itself gave %.1f GB/s and %.0f GFLOP/s then, %.1f and %.0f now: one of "
+            "the runs was not alone, or its settings changed",
+            read, flop, now_read, now_flop);
+    else if (r->runs < ENOUGH_RUNS)
+        snprintf(r->caution, sizeof r->caution,
+                 "%u run%s: samples lie apart by chance easily; --runs %d or more tells", r->runs,
+                 r->runs == 1 ? "" : "s", ENOUGH_RUNS);
+}
+
+bool bench_compare(struct bench_report *r, struct str earlier,
                    struct bench_change out[BENCH_CHANGES_MAX], size_t *n, struct err *e)
 {
     json_error_t why;
@@ -134,13 +156,15 @@ bool bench_compare(const struct bench_report *r, struct str earlier,
     for (size_t c = 0; c < r->n; c++)
         compare_server(&r->columns[c], json_object_get(servers, r->columns[c].name), out, n);
     const bool ok = json_is_object(servers);
+    set_caution(r, json_object_get(root, "limits"));
     json_decref(root);
     if (!ok) return err_set(e, ERR_FORMAT, "it is no JSON of bench seed: %.200s", why.text);
     if (*n == 0) return err_set(e, ERR_INPUT, "none of its servers has the name of one of these");
     return true;
 }
 
-void bench_changes_print(const struct bench_change *changes, size_t n, struct buf *out)
+void bench_changes_print(const struct bench_report *r, const struct bench_change *changes, size_t n,
+                         struct buf *out)
 {
     static const char *const words[] = {"noise", "BETTER", "WORSE"};
     if (n == 0) return;
@@ -154,4 +178,5 @@ void bench_changes_print(const struct bench_change *changes, size_t n, struct bu
                    words[c->verdict]);
     }
     buf_z(out, "noise: the samples overlap, or the medians differ by 5 % at most\n");
+    if (r->caution[0] != '\0') buf_printf(out, "caution: %s\n", r->caution);
 }

@@ -22,6 +22,7 @@ struct bench_report {
     struct bench_column columns[BENCH_COLUMNS_MAX];
     struct bench_model models[BENCH_COLUMNS_MAX];
     size_t n;
+    char caution[240]; // why a comparison may mislead, "" when nothing speaks against it
 };
 
 // Percent of the machine's limit that a figure reaches; < 0 when that cannot be said.
@@ -36,10 +37,11 @@ struct bench_change {
 enum { BENCH_CHANGES_MAX = BENCH_COLUMNS_MAX * WORKLOAD_ROWS };
 
 // Servers of the same name in an earlier JSON. A change is one where the samples' ranges do not overlap and
-// the medians differ by more than 5 %. ERR_FORMAT when the text is no such JSON.
-bool bench_compare(const struct bench_report *r, struct str earlier,
+// the medians differ by more than 5 %. Sets r's caution. ERR_FORMAT when the text is no such JSON.
+bool bench_compare(struct bench_report *r, struct str earlier,
                    struct bench_change out[BENCH_CHANGES_MAX], size_t *n, struct err *e);
-void bench_changes_print(const struct bench_change *changes, size_t n, struct buf *out);
+void bench_changes_print(const struct bench_report *r, const struct bench_change *changes, size_t n,
+                         struct buf *out);
 void bench_limits_print(const struct bench_report *r, struct buf *out);
 void bench_report_json(const struct bench_report *r, struct buf *out);
 // bench_html.c

@@ -295,7 +295,7 @@ static void print(struct seed *b)
     } else {
         bench_table_print(b->report.columns, b->report.n, &out);
         bench_limits_print(&b->report, &out);
-        bench_changes_print(b->changes, b->n_changes, &out);
+        bench_changes_print(&b->report, b->changes, b->n_changes, &out);
     }
     fputs(buf_cstr(&out), stdout);
     buf_free(&out);

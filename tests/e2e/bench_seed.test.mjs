@@ -63,6 +63,7 @@ test('compared with an earlier run: noise and change are told apart', async () =
         for (const part of ['median', 'lo', 'hi']) figures[key][part] *= times;
     const wide = figures.cached_ttft_s;
     [wide.lo, wide.hi] = [wide.lo / 1000, wide.hi * 1000];
+    json.limits = { read_gb_s: 0.01, gflop_s: 0.1 }; // another machine, or a very busy one
     writeFileSync(earlier, JSON.stringify(json));
     const html = path.join(dir, 'second.html');
     const second = await bench('cpu', ...quick, '--no-limits', '--baseline', earlier, '--html', html);
@@ -70,7 +71,10 @@ test('compared with an earlier run: noise and change are told apart', async () =
     assert.match(second.out, /cold TTFT .*BETTER/);
     assert.match(second.out, /generation, short .*WORSE/);
     assert.match(second.out, /cached TTFT .*noise/);
+    assert.match(second.out, /caution: \d runs?: /);
     assert.match(readFileSync(html, 'utf8'), /class="bad">worse/);
+    const third = await bench('cpu', ...quick, '--baseline', earlier);
+    assert.match(third.out, /caution: the machine itself gave 0\.0 GB\/s/);
     writeFileSync(earlier, '{"no":1}');
     const broken = await bench('cpu', ...quick, '--no-limits', '--baseline', earlier);
     assert.notEqual(broken.code, 0);

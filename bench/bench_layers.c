@@ -202,10 +202,12 @@ static uint32_t put_layer(const struct decode_rig *r, uint32_t i, const char *wi
 static void fill_pages(struct dbuf *kv, const struct kv_shape *pages)
 {
     const size_t n = dev->class->page_bytes(dev, pages) / 2;
-    uint16_t *page = malloc(n * sizeof *page);
-    for (size_t i = 0; i < n; i++) page[i] = (uint16_t)(0x3000 | (rand() & 0x87ff));
-    for (uint32_t p = 0; p < CTX / 64; p++) must(dev->class->page_write(dev, kv, p, page, &e));
-    free(page);
+    for (uint32_t p = 0; p < CTX / 64; p++) {
+        uint16_t *page = dev->class->page_begin(dev, kv, p, &e);
+        must(page != NULL);
+        for (size_t i = 0; i < n; i++) page[i] = (uint16_t)(0x3000 | (rand() & 0x87ff));
+        must(dev->class->page_end(dev, kv, p, page, true, &e));
+    }
 }
 
 // Q4_K_M's mixture: values and down are Q6_K in every second layer.

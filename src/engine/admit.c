@@ -186,11 +186,8 @@ static void watch_readers(struct seq **list, uint32_t n)
         list[i]->parked = !stream_has_room(list[i]->stream) && stream_park(list[i]->stream);
 }
 
-void loop_admit(struct loop *l)
+static void admit_waiting(struct loop *l)
 {
-    watch_readers(l->running, l->n_running);
-    watch_readers(l->waiting, l->n_waiting);
-    refresh_waiting(l);
     for (;;) {
         struct seq *s = next_waiting(l);
         if (s == NULL) return;
@@ -199,4 +196,13 @@ void loop_admit(struct loop *l)
         else if (!preempt_parked(l))
             return;
     }
+}
+
+void loop_admit(struct loop *l)
+{
+    watch_readers(l->running, l->n_running);
+    watch_readers(l->waiting, l->n_waiting);
+    refresh_waiting(l);
+    admit_waiting(l);
+    tier_ask(l->tier); // takes pages, and so may evict what those that waited had matched
 }

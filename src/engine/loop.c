@@ -203,16 +203,6 @@ static enum tier_load load_of(const struct loop *l)
     return urgent ? TIER_URGENT : busy ? TIER_BUSY : TIER_IDLE;
 }
 
-// While tokens come, the tiers have their turn inside a step: what it costs the device does not wait for.
-void loop_turn(struct loop *l, bool in_step)
-{
-    const enum tier_load load = load_of(l);
-    if (l->turned || (in_step && load != TIER_BUSY)) return;
-    const struct speed speed = stats_speed(&l->stats);
-    tier_turn(l->tier, load, speed.bulk_tps, speed.bulk_rows);
-    l->turned = true;
-}
-
 static void *run(void *arg)
 {
     struct loop *l = arg;
@@ -221,12 +211,11 @@ static void *run(void *arg)
         take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only
-        l->turned = false;
-        if (load_of(l) != TIER_BUSY) loop_turn(l, false);
+        const struct speed speed = stats_speed(&l->stats);
+        tier_turn(l->tier, load_of(l), speed.bulk_tps, speed.bulk_rows);
         loop_admit(l);
         const bool stepped = loop_step(l);
         loop_report(l);
-        loop_turn(l, false); // unless it had it
         if (!stepped) sleep_until_needed(l);
     }
     struct err error = {0};

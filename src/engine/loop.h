@@ -91,7 +91,6 @@ struct loop {
     void *listener_arg;
     uint64_t next_order, report_ns, start_ns;
     uint32_t n_failures; // device errors in a row
-    bool turned;         // the tiers had their turn since the last step
     struct step_scratch scratch;
 };
 
@@ -115,9 +114,6 @@ void loop_stats(const struct loop *l, struct engine_stats *out);
 size_t loop_slots(const struct loop *l, struct engine_slot *out, size_t max);
 
 // ---- between the loop's files: engine thread only ---------------------------------------------
-
-// loop.c: the tiers' turn, once a step at most.
-void loop_turn(struct loop *l, bool in_step);
 
 // admit.c
 void loop_admit(struct loop *l);

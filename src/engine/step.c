@@ -141,7 +141,6 @@ static void put_item(struct loop *l, struct batch *b, struct step_item *item)
 static bool run_batch(struct loop *l, const struct batch *b, struct err *e)
 {
     if (!net_step(l->cfg.net, l->cfg.kv, b, e)) return false;
-    loop_turn(l, true);
     if (b->n_out > 0 && !net_read_topk(l->cfg.net, b->n_out, l->scratch.topk, e)) return false;
     struct backend *d = l->cfg.backend;
     return d == NULL || d->class->wait(d, e);

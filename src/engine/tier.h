@@ -172,6 +172,8 @@ void tier_figures(struct tier *t, struct tier_figures *out);
 // tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
 // and loading is estimated to be quicker than computing, s waits for it (tier_holds).
 void tier_seek(struct tier *t, struct seq *s);
+// Begins to load for those that seek: takes pages of the device, so nothing that was only matched may be held.
+void tier_ask(struct tier *t);
 // How a restore goes. n pages in all, of which `left` are not in the sequence yet; came: arrived, in any
 // order; flight: being read now. page_s: what computing a page takes.
 struct restore_pace {

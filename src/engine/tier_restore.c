@@ -148,7 +148,8 @@ static bool ask_for(struct tier *t, struct tier_restore *r, uint32_t i)
 
 static void ask(struct tier *t, struct tier_restore *r)
 {
-    if (r->asked < r->seq->n_shared) r->asked = r->seq->n_shared; // joined pages of others
+    // Pages of others were joined, also behind those that were looked for: nothing arrives for them.
+    for (; r->asked < r->seq->n_shared; r->asked++) r->arrivals[r->asked].page = KV_NONE;
     for (; r->asked < r->seq->n_restore && r->n_flight < 2 * t->n_threads; r->asked++) {
         const bool gone = t->store == NULL && tier_find(t, r->chains[r->asked]) == SLOT_NONE;
         if (gone) r->seq->n_restore = r->asked; // it was in host memory only
@@ -240,7 +241,12 @@ void tier_seek(struct tier *t, struct seq *s)
     r->tps = t->prefill_tps;
     r->start_ns = r->last_ns = clock_ns();
     t->n_restores++;
-    ask(t, r);
+}
+
+void tier_ask(struct tier *t)
+{
+    for (uint32_t i = 0; t != NULL && t->n_restores > 0 && i < t->cfg.n_parallel; i++)
+        if (t->restores[i].seq != NULL) ask(t, &t->restores[i]);
 }
 
 void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,

@@ -17,6 +17,7 @@ struct service {
     struct arena arena;
     bool system;
     const char *name, *home, *runtime;
+    const char *run_as; // User= of the unit that is replaced; NULL: who owns the model
     struct systemd manager;
     struct service_files files;
     struct buf binary; // this program's path

@@ -13,7 +13,7 @@
 static void list(const struct adopt *a, const char *unit)
 {
     static const char *const kinds[] = {"kept", "otherwise", "LOST"};
-    static const char *const via[] = {"", "toolbox", "podman"};
+    static const char *const via[] = {"", "toolbox", "distrobox", "podman"};
     if (a->via != VIA_NOTHING)
         printf("%s runs llama-server through %s%s%s; ours runs on the machine itself. In a\n"
                "container: submind service switch --to container:IMAGE (see packaging/).\n",
@@ -23,8 +23,9 @@ static void list(const struct adopt *a, const char *unit)
         printf("  %-10s %-24s %s\n", kinds[a->plan.notes[i].kind], a->plan.notes[i].flag,
                a->plan.notes[i].text);
     for (size_t i = 0; i < a->n_lost; i++)
-        printf("  %-10s %-24.*s is not taken over; add it with systemctl edit if you need it\n",
-               kinds[2], (int)a->lost[i].n, a->lost[i].p);
+        printf("  %-10s %.*s\n", kinds[2], (int)a->lost[i].n, a->lost[i].p);
+    if (a->n_lost > 0)
+        printf("what is lost and wanted again: systemctl edit, or a flag of submind serve\n");
 }
 
 // A key on the old command line becomes a file that only its user reads.
@@ -43,10 +44,15 @@ static bool read_unit(struct service *sv, const char *name, struct adopt *a, str
 {
     struct buf text = {0};
     struct unit_file u;
-    bool ok =
-        systemd_cat(&sv->manager, name, &text, e) &&
-        unit_parse(&u, buf_view(&text), &sv->arena, e) &&
-        adopt_read(a, &u, sv->home, sv->runtime == NULL ? "/run" : sv->runtime, &sv->arena, e);
+    const struct adopt_place place = {
+        .unit = name,
+        .system = sv->system,
+        .home = sv->system ? "/root" : sv->home, // %h is the manager's
+        .runtime = sv->system || sv->runtime == NULL ? "/run" : sv->runtime};
+    bool ok = systemd_cat(&sv->manager, name, &text, e) &&
+              unit_parse(&u, buf_view(&text), &sv->arena, e) &&
+              adopt_read(a, &u, &place, &sv->arena, e);
+    if (ok) sv->run_as = a->user;
     buf_free(&text);
     return ok || err_prefix(e, "%s: ", name);
 }

@@ -59,6 +59,8 @@ bool service_load(struct service *sv, struct cmdline *flags, struct str *image, 
     }
     ok = ok && unit_parse(&u, buf_view(&text), &sv->arena, e) &&
          service_unit_flags(&u, sv->home, flags, image, e);
+    const struct str user = ok ? unit_value(&u, "Service", "User") : STR("");
+    if (user.n > 0) sv->run_as = arena_str(&sv->arena, user).p;
     buf_free(&text);
     return ok;
 }
@@ -125,7 +127,8 @@ static struct service_spec spec_of(struct service *sv, const struct cmdline *fla
     return (struct service_spec){.name = sv->name,
                                  .system = sv->system,
                                  .name_spaces = !sv->system && systemd_name_spaces(),
-                                 .user = owner_of_model(sv, flags),
+                                 .user =
+                                     sv->run_as != NULL ? sv->run_as : owner_of_model(sv, flags),
                                  .groups = gpu_groups(),
                                  .binary = buf_cstr(&sv->binary),
                                  .podman = image != NULL ? find_podman(sv) : NULL,

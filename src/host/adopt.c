@@ -1,179 +1,229 @@
-// The command line is cut at the word that is llama-server: what stands before is the wrapper, behind it
-// the flags. In a container paths and ports are the container's; --volume and --publish say what they are
-// outside.
+// The command line is cut at the word that is llama-server: what stands before is the wrapper, behind it the
+// flags. Whatever of the unit is neither taken over nor without meaning for ours is listed.
 #include "host/adopt.h"
 
 #include <string.h>
 
-struct volumes {
-    struct {
-        struct str host, inside;
-    } v[16];
-    size_t n;
-    struct str port; // of --publish host:inside
-};
+#include "base/file.h"
+#include "host/adopt_shell.h"
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash == NULL ? path : slash + 1;
-}
+enum { MAX_SCRIPT = 64 << 10 };
 
-// llama-server itself, or an image whose entry point it is.
-static bool is_server(const char *word, bool *image)
-{
-    *image = strstr(word, "llama.cpp:") != NULL || strstr(word, "llama-server:") != NULL;
-    return *image || strcmp(base_name(word), "llama-server") == 0;
-}
+// ---- the command line -----------------------------------------------------------------------------
 
-static const char *flag_value(const struct cmdline *c, size_t i, const char *const *names,
-                              size_t n_names)
+// The text that a shell runs: of `sh -c TEXT`, or of a script; false when it is neither.
+static bool shell_text(const struct cmdline *c, struct buf *out)
 {
-    for (size_t k = 0; k < n_names; k++) {
-        size_t n = strlen(names[k]);
-        if (strncmp(c->v[i], names[k], n) != 0) continue;
-        if (c->v[i][n] == '=') return c->v[i] + n + 1;
-        if (c->v[i][n] == '\0' && i + 1 < c->n) return c->v[i + 1];
+    static const char *const shells[] = {"sh", "bash", "dash", "zsh"};
+    struct err ignored = {0};
+    if (c->n == 0) return false;
+    const char *slash = strrchr(c->v[0], '/'), *program = slash == NULL ? c->v[0] : slash + 1;
+    bool shell = false;
+    for (size_t i = 0; i < sizeof shells / sizeof shells[0]; i++)
+        shell = shell || strcmp(program, shells[i]) == 0;
+    for (size_t i = 1; shell && i + 1 < c->n; i++) {
+        if (c->v[i][0] != '-') break;
+        if (c->v[i][strlen(c->v[i]) - 1] != 'c') continue; // -c, -lc, -ec
+        buf_z(out, c->v[i + 1]);
+        return true;
     }
-    return NULL;
+    const char *script = shell ? (c->n > 1 ? c->v[1] : "") : c->v[0];
+    if (script[0] != '/' || !file_read_text(out, script, MAX_SCRIPT, NULL, &ignored)) return false;
+    return str_starts(buf_view(out), STR("#!")) || shell;
 }
 
-static void read_wrapper(struct adopt *a, const struct cmdline *c, size_t end, struct volumes *v)
+static bool has_server(const struct cmdline *c)
 {
-    static const char *const container[] = {"-c", "--container"};
-    static const char *const volume[] = {"-v", "--volume"};
-    static const char *const publish[] = {"-p", "--publish"};
-    for (size_t i = 0; i < end; i++) {
-        const char *word = base_name(c->v[i]);
-        if (strcmp(word, "toolbox") == 0) a->via = VIA_TOOLBOX;
-        if (strcmp(word, "podman") == 0 || strcmp(word, "docker") == 0) a->via = VIA_PODMAN;
-        if (a->via == VIA_TOOLBOX) {
-            const char *name = flag_value(c, i, container, 2);
-            if (name != NULL) a->container = name;
-            continue;
-        }
-        const char *pair = flag_value(c, i, volume, 2), *port = flag_value(c, i, publish, 2);
-        const char *colon = pair == NULL ? NULL : strchr(pair, ':');
-        if (colon != NULL && v->n < 16) {
-            size_t n = strcspn(colon + 1, ":");
-            v->v[v->n].host = (struct str){pair, (size_t)(colon - pair)};
-            v->v[v->n++].inside = (struct str){colon + 1, n};
-        }
-        const char *last = port == NULL ? NULL : strrchr(port, ':');
-        if (last != NULL) { // [address:]port:inside
-            struct str outside = {port, (size_t)(last - port)};
-            size_t address = str_rfind(outside, STR(":"));
-            v->port = address == SIZE_MAX ? outside : str_sub(outside, address + 1, outside.n);
-        }
-    }
+    for (size_t i = 0; i < c->n; i++)
+        if (wrap_is_server(c->v[i])) return true;
+    return false;
 }
 
-static void map_path(struct llama_plan *p, const char *flag, const struct volumes *v)
+static void lose(struct adopt *a, struct arena *arena, const char *what, struct str value)
 {
-    const char *path = cmdline_flag(&p->words, flag);
-    for (size_t i = 0; path != NULL && i < v->n; i++) {
-        const struct str inside = v->v[i].inside, text = str_from(path);
-        const bool whole =
-            str_starts(text, inside) && (text.n == inside.n || text.p[inside.n] == '/' ||
-                                         (inside.n > 0 && inside.p[inside.n - 1] == '/'));
-        if (!whole) continue;
-        struct buf host = {0};
-        buf_str(&host, v->v[i].host);
-        buf_str(&host, str_sub(text, inside.n, text.n));
-        cmdline_set(&p->words, flag, buf_cstr(&host));
-        buf_free(&host);
-        return;
-    }
+    struct buf line = {0};
+    buf_z(&line, what);
+    buf_str(&line, value);
+    if (a->n_lost < ADOPT_MAX_LOST && !line.failed)
+        a->lost[a->n_lost++] = arena_str(arena, buf_view(&line));
+    buf_free(&line);
 }
 
-static void map_container(struct adopt *a, const struct volumes *v, struct arena *arena)
+// Replaces the words by those that a shell's text runs. *folder: where it went with cd.
+static bool unwrap_shell(struct adopt *a, struct cmdline *c, struct unit_env *env,
+                         const char **folder, struct err *e)
+{
+    struct buf text = {0};
+    struct shell_text t = {.env = env, .words = {.arena = c->arena}};
+    bool ok = true;
+    if (!has_server(c) && shell_text(c, &text)) {
+        ok = shell_read(&t, buf_view(&text), wrap_is_server, e) ||
+             err_prefix(e, "%.200s: ", c->v[0]);
+        if (ok && t.folder != NULL) *folder = t.folder;
+        if (ok) *c = t.words;
+        for (size_t i = 0; i < t.n_lost; i++) lose(a, c->arena, "shell: ", t.lost[i]);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+static const char *from_env(void *arg, const char *name)
+{
+    return unit_env_get(arg, name);
+}
+
+// A model given by name (hf:...) is no path.
+static void map_paths(struct adopt *a, const struct adopt_wrap *w, struct arena *arena)
 {
     static const char *const paths[] = {"model", "api-key-file", "chat-template-file"};
-    if (a->via != VIA_PODMAN) return;
-    for (size_t i = 0; i < 3; i++) map_path(&a->plan, paths[i], v);
-    if (v->port.n == 0) return;
-    cmdline_set(&a->plan.words, "port", arena_str(arena, v->port).p);
-    // inside it listened for everybody; outside, podman decided who may come
-    cmdline_set(&a->plan.words, "host", "127.0.0.1");
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        struct buf host = {0};
+        const char *path = cmdline_flag(&a->plan.words, paths[i]);
+        if (path == NULL || str_starts(str_from(path), STR("hf:"))) continue;
+        if (!wrap_path(w, path, &host))
+            lose(a, arena, "a file inside the container, to be copied out of it: ", str_from(path));
+        cmdline_set(&a->plan.words, paths[i], buf_cstr(&host));
+        buf_free(&host);
+    }
+    if (w->port.n == 0) return;
+    cmdline_set(&a->plan.words, "port", arena_str(arena, w->port).p);
+    // inside it listened for everybody; outside, podman decides who may come
+    cmdline_set(&a->plan.words, "host", arena_str(arena, w->address).p);
+    llama_settle_public(&a->plan);
 }
 
-// Keys that our unit has itself or that only describe.
-static bool is_ours(struct str key)
+// ---- the rest of the unit -----------------------------------------------------------------------------
+
+// What our unit has itself, has better, or what only describes. A star stands for any end.
+static const char *const taken[] = {
+    "Service.Type",
+    "Service.ExecStart",
+    "Service.Environment",
+    "Service.EnvironmentFile",
+    "Service.Restart",
+    "Service.RestartSec",
+    "Service.User",
+    "Service.WorkingDirectory",
+    "Service.Timeout*",
+    "Service.NotifyAccess",
+    "Service.KillMode",
+    "Service.StandardOutput",
+    "Service.StandardError",
+    "Service.SyslogIdentifier",
+    "Service.SupplementaryGroups",
+    "Service.LimitMEMLOCK",
+    "Service.LimitNOFILE",
+    "Service.NoNewPrivileges",
+    "Service.Private*",
+    "Service.Protect*",
+    "Service.Restrict*",
+    "Service.LockPersonality",
+    "Unit.Description",
+    "Unit.Documentation",
+    "Unit.StartLimit*",
+    "Unit.SourcePath",
+    "Install.WantedBy",
+};
+
+static bool is_taken(const struct unit_entry *t)
 {
-    static const char *const known[] = {
-        "Type",
-        "ExecStart",
-        "Restart",
-        "RestartSec",
-        "User",
-        "Group",
-        "WorkingDirectory",
-        "TimeoutStartSec",
-        "TimeoutStopSec",
-        "NotifyAccess",
-        "ExecStartPre",
-        "ExecStop",
-        "KillMode",
-        "StandardOutput",
-        "StandardError",
-        "SyslogIdentifier",
-        "SupplementaryGroups",
-        "ExecStopPost",
-    };
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (str_eq(key, str_from(known[i]))) return true;
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
+        const struct str row = str_from(taken[i]);
+        const size_t dot = str_find(row, STR("."), 0);
+        const struct str key = str_sub(row, dot + 1, row.n);
+        const bool star = str_ends(key, STR("*"));
+        if (str_eq(t->section, str_sub(row, 0, dot)) &&
+            (star ? str_starts(t->key, str_sub(key, 0, key.n - 1)) : str_eq(t->key, key)))
+            return true;
+    }
+    return false;
+}
+
+// Orders of the container's program (podman stop, toolbox create) and waiting for the network go with it.
+static bool is_needless(const struct adopt *a, const struct unit_entry *t)
+{
+    static const char *const programs[] = {"podman", "docker", "toolbox", "distrobox"};
+    if (str_find(t->value, STR("network"), 0) != SIZE_MAX && str_eq(t->section, STR("Unit")))
+        return true;
+    for (size_t i = 0; i < sizeof programs / sizeof programs[0] && a->via != VIA_NOTHING; i++)
+        if (str_starts(t->key, STR("Exec")) &&
+            str_find(t->value, str_from(programs[i]), 0) != SIZE_MAX)
+            return true;
     return false;
 }
 
 static void list_rest(struct adopt *a, const struct unit_file *u, struct arena *arena)
 {
-    for (size_t i = 0; i < u->n && a->n_lost < 64; i++) {
+    for (size_t i = 0; i < u->n; i++) {
         const struct unit_entry *t = &u->entries[i];
-        if (!str_eq(t->section, STR("Service")) || t->value.n == 0 || is_ours(t->key)) continue;
-        if (str_eq(t->key, STR("Environment")) && str_starts(t->value, STR("LLAMA_ARG_"))) continue;
-        struct buf line = {0};
-        buf_str(&line, t->key);
-        buf_c(&line, '=');
-        buf_str(&line, t->value);
-        a->lost[a->n_lost++] = arena_str(arena, buf_view(&line));
-        buf_free(&line);
+        struct buf key = {0};
+        if (t->value.n == 0 || is_taken(t) || is_needless(a, t)) continue;
+        buf_str(&key, t->key);
+        buf_c(&key, '=');
+        lose(a, arena, buf_cstr(&key), t->value);
+        buf_free(&key);
     }
 }
 
-struct environment {
-    const struct unit_file *unit;
-    struct arena *arena;
-};
-
-static const char *from_unit(void *arg, const char *name)
+// Variables that neither the command line nor llama-server's flags asked for.
+static void list_variables(struct adopt *a, const struct unit_env *env, struct arena *arena)
 {
-    const struct environment *env = arg;
-    return unit_environment(env->unit, name, env->arena);
+    for (size_t i = 0; i < env->n; i++) {
+        struct buf text = {0};
+        if (env->v[i].used) continue;
+        buf_printf(&text, "Environment=%s=%s", env->v[i].name, env->v[i].value);
+        lose(a, arena, "", buf_view(&text));
+        buf_free(&text);
+    }
 }
 
-bool adopt_read(struct adopt *out, const struct unit_file *u, const char *home, const char *runtime,
-                struct arena *a, struct err *e)
+// Words in front of llama-server that are no container: nice, numactl, taskset ...
+static void list_wrapper(struct adopt *a, const struct cmdline *c, size_t end, struct arena *arena)
 {
-    struct cmdline c = {.arena = a};
-    struct volumes v = {0};
-    struct environment env = {u, a};
-    struct adopt result = {0};
-    bool image = false;
-    size_t at = 0;
-    if (!unit_command(u, unit_value(u, "Service", "ExecStart"), home, runtime, &c, e)) return false;
-    while (at < c.n && !is_server(c.v[at], &image)) at++;
-    if (at == c.n)
-        return err_set(e, ERR_FORMAT,
-                       "the unit does not run llama-server (ExecStart: %.200s); name the unit that "
-                       "does, or use submind service install",
-                       c.n > 0 ? c.v[0] : "none");
-    read_wrapper(&result, &c, at, &v);
-    if (image) result.container = c.v[at];
-    if (!llama_translate(&result.plan, c.v + at + 1, c.n - at - 1, from_unit, &env, a, e))
+    struct buf words = {0};
+    for (size_t i = 0; i < end; i++) buf_printf(&words, "%s%s", i > 0 ? " " : "", c->v[i]);
+    if (a->via == VIA_NOTHING && end > 0)
+        lose(a, arena, "in front of llama-server: ", buf_view(&words));
+    buf_free(&words);
+}
+
+static const char *text_or_null(struct str s, struct arena *a)
+{
+    return s.n == 0 ? NULL : arena_str(a, s).p;
+}
+
+bool adopt_read(struct adopt *out, const struct unit_file *u, const struct adopt_place *place,
+                struct arena *arena, struct err *e)
+{
+    struct cmdline c = {.arena = arena};
+    struct unit_env env = {.arena = arena};
+    struct unit_scope scope = {.env = &env};
+    struct adopt_wrap wrap;
+    struct adopt a = {.user = text_or_null(unit_value(u, "Service", "User"), arena)};
+    const char *folder = text_or_null(unit_value(u, "Service", "WorkingDirectory"), arena);
+    if (folder != NULL && strcmp(folder, "~") == 0) folder = place->home;
+    unit_scope_names(&scope, place->unit, place->system, place->home, place->runtime, arena);
+    scope.specifiers['u'] = a.user;
+    unit_env_set(&env, STR("HOME"), str_from(place->home));
+    if (!unit_env_read(&env, u, &scope, e) ||
+        !unit_command(unit_value(u, "Service", "ExecStart"), &scope, &c, e) ||
+        !unwrap_shell(&a, &c, &env, &folder, e) || !wrap_read(&wrap, &c, &env, e))
         return false;
-    map_container(&result, &v, a);
-    result.user = unit_value(u, "Service", "User");
-    list_rest(&result, u, a);
-    *out = result;
+    if (wrap.via != VIA_PODMAN && wrap.folder == NULL) wrap.folder = folder;
+    a.via = wrap.via;
+    a.container = wrap.container;
+    if (!llama_translate(&a.plan, c.v + wrap.at, c.n - wrap.at, from_env, wrap.env, arena, e))
+        return false;
+    if (cmdline_flag(&a.plan.words, "model") == NULL)
+        return err_set(e, ERR_FORMAT,
+                       "its command line names no model (-m FILE or -hf REPO); use submind service "
+                       "install --model FILE");
+    map_paths(&a, &wrap, arena);
+    unit_env_get(&env, "HOME");
+    list_variables(&a, &env, arena);
+    if (wrap.env != &env) list_variables(&a, wrap.env, arena);
+    list_wrapper(&a, &c, wrap.at - 1, arena);
+    list_rest(&a, u, arena);
+    *out = a;
     return true;
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "host/service_unit.h"
+
 enum kind {
     VALUE,
     SWITCH,
@@ -232,6 +234,19 @@ static bool read_environment(struct llama_plan *p,
     return true;
 }
 
+void llama_settle_public(struct llama_plan *p)
+{
+    static const char flag[] = "--allow-public-without-key";
+    for (size_t i = 0; i < p->words.n; i++)
+        if (strcmp(p->words.v[i], flag) == 0) cmdline_drop(&p->words, i, 1);
+    if (service_is_loopback(&p->words) || p->api_key.n > 0 ||
+        cmdline_flag(&p->words, "api-key-file") != NULL)
+        return;
+    cmdline_z(&p->words, flag);
+    note(p, NOTE_DIFFERENT, "--host",
+         "other machines get in without a key, as before; --api-key-file FILE keeps them out");
+}
+
 bool llama_translate(struct llama_plan *out, const char *const *args, size_t n,
                      const char *(*environment)(void *arg, const char *name), void *arg,
                      struct arena *a, struct err *e)
@@ -260,5 +275,6 @@ bool llama_translate(struct llama_plan *out, const char *const *args, size_t n,
         if (flag.p == NULL) return err_set(e, ERR_MEMORY, "no memory for the flags");
         if (!apply(p, r, flag.p, value != NULL ? value : "", a, e)) return false;
     }
+    llama_settle_public(p);
     return !p->words.failed || err_set(e, ERR_MEMORY, "no memory for the flags");
 }

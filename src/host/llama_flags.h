@@ -27,3 +27,6 @@ struct llama_plan {
 bool llama_translate(struct llama_plan *out, const char *const *args, size_t n,
                      const char *(*environment)(void *arg, const char *name), void *arg,
                      struct arena *a, struct err *e);
+// Where other machines are let in without a key, as llama-server does by itself, ours has to be told so: adds
+// or removes that flag, after the address has been changed.
+void llama_settle_public(struct llama_plan *p);

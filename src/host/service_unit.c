@@ -254,9 +254,11 @@ bool service_unit_flags(const struct unit_file *u, const char *home, struct cmdl
                         struct str *image, struct err *e)
 {
     struct cmdline all = {.arena = flags->arena};
+    struct unit_env env = {.arena = flags->arena};
+    struct unit_scope scope = {.env = &env};
     size_t at = 0;
-    if (!unit_command(u, unit_value(u, "Service", "ExecStart"), home, "/run", &all, e))
-        return false;
+    unit_scope_names(&scope, NULL, false, home, "/run", flags->arena);
+    if (!unit_command(unit_value(u, "Service", "ExecStart"), &scope, &all, e)) return false;
     while (at < all.n && strcmp(all.v[at], "serve") != 0) at++;
     if (at == 0 || at == all.n)
         return err_set(e, ERR_FORMAT, "the unit's ExecStart does not run `submind serve`");

@@ -2,6 +2,7 @@
 // an error with its line, since the unit decides what a user's service becomes.
 #include "host/unit_file.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_ENTRIES = 4096 };
@@ -70,7 +71,7 @@ bool unit_parse(struct unit_file *out, struct str text, struct arena *a, struct 
     return ok;
 }
 
-static bool is_key(const struct unit_entry *t, const char *section, const char *key)
+bool unit_is_key(const struct unit_entry *t, const char *section, const char *key)
 {
     return str_eq(t->section, str_from(section)) && str_eq(t->key, str_from(key));
 }
@@ -79,17 +80,67 @@ struct str unit_value(const struct unit_file *u, const char *section, const char
 {
     struct str value = {0};
     for (size_t i = 0; i < u->n; i++)
-        if (is_key(&u->entries[i], section, key)) value = u->entries[i].value;
+        if (unit_is_key(&u->entries[i], section, key)) value = u->entries[i].value;
     return value;
 }
 
-// ---- a value to words ---------------------------------------------------------------------------
+// ---- names ---------------------------------------------------------------------------------------
 
-struct splitter {
-    const struct unit_file *unit;
-    const char *home, *runtime;
-    struct arena *arena;
-};
+static const char *joined(struct arena *a, const char *front, const char *back)
+{
+    struct buf b = {0};
+    buf_printf(&b, "%s%s", front, back);
+    const char *text = b.failed ? NULL : arena_str(a, buf_view(&b)).p;
+    buf_free(&b);
+    return text;
+}
+
+// systemd's escaping of names, backwards: "-" is a slash, \x2d the byte.
+static const char *unescaped(struct arena *a, struct str s)
+{
+    struct buf b = {0};
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned byte;
+        char hex[5] = "";
+        memcpy(hex, s.p + i, s.n - i < 4 ? s.n - i : 4);
+        if (sscanf(hex, "\\x%2x", &byte) == 1) {
+            buf_c(&b, (char)byte);
+            i += 3;
+        } else {
+            buf_c(&b, s.p[i] == '-' ? '/' : s.p[i]);
+        }
+    }
+    const char *text = b.failed ? NULL : arena_str(a, buf_view(&b)).p;
+    buf_free(&b);
+    return text;
+}
+
+static void unit_names(struct unit_scope *s, struct str unit, struct arena *a)
+{
+    const size_t dot = str_rfind(unit, STR(".")), at = str_find(unit, STR("@"), 0);
+    const struct str bare = str_sub(unit, 0, dot);
+    s->specifiers['n'] = arena_str(a, unit).p;
+    s->specifiers['N'] = arena_str(a, bare).p;
+    s->specifiers['p'] = arena_str(a, str_sub(bare, 0, at)).p;
+    const struct str instance = at == SIZE_MAX ? STR("") : str_sub(bare, at + 1, bare.n);
+    s->specifiers['i'] = arena_str(a, instance).p;
+    s->specifiers['I'] = unescaped(a, instance);
+}
+
+void unit_scope_names(struct unit_scope *s, const char *unit, bool system, const char *home,
+                      const char *runtime, struct arena *a)
+{
+    s->has_specifiers = true;
+    s->specifiers['h'] = home;
+    s->specifiers['t'] = runtime;
+    s->specifiers['T'] = "/tmp";
+    s->specifiers['S'] = system ? "/var/lib" : joined(a, home, "/.local/state");
+    s->specifiers['C'] = system ? "/var/cache" : joined(a, home, "/.cache");
+    s->specifiers['E'] = system ? "/etc" : joined(a, home, "/.config");
+    if (unit != NULL) unit_names(s, str_from(unit), a);
+}
+
+// ---- a value to words ---------------------------------------------------------------------------
 
 static int hex_digit(char c)
 {
@@ -115,8 +166,7 @@ static size_t escape(struct str s, size_t i, struct buf *word)
     return 0;
 }
 
-// Quotes and escapes; false at the end of the line, or with e set.
-static bool next_word(struct str s, size_t *at, struct buf *word, bool *quoted, struct err *e)
+bool unit_next_word(struct str s, size_t *at, struct buf *word, bool *quoted, struct err *e)
 {
     size_t i = *at;
     char quote = '\0';
@@ -147,97 +197,98 @@ static bool next_word(struct str s, size_t *at, struct buf *word, bool *quoted, 
     return true;
 }
 
-const char *unit_environment(const struct unit_file *u, const char *name, struct arena *a)
-{
-    const size_t n = strlen(name);
-    const char *value = NULL;
-    struct buf word = {0};
-    for (size_t i = 0; i < u->n; i++) {
-        if (!is_key(&u->entries[i], "Service", "Environment")) continue;
-        size_t at = 0;
-        bool quoted;
-        struct err ignored = {0};
-        while (next_word(u->entries[i].value, &at, &word, &quoted, &ignored)) {
-            struct str w = buf_view(&word);
-            if (w.n > n && w.p[n] == '=' && memcmp(w.p, name, n) == 0)
-                value = arena_str(a, str_sub(w, n + 1, w.n)).p;
-        }
-    }
-    buf_free(&word);
-    return value;
-}
-
-static size_t put_specifier(const struct splitter *sp, char c, struct buf *out)
-{
-    switch (c) {
-    case '%': buf_c(out, '%'); return 2;
-    case 'h': buf_z(out, sp->home); return 2;
-    case 't': buf_z(out, sp->runtime); return 2;
-    default: return 0;
-    }
-}
-
-// $NAME and ${NAME}; "$$" is a dollar.
-static size_t put_variable(const struct splitter *sp, struct str w, size_t i, struct buf *out)
+// $NAME or ${NAME} at w.p[0]: how many bytes it takes, 0 when it is neither.
+static size_t variable_name(struct str w, char name[UNIT_NAME_BYTES])
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
-    char name[128];
-    size_t from = i + 1, n = 0;
-    if (from < w.n && w.p[from] == '$') {
-        buf_c(out, '$');
-        return 2;
-    }
-    bool braces = from < w.n && w.p[from] == '{';
-    if (braces) from++;
-    while (from + n < w.n && strchr(letters, w.p[from + n]) != NULL && n + 1 < sizeof name) n++;
-    if (n == 0) return 0;
+    const bool braces = w.n > 1 && w.p[1] == '{';
+    const size_t from = braces ? 2 : 1;
+    size_t n = 0;
+    while (from + n < w.n && w.p[from + n] != '\0' && strchr(letters, w.p[from + n]) != NULL &&
+           n + 1 < UNIT_NAME_BYTES)
+        n++;
+    if (n == 0 || (braces && (from + n >= w.n || w.p[from + n] != '}'))) return 0;
     memcpy(name, w.p + from, n);
     name[n] = '\0';
-    const char *value = unit_environment(sp->unit, name, sp->arena);
-    if (value != NULL) buf_z(out, value);
-    return (braces ? 3 : 1) + n;
+    return from + n + (braces ? 1 : 0);
 }
 
-static bool expand(const struct splitter *sp, struct str w, struct buf *out, struct err *e)
+// At a '$' of a word: "$$" is a dollar, ${NAME} its value, anything else stays.
+static size_t put_variable(const struct unit_scope *scope, struct str w, struct buf *out)
 {
-    buf_clear(out);
+    char name[UNIT_NAME_BYTES];
+    const bool two = w.n > 1 && w.p[1] == '$';
+    const size_t used = scope->env == NULL || w.n < 2 || w.p[1] != '{' ? 0 : variable_name(w, name);
+    if (used > 0)
+        buf_str(out, str_from(unit_env_get(scope->env, name)));
+    else
+        buf_c(out, '$');
+    return used > 0 ? used : two && scope->env != NULL ? 2 : 1;
+}
+
+static bool put_specifier(const struct unit_scope *scope, char c, struct buf *out, struct err *e)
+{
+    const char *value = (unsigned char)c < 128 ? scope->specifiers[(unsigned char)c] : NULL;
+    if (c == '%') value = "%";
+    if (value == NULL)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the specifier %%%c of the command line is not supported; write its value "
+                       "instead",
+                       c);
+    buf_z(out, value);
+    return true;
+}
+
+bool unit_expand(const struct unit_scope *scope, struct str w, struct buf *out, struct err *e)
+{
     for (size_t i = 0; i < w.n;) {
-        size_t used = 1;
-        if (w.p[i] == '%' && i + 1 < w.n) {
-            used = put_specifier(sp, w.p[i + 1], out);
-            if (used == 0)
-                return err_set(e, ERR_UNSUPPORTED,
-                               "the specifier %%%c of the command line is not supported; write its "
-                               "value instead",
-                               w.p[i + 1]);
+        if (w.p[i] == '%' && scope->has_specifiers && i + 1 < w.n) {
+            if (!put_specifier(scope, w.p[i + 1], out, e)) return false;
+            i += 2;
         } else if (w.p[i] == '$') {
-            used = put_variable(sp, w, i, out);
-            if (used == 0) {
-                buf_c(out, '$');
-                used = 1;
-            }
+            i += put_variable(scope, str_sub(w, i, w.n), out);
         } else {
-            buf_c(out, w.p[i]);
+            buf_c(out, w.p[i++]);
         }
-        i += used;
     }
     return true;
 }
 
-bool unit_command(const struct unit_file *u, struct str line, const char *home, const char *runtime,
-                  struct cmdline *out, struct err *e)
+// $NAME as a word of its own: the words of its value, none when it is not set.
+static bool put_split(const struct unit_scope *scope, struct str w, struct cmdline *out, bool *was,
+                      struct err *e)
 {
-    const struct splitter sp = {u, home, runtime, out->arena};
+    char name[UNIT_NAME_BYTES];
+    struct buf word = {0};
+    size_t at = 0;
+    bool quoted;
+    *was = scope->env != NULL && w.n > 1 && w.p[0] == '$' && w.p[1] != '{' &&
+           variable_name(w, name) == w.n;
+    if (!*was) return true;
+    struct err local = {0};
+    const struct str value = str_from(unit_env_get(scope->env, name));
+    while (unit_next_word(value, &at, &word, &quoted, &local)) cmdline_put(out, buf_view(&word));
+    if (word.failed) out->failed = true;
+    buf_free(&word);
+    return local.code == ERR_NONE || err_set(e, local.code, "$%s: %s", name, local.msg);
+}
+
+bool unit_command(struct str line, const struct unit_scope *scope, struct cmdline *out,
+                  struct err *e)
+{
     struct buf word = {0}, text = {0};
     size_t at = 0;
-    bool quoted, ok = true;
+    bool quoted, ok = true, split = false;
     line = str_trim(line);
     while (line.n > 0 && strchr("-@:+!", line.p[0]) != NULL) line = str_sub(line, 1, line.n);
     struct err local = {0};
-    while (ok && next_word(line, &at, &word, &quoted, &local)) {
+    while (ok && unit_next_word(line, &at, &word, &quoted, &local)) {
         if (!quoted && str_eq(buf_view(&word), STR(";"))) break; // a second command
-        ok = expand(&sp, buf_view(&word), &text, e);
-        if (ok && (text.n > 0 || quoted)) cmdline_put(out, buf_view(&text));
+        ok = put_split(scope, buf_view(&word), out, &split, e);
+        if (!ok || split) continue;
+        buf_clear(&text);
+        ok = unit_expand(scope, buf_view(&word), &text, e);
+        if (ok) cmdline_put(out, buf_view(&text));
     }
     if (ok && local.code != ERR_NONE) ok = err_set(e, local.code, "%s", local.msg);
     if (ok && (word.failed || text.failed || out->failed))

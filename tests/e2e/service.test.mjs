@@ -405,7 +405,7 @@ test('adopt: toolbox and podman units', async () => {
     const podman = await service('adopt', 'pm.service', '--dry-run');
     assert.equal(podman.code, 0, podman.err);
     assert.match(podman.out, /--model \/srv\/models\/q\.gguf/);
-    assert.match(podman.out, /ListenStream=127\.0\.0\.1:9090/);
+    assert.match(podman.out, /ListenStream=0\.0\.0\.0:9090/);
     writeFileSync(path.join(units, 'no.service'), '[Service]\nExecStart=/usr/bin/nginx\n');
     const no = await service('adopt', 'no.service', '--dry-run');
     assert.notEqual(no.code, 0);

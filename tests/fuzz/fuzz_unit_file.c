@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct adopt adopt;
     struct err e = {0};
     const struct str text = {(const char *)data, size};
-    if (unit_parse(&u, text, &a, &e)) adopt_read(&adopt, &u, "/home/u", "/run/user/1", &a, &e);
+    const struct adopt_place place = {"llama@x.service", false, "/home/u", "/run/user/1"};
+    if (unit_parse(&u, text, &a, &e)) adopt_read(&adopt, &u, &place, &a, &e);
     arena_free(&a);
     return 0;
 }

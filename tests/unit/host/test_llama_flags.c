@@ -72,6 +72,27 @@ static void values_that_mean_something_else(void **state)
     assert_string_equal(cmdline_flag(&p.words, "model"), "b"); // the last one counts
 }
 
+// llama-server listens for everybody without a key; ours does so only when it is told.
+static void a_public_address_without_a_key(void **state)
+{
+    (void)state;
+    static const char flag[] = "--allow-public-without-key";
+    struct llama_plan p;
+    struct err e = {0};
+    assert_true(translate(&p, &e, ARGS("-m", "a", "--host", "0.0.0.0")));
+    assert_true(cmdline_has(&p.words, flag));
+    assert_true(has_note(&p, "--host", NOTE_DIFFERENT));
+    cmdline_set(&p.words, "host", "127.0.0.1");
+    llama_settle_public(&p);
+    assert_false(cmdline_has(&p.words, flag));
+    assert_true(translate(&p, &e, ARGS("-m", "a", "--host", "0.0.0.0", "--api-key", "k")));
+    assert_false(cmdline_has(&p.words, flag));
+    assert_true(translate(&p, &e, ARGS("--host", "::", "--api-key-file", "keys")));
+    assert_false(cmdline_has(&p.words, flag));
+    assert_true(translate(&p, &e, ARGS("-m", "a")));
+    assert_false(cmdline_has(&p.words, flag));
+}
+
 static void what_cannot_be_is_refused(void **state)
 {
     (void)state;
@@ -147,6 +168,7 @@ int main(void)
         cmocka_unit_test(the_usual_unit),
         cmocka_unit_test(every_flag_is_known),
         cmocka_unit_test(values_that_mean_something_else),
+        cmocka_unit_test(a_public_address_without_a_key),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(flags_win_over_the_environment),
     };

@@ -7,6 +7,7 @@
 #include "cmd/cmd.h"
 #include "cmd/doctor_mend.h"
 #include "cmd/doctor_sizing.h"
+#include "cmd/model_path.h"
 #include "cmd/options.h"
 #include "host/doctor.h"
 
@@ -46,10 +47,17 @@ int cmd_doctor(int argc, char **argv)
         return 0;
     }
     log_set_level(s.verbose ? LOG_DEBUG : LOG_WARN);
+    struct buf models = {0}, cache = {0};
     struct doctor *d = calloc(1, sizeof *d);
     if (d == NULL) err_set(&e, ERR_MEMORY, "no memory");
-    bool ok = d != NULL && doctor_look(d, s.root == NULL ? "/" : s.root,
-                                       s.given.port ? s.port : DEFAULT_PORT, &e);
+    model_dir(&models);
+    options_home(&cache, "XDG_CACHE_HOME", ".cache");
+    struct look_wish wish = {.port = s.given.port ? s.port : DEFAULT_PORT,
+                             .models = buf_cstr(&models),
+                             .cache = buf_cstr(&cache)};
+    bool ok = d != NULL && doctor_look(d, s.root == NULL ? "/" : s.root, &wish, &e);
+    buf_free(&models);
+    buf_free(&cache);
     if (ok && (s.fix || s.undo)) {
         ok = s.undo ? doctor_undo(&s, &e) : doctor_mend(d, &s, &e);
         free(d);

@@ -18,12 +18,9 @@ enum { MAX_LOG = 1 << 20, MAX_LINES = 256 };
 
 static void log_path(struct buf *out)
 {
-    const char *state = options_env("XDG_STATE_HOME"), *home = options_env("HOME");
-    if (state != NULL && state[0] == '/')
-        buf_z(out, state);
-    else
-        buf_printf(out, "%s/.local/state", home == NULL ? "/root" : home);
-    buf_z(out, "/submind/doctor-undo.jsonl");
+    options_home(out, "XDG_STATE_HOME", ".local/state");
+    if (out->n == 0) buf_z(out, "/root/.local/state/submind");
+    buf_z(out, "/doctor-undo.jsonl");
 }
 
 // Through sh, with this terminal: the text is the table's own, and sudo may ask for a password.
@@ -103,10 +100,12 @@ static bool do_boot(const struct doctor *d, const struct settings *s,
     for (size_t i = 0; i < n; i++)
         if (steps[i].kind == AT_BOOT) names[n_names++] = steps[i].remedy;
     if (n_names == 0) return true;
-    remedy_boot(d, names, n_names, false, &did);
+    const enum remedy_kind kind = remedy_boot(d, names, n_names, false, &did);
     remedy_boot(d, names, n_names, true, &undo);
     bool ok = true;
-    if (!s->boot)
+    if (kind == BY_HAND)
+        printf("\n%s\n    yours to do: %s\n", boot.what, buf_cstr(&did));
+    else if (!s->boot)
         printf(
             "\nthe kernel's command line is left alone; with --boot this would be done:\n    %s\n",
             buf_cstr(&did));

@@ -112,8 +112,11 @@ static void find_places(const struct doctor *d, uint32_t n_threads, struct place
             p->how = "published for Strix Halo";
         }
     }
-    const uint64_t cuda = d->here && h->nvidia != NULL && h->lib_cuda ? nvidia_free() : 0;
-    if (cuda > 0) measure(add(l, cuda, "GPU (NVIDIA)"), "cuda:0", n_threads);
+    const uint64_t cuda = h->nvidia == NULL || !h->lib_cuda ? 0
+                          : d->here                         ? nvidia_free()
+                                                            : h->nvidia_free_bytes;
+    if (cuda > 0) p = add(l, cuda, "GPU (NVIDIA)");
+    if (cuda > 0 && d->here) measure(p, "cuda:0", n_threads);
     p = add(l, h->memory_bytes > reserve ? h->memory_bytes - reserve : 0, "CPU (memory)");
     if (d->here) measure(p, "cpu", n_threads);
 }

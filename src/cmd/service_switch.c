@@ -87,7 +87,7 @@ static bool add_devices(struct service *sv, struct plan *p, struct err *e)
         free(h);
         return false;
     }
-    host_look(h, &root, 0);
+    host_look(h, &root, &(struct look_wish){0});
     root_close(&root);
     const bool nvidia = h->nvidia != NULL && h->lib_cuda, amd = h->amd != NULL && h->lib_hip;
     const struct {

@@ -28,12 +28,13 @@ void finding_set(struct doctor *d, enum check_id id, enum finding_status status,
     f->remedy = remedy;
 }
 
-bool doctor_look(struct doctor *d, const char *root_path, uint32_t port, struct err *e)
+bool doctor_look(struct doctor *d, const char *root_path, const struct look_wish *wish,
+                 struct err *e)
 {
     struct root r;
     if (!root_open(&r, root_path, e)) return false;
     *d = (struct doctor){.here = r.live};
-    host_look(&d->host, &r, port);
+    host_look(&d->host, &r, wish);
     root_close(&r);
     judge_system(d);
     judge_gpu(d);
@@ -171,6 +172,16 @@ bool doctor_explain(const struct doctor *d, const char *name, struct buf *out, s
     return false;
 }
 
+static void put_lines(struct buf *out, const char *front, const struct buf *text)
+{
+    buf_z(out, front);
+    for (size_t i = 0; i < text->n; i++) {
+        buf_c(out, text->p[i]);
+        if (text->p[i] == '\n') buf_z(out, front);
+    }
+    buf_c(out, '\n');
+}
+
 // Commands of one kind, each remedy once, with what it is for as a comment.
 static size_t plan_section(const struct doctor *d, unsigned kinds, const char *title,
                            struct buf *out)
@@ -188,12 +199,7 @@ static size_t plan_section(const struct doctor *d, unsigned kinds, const char *t
             if (n == 0) buf_printf(out, "\n# ---- %s ----\n", title);
             done[n++] = f->remedy;
             buf_printf(out, "\n# %s: %s (%s)\n", checks[i].what, f->seen, status_names[f->status]);
-            if (kind == BY_HAND) buf_z(out, "# ");
-            for (size_t c = 0; c < text.n; c++) {
-                buf_c(out, text.p[c]);
-                if (text.p[c] == '\n' && kind == BY_HAND) buf_z(out, "# ");
-            }
-            buf_c(out, '\n');
+            put_lines(out, kind == BY_HAND ? "# " : "", &text);
         }
         buf_free(&text);
     }
@@ -212,12 +218,17 @@ static size_t plan_boot(const struct doctor *d, struct buf *out)
         buf_free(&text);
     }
     if (n == 0) return 0;
-    buf_z(out, "\n# ---- The boot entry: changes the kernel's command line. Read it before you run "
-               "it. ----\n"
-               "# Runs only when the script is called with --boot.\n"
-               "if [ \"${1:-}\" = --boot ]; then\n");
-    remedy_boot(d, names, n, false, out);
-    buf_z(out, "\n:\nfi\n");
+    struct buf text = {0};
+    const enum remedy_kind kind = remedy_boot(d, names, n, false, &text);
+    buf_z(out,
+          "\n# ---- The boot entry: changes the kernel's command line. Read it before you run it. "
+          "----\n");
+    if (kind == AT_BOOT)
+        buf_z(out, "# Runs only when the script is called with --boot.\n"
+                   "if [ \"${1:-}\" = --boot ]; then\n");
+    put_lines(out, kind == AT_BOOT ? "" : "# ", &text);
+    if (kind == AT_BOOT) buf_z(out, "fi\n");
+    buf_free(&text);
     return n;
 }
 

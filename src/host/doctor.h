@@ -31,7 +31,8 @@ struct doctor {
 
 // Looks at the machine below root_path ("/" is this one) and judges. Fails only when the folder
 // cannot be opened.
-bool doctor_look(struct doctor *d, const char *root_path, uint32_t port, struct err *e);
+bool doctor_look(struct doctor *d, const char *root_path, const struct look_wish *wish,
+                 struct err *e);
 enum finding_status doctor_worst(const struct doctor *d);
 
 // The texts of a finding with this machine's values in them, appended to out.

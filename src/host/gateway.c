@@ -113,6 +113,23 @@ static bool is_loopback(const char *url)
            strstr(url, "//[::1]") != NULL;
 }
 
+bool gateway_url_fits(const char *url, uint32_t port)
+{
+    const char *host = strstr(url, "://");
+    if (host == NULL) return false;
+    host += 3;
+    const size_t n = strcspn(host, "/");
+    if (strcmp(host + n, "/v1") != 0 && strcmp(host + n, "/v1/") != 0) return false;
+    const char *colon = memrchr(host, ':', n);
+    return colon != NULL && strtoul(colon + 1, NULL, 10) == port;
+}
+
+// How likely a provider is this server: its port, this machine, any.
+static int provider_fit(const char *url, uint32_t port)
+{
+    return (gateway_url_fits(url, port) ? 2 : 0) + (is_loopback(url) ? 1 : 0);
+}
+
 static void read_provider(struct gateway *g, const json_t *provider)
 {
     const char *key = json_string_value(json_object_get(provider, "apiKey"));
@@ -128,7 +145,7 @@ static void read_provider(struct gateway *g, const json_t *provider)
     g->context_window = json_integer_value(json_object_get(model, "contextWindow"));
 }
 
-void gateway_read(struct gateway *g, struct str text)
+void gateway_read(struct gateway *g, struct str text, uint32_t port)
 {
     struct buf plain = {0};
     json_error_t je = {0};
@@ -143,20 +160,20 @@ void gateway_read(struct gateway *g, struct str text)
     g->readable = root != NULL;
     json_t *providers = json_object_get(json_object_get(root, "models"), "providers");
     const json_t *chosen = NULL;
+    int best = -1;
     const char *name;
     json_t *provider;
     json_object_foreach(providers, name, provider)
     {
         const char *url = json_string_value(json_object_get(provider, "baseUrl"));
         if (url == NULL) continue;
-        const bool better =
-            is_loopback(url) &&
-            (chosen == NULL || !is_loopback(json_string_value(json_object_get(chosen, "baseUrl"))));
-        if (chosen == NULL || better) chosen = provider;
+        const int fit = provider_fit(url, port);
+        if (chosen == NULL || fit > best) {
+            chosen = provider;
+            best = fit;
+        }
     }
     if (chosen != NULL) read_provider(g, chosen);
-    const json_t *defaults = json_object_get(json_object_get(root, "agents"), "defaults");
-    g->max_concurrent = json_integer_value(json_object_get(defaults, "maxConcurrent"));
     json_decref(root);
     buf_free(&plain);
 }

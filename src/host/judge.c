@@ -18,11 +18,9 @@ static void judge_cpu(struct doctor *d)
     if (!h->cpu_seen)
         finding_set(d, CHECK_cpu, FINDING_ATTENTION, NULL, "/proc/cpuinfo names no processor");
     else
-        finding_set(d, CHECK_cpu, h->avx2 ? FINDING_OK : FINDING_ATTENTION, h->avx2 ? NULL : "cpu",
-                    "%s, %" PRIu32 " threads, %s", h->cpu_name, h->n_cpus,
-                    h->avx512 ? "AVX-512"
-                    : h->avx2 ? "AVX2"
-                              : "no AVX2");
+        finding_set(d, CHECK_cpu, h->fast_isa ? FINDING_OK : FINDING_ATTENTION,
+                    h->fast_isa ? NULL : "cpu", "%s, %" PRIu32 " threads, %s", h->cpu_name,
+                    h->n_cpus, h->isa[0] != '\0' ? h->isa : "no AVX2");
 }
 
 static void judge_memory(struct doctor *d)
@@ -46,7 +44,8 @@ static void judge_memory(struct doctor *d)
     const uint64_t used =
         h->swap_bytes > h->swap_free_bytes ? h->swap_bytes - h->swap_free_bytes : 0;
     const bool well = h->swap_bytes > 0 && used < h->swap_bytes / 2;
-    finding_set(d, CHECK_swap, well ? FINDING_OK : FINDING_ATTENTION, well ? NULL : "swap",
+    const char *remedy = h->swap_bytes == 0 ? "swap" : "swap_full";
+    finding_set(d, CHECK_swap, well ? FINDING_OK : FINDING_ATTENTION, well ? NULL : remedy,
                 "%.1f GiB, %.1f used", gib(h->swap_bytes), gib(used));
 }
 
@@ -64,20 +63,28 @@ static void judge_limits(struct doctor *d)
                 "%" PRIu64 " files (hard limit), %s locked memory", h->files_hard, memlock);
 }
 
+// "models 140 MB/s", or what they lie on where there is no file to time; true when that is slow.
+static bool put_disk(const char *what, uint64_t mb_s, enum disk_kind kind, char *out, size_t n)
+{
+    static const char *const kinds[] = {"", "solid state", "a rotating disk", "a network"};
+    const size_t used = strlen(out);
+    const char *separator = used > 0 ? ", " : "";
+    if (mb_s != 0)
+        snprintf(out + used, n - used, "%s%s %" PRIu64 " MB/s", separator, what, mb_s);
+    else if (kind != DISK_UNKNOWN)
+        snprintf(out + used, n - used, "%s%s on %s", separator, what, kinds[kind]);
+    return mb_s != 0 ? mb_s < FACT_DISK_READ_MB_S : kind == DISK_ROTATING || kind == DISK_NETWORK;
+}
+
 static void judge_disk_speed(struct doctor *d)
 {
     const struct host *h = &d->host;
-    char models[48] = "", cache[48] = "";
-    if (h->model_mb_s == 0 && h->cache_mb_s == 0) return;
-    const bool slow = (h->model_mb_s != 0 && h->model_mb_s < FACT_DISK_READ_MB_S) ||
-                      (h->cache_mb_s != 0 && h->cache_mb_s < FACT_DISK_READ_MB_S);
-    if (h->model_mb_s != 0)
-        snprintf(models, sizeof models, "models %" PRIu64 " MB/s", h->model_mb_s);
-    if (h->cache_mb_s != 0)
-        snprintf(cache, sizeof cache, "%scached pages %" PRIu64 " MB/s",
-                 models[0] != '\0' ? ", " : "", h->cache_mb_s);
-    finding_set(d, CHECK_disk_speed, slow ? FINDING_ATTENTION : FINDING_OK,
-                slow ? "disk_speed" : NULL, "%s%s", models, cache);
+    char seen[128] = "";
+    bool slow = put_disk("models", h->model_mb_s, h->model_disk, seen, sizeof seen);
+    slow = put_disk("cached pages", h->cache_mb_s, h->cache_disk, seen, sizeof seen) || slow;
+    if (seen[0] != '\0')
+        finding_set(d, CHECK_disk_speed, slow ? FINDING_ATTENTION : FINDING_OK,
+                    slow ? "disk_speed" : NULL, "%s", seen);
 }
 
 static void judge_places(struct doctor *d)
@@ -129,18 +136,6 @@ static void judge_power(struct doctor *d)
     }
 }
 
-// The port in a URL: behind the last colon of the authority.
-static bool url_fits(const char *url, uint32_t port)
-{
-    const char *host = strstr(url, "://");
-    if (host == NULL) return false;
-    host += 3;
-    const size_t n = strcspn(host, "/");
-    if (strcmp(host + n, "/v1") != 0 && strcmp(host + n, "/v1/") != 0) return false;
-    const char *colon = memrchr(host, ':', n);
-    return colon != NULL && strtoul(colon + 1, NULL, 10) == port;
-}
-
 static void judge_gateway(struct doctor *d)
 {
     const struct gateway *g = &d->host.gateway;
@@ -152,7 +147,7 @@ static void judge_gateway(struct doctor *d)
         return;
     }
     finding_set(d, CHECK_gateway, FINDING_OK, NULL, "read");
-    const bool url = url_fits(g->base_url, d->host.port);
+    const bool url = gateway_url_fits(g->base_url, d->host.port);
     finding_set(d, CHECK_gateway_url, url ? FINDING_OK : FINDING_ATTENTION, url ? NULL : "gateway",
                 "%s", g->base_url);
     finding_set(d, CHECK_gateway_key, g->has_key ? FINDING_OK : FINDING_PROBLEM,

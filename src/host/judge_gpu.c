@@ -146,6 +146,19 @@ static void judge_firmware(struct doctor *d)
                     date < FACT_FIRMWARE_OLD ? "firmware" : NULL, "%s%s", h->firmware, mes);
 }
 
+// "2 x 10de:2684 at 0000:01:00.0", "1002:1586 at 0000:c1:00.0 (Strix Halo: APU, shares the memory)"
+static void put_gpu(const struct host *h, const struct host_gpu *g, char *out, size_t n)
+{
+    const size_t used = strlen(out);
+    char many[16] = "", apu[64] = "";
+    const char *name = g->apu != NULL ? g->apu : g == h->amd ? h->kfd_apu : NULL;
+    if (g->n_cards > 1) snprintf(many, sizeof many, "%" PRIu32 " x ", g->n_cards);
+    if (name != NULL) snprintf(apu, sizeof apu, " (%s: APU, shares the memory)", name);
+    snprintf(out + used, n - used, "%s%s%04" PRIx32 ":%04" PRIx32 "%s%s%s%s", used > 0 ? "; " : "",
+             many, g->vendor, g->device, g->address[0] != '\0' ? " at " : "", g->address, apu,
+             g->vendor == PCI_AMD && !g->drm ? ", no driver" : "");
+}
+
 static void judge_device(struct doctor *d)
 {
     const struct host *h = &d->host;
@@ -154,36 +167,52 @@ static void judge_device(struct doctor *d)
                     h->strix_halo ? "gpu_driver" : NULL, "none found: the CPU backend runs");
         return;
     }
-    const struct host_gpu *g = h->amd != NULL ? h->amd : h->nvidia != NULL ? h->nvidia : h->gpu;
-    const bool amd_lost = g->vendor == PCI_AMD && !g->drm;
+    char seen[256] = "";
+    const bool amd_lost = h->amd != NULL && !h->amd->drm;
+    for (size_t i = 0; i < h->n_gpus; i++) put_gpu(h, &h->gpu[i], seen, sizeof seen);
     finding_set(d, CHECK_gpu, amd_lost ? FINDING_PROBLEM : FINDING_OK,
-                amd_lost ? "gpu_driver" : NULL, "%04" PRIx32 ":%04" PRIx32 "%s%s", g->vendor,
-                g->device, h->strix_halo ? " (Strix Halo)" : "", amd_lost ? ", no driver" : "");
+                amd_lost ? "gpu_driver" : NULL, "%s", seen);
 }
 
-static void judge_access(struct doctor *d)
+static void judge_nodes(struct doctor *d)
 {
     const struct host *h = &d->host;
-    if (h->amd == NULL) return;
     const bool boxed = h->container[0] != '\0';
     enum finding_status status = h->kfd ? FINDING_OK : FINDING_ATTENTION; // Vulkan works without
     if (!h->render_node) status = FINDING_PROBLEM;
     finding_set(d, CHECK_nodes, status,
                 status == FINDING_OK ? NULL
-                : boxed              ? "container"
+                : boxed              ? "box"
                                      : "gpu_driver",
                 "%s, %s%s%s", h->kfd ? "/dev/kfd" : "no /dev/kfd",
                 h->render_node ? "render node" : "no render node", boxed ? ", inside " : "",
                 h->container);
-    if (!h->uid_seen || h->uid == 0 || boxed || !h->render_node) return;
-    const bool well = (h->in_video && h->in_render) || h->nodes_open;
-    finding_set(d, CHECK_groups, well ? FINDING_OK : FINDING_PROBLEM,
-                well                  ? NULL
-                : h->listed_in_groups ? "login"
-                                      : "groups",
-                "%s: %s%s%s", h->user, h->in_video ? "video" : "not in video",
-                h->in_render ? ", render" : ", not in render",
-                h->nodes_open ? ", the nodes can be opened" : "");
+}
+
+// May this user open the nodes? Where it was tried that counts, else the groups. Inside a container groups have
+// no names: only the trial tells.
+static void judge_access(struct doctor *d)
+{
+    const struct host *h = &d->host;
+    const bool boxed = h->container[0] != '\0', member = h->in_video && h->in_render;
+    if (h->amd == NULL) return;
+    judge_nodes(d);
+    if (!h->render_node || (boxed ? !h->nodes_tried : !h->uid_seen || h->uid == 0)) return;
+    const bool well = h->nodes_tried ? h->nodes_open : member;
+    const char *remedy = boxed                 ? "box_groups"
+                         : member              ? "udev"
+                         : h->listed_in_groups ? "login"
+                                               : "groups";
+    const char *opened = !h->nodes_tried ? ""
+                         : h->nodes_open ? "the nodes can be opened"
+                                         : "the nodes cannot be opened";
+    char groups[160] = "";
+    if (!boxed)
+        snprintf(groups, sizeof groups, "%s: %s%s%s", h->user,
+                 h->in_video ? "video" : "not in video",
+                 h->in_render ? ", render" : ", not in render", opened[0] != '\0' ? ", " : "");
+    finding_set(d, CHECK_groups, well ? FINDING_OK : FINDING_PROBLEM, well ? NULL : remedy, "%s%s",
+                groups, opened);
 }
 
 static void judge_libraries(struct doctor *d)
@@ -197,7 +226,7 @@ static void judge_libraries(struct doctor *d)
         finding_set(d, CHECK_vulkan, h->radv ? FINDING_OK : FINDING_ATTENTION,
                     h->radv ? NULL : "radv", "%s", h->radv ? "RADV" : "no driver file");
     if (!h->lib_hip) {
-        finding_set(d, CHECK_rocm, FINDING_ATTENTION, "rocm", "libamdhip64 not found");
+        finding_set(d, CHECK_rocm, FINDING_ATTENTION, "box", "libamdhip64 not found");
         return;
     }
     unsigned major = 0, minor = 0;
@@ -208,7 +237,7 @@ static void judge_libraries(struct doctor *d)
                 breaks ? FINDING_PROBLEM
                 : old  ? FINDING_ATTENTION
                        : FINDING_OK,
-                old ? "rocm" : NULL, "%s%s", known ? h->rocm : "libamdhip64, version unknown",
+                old ? "box" : NULL, "%s%s", known ? h->rocm : "libamdhip64, version unknown",
                 breaks ? " on a kernel from 6.18.4 on" : "");
     finding_set(d, CHECK_hipblaslt, h->lib_hipblaslt ? FINDING_OK : FINDING_ATTENTION,
                 h->lib_hipblaslt ? NULL : "hipblaslt", "%s",

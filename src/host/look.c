@@ -27,9 +27,15 @@ static void os_field(struct str text, const char *key, char *out, size_t n)
 
 static bool arch_uses_grub(const struct root *r)
 {
-    if (root_exists(r, "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"))
-        return false; // systemd-boot says its name there
-    return root_exists(r, "etc/default/grub") && !root_exists(r, "boot/loader/entries");
+    static const char info[] =
+        "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    struct buf b = {0};
+    // the loader says its name there in UTF-16, behind four bytes of attributes; GRUB from 2.12 on does so too
+    const bool told = root_read(r, info, &b, SMALL_FILE);
+    const bool grub = str_find(buf_view(&b), (struct str){"G\0R\0U\0B", 7}, 0) != SIZE_MAX;
+    buf_free(&b);
+    return told ? grub
+                : root_exists(r, "etc/default/grub") && !root_exists(r, "boot/loader/entries");
 }
 
 static enum distro distro_of(const struct root *r, const char *id, const char *like)
@@ -39,7 +45,8 @@ static enum distro distro_of(const struct root *r, const char *id, const char *l
     if (strstr(both, " nixos ") != NULL) return DISTRO_NIXOS;
     if (strstr(both, " fedora ") != NULL)
         return root_exists(r, "run/ostree-booted") ? DISTRO_ATOMIC : DISTRO_FEDORA;
-    if (strstr(both, " debian ") != NULL || strstr(both, " ubuntu ") != NULL) return DISTRO_DEBIAN;
+    if (strstr(both, " ubuntu ") != NULL) return DISTRO_UBUNTU;
+    if (strstr(both, " debian ") != NULL) return DISTRO_DEBIAN;
     if (strstr(both, " arch ") != NULL)
         return arch_uses_grub(r) ? DISTRO_ARCH_GRUB : DISTRO_ARCH_SYSTEMD_BOOT;
     return DISTRO_OTHER;
@@ -98,19 +105,54 @@ static bool field(struct str text, const char *name, char *out, size_t n)
     return v.n > 0;
 }
 
+static bool has_flag(const char *flags, const char *name)
+{
+    const size_t n = strlen(name);
+    for (const char *p = strstr(flags, name); p != NULL; p = strstr(p + 1, name))
+        if (p[-1] == ' ' && (p[n] == ' ' || p[n] == '\0')) return true;
+    return false;
+}
+
+static void look_isa(struct host *h, struct str cpuinfo)
+{
+    static const struct {
+        const char *flag, *name;
+    } sets[] = {
+#define ISA(flag, name) {flag, name},
+#include "host/facts.def"
+    };
+    char flags[8192] = " ";
+    if (!field(cpuinfo, "flags", flags + 1, sizeof flags - 1) &&
+        !field(cpuinfo, "Features", flags + 1, sizeof flags - 1)) // as ARM's kernels call them
+        flags[1] = '\0';
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        const size_t n = strlen(h->isa);
+        if (has_flag(flags, sets[i].flag))
+            snprintf(h->isa + n, sizeof h->isa - n, "%s%s", n > 0 ? ", " : "", sets[i].name);
+    }
+    h->fast_isa = (has_flag(flags, "avx2") && has_flag(flags, "fma") && has_flag(flags, "f16c")) ||
+                  has_flag(flags, "asimddp");
+}
+
+// ARM's kernels give numbers for a name.
+static bool arm_name(struct str cpuinfo, char *out, size_t n)
+{
+    char maker[32], part[32];
+    if (!field(cpuinfo, "CPU implementer", maker, sizeof maker) ||
+        !field(cpuinfo, "CPU part", part, sizeof part))
+        return false;
+    snprintf(out, n, "aarch64, implementer %s part %s", maker, part);
+    return true;
+}
+
 static void look_cpu(struct host *h, const struct root *r)
 {
     struct buf b = {0};
-    char flags[8192];
-    flags[0] = ' ';
-    if (!root_read(r, "proc/cpuinfo", &b, 1 << 20)) root_clean(STR(""), flags, sizeof flags);
+    root_read(r, "proc/cpuinfo", &b, 1 << 20);
     struct str text = buf_view(&b);
-    h->cpu_seen = field(text, "model name", h->cpu_name, sizeof h->cpu_name);
-    if (!field(text, "flags", flags + 1, sizeof flags - 2)) flags[1] = '\0';
-    strcat(flags, " ");
-    h->avx2 = strstr(flags, " avx2 ") != NULL && strstr(flags, " fma ") != NULL &&
-              strstr(flags, " f16c ") != NULL;
-    h->avx512 = strstr(flags, " avx512f ") != NULL;
+    h->cpu_seen = field(text, "model name", h->cpu_name, sizeof h->cpu_name) ||
+                  arm_name(text, h->cpu_name, sizeof h->cpu_name);
+    look_isa(h, text);
     for (size_t at = str_find(text, STR("processor\t"), 0); at != SIZE_MAX;
          at = str_find(text, STR("processor\t"), at + 1))
         h->n_cpus++;
@@ -183,15 +225,15 @@ bool host_kernel_from(const struct host *h, unsigned major, unsigned minor, unsi
     return v[2] >= patch;
 }
 
-void host_look(struct host *h, const struct root *r, uint32_t port)
+void host_look(struct host *h, const struct root *r, const struct look_wish *wish)
 {
-    *h = (struct host){.port = port};
+    *h = (struct host){.port = wish->port};
     look_system(h, r);
     look_kernel(h, r);
     look_cpu(h, r);
     look_memory(h, r);
     host_look_gpu(h, r);
     host_look_software(h, r);
-    host_look_user(h, r);
+    host_look_user(h, r, wish);
     host_look_own_service(h, r);
 }

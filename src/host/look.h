@@ -13,7 +13,8 @@ enum distro {
     DISTRO_OTHER,
     DISTRO_FEDORA,
     DISTRO_ATOMIC, // rpm-ostree
-    DISTRO_DEBIAN, // and Ubuntu
+    DISTRO_DEBIAN,
+    DISTRO_UBUNTU, // Debian's remedies where it has none of its own
     DISTRO_ARCH_SYSTEMD_BOOT,
     DISTRO_ARCH_GRUB,
     DISTRO_NIXOS,
@@ -23,10 +24,19 @@ enum distro {
 enum { HOST_N_GPUS = 8, PCI_AMD = 0x1002, PCI_NVIDIA = 0x10de };
 
 struct host_gpu {
-    uint32_t vendor, device;
-    bool drm;                       // a kernel driver gave it a card
-    uint64_t vram_bytes, gtt_bytes; // 0 = not told
-    char driver[32];
+    uint32_t vendor, device, n_cards; // n_cards of this kind
+    bool drm;                         // a kernel driver gave it a card
+    uint64_t vram_bytes, gtt_bytes;   // 0 = not told
+    char address[24];                 // of the first on the PCI bus; "" = not told
+    const char *apu;                  // its name where it shares the processor's memory, else NULL
+};
+
+enum disk_kind { DISK_UNKNOWN, DISK_SOLID, DISK_ROTATING, DISK_NETWORK };
+
+// Where to look beside the root: as the settings and the user's environment say. NULL: not known.
+struct look_wish {
+    uint32_t port;
+    const char *models, *cache;
 };
 
 struct host {
@@ -38,7 +48,8 @@ struct host {
     bool kernel_seen, cmdline_seen;
     char cpu_name[128];
     uint32_t n_cpus;
-    bool cpu_seen, avx2, avx512, strix_halo;
+    bool cpu_seen, fast_isa, strix_halo; // fast_isa: what our kernels want
+    char isa[128];                       // the instruction sets of facts.def that it has
     uint64_t memory_bytes, swap_bytes, swap_free_bytes, memlock_bytes, files_soft, files_hard;
     bool limits_seen;
     char huge_pages[64], governor[32], platform_profile[32];
@@ -52,28 +63,32 @@ struct host {
     char nvidia_version[96], firmware[96], rocm[64];
     uint32_t mes;
     bool radv, amdvlk, radv_chosen;
+    const char *kfd_apu; // as KFD tells it: an APU's name; NULL: none
     bool lib_cuda, lib_cublaslt, lib_hip, lib_hipblaslt, lib_vulkan;
     // user and services
     char user[64], home[256];
     uint32_t uid;
-    bool uid_seen, in_video, in_render, listed_in_groups, nodes_open;
+    bool uid_seen, in_video, in_render, listed_in_groups;
+    bool nodes_tried, nodes_open; // this user may open them
     bool tuned_installed, tuned_running, tuned_enabled;
     char tuned_profile[96];
     bool port_used;
     uint32_t port;
-    uint64_t disk_free_bytes;
+    uint64_t disk_free_bytes, nvidia_free_bytes;
     bool disk_seen;
-    uint64_t model_mb_s, cache_mb_s;  // measured reading, 0: not known
+    uint64_t model_mb_s, cache_mb_s; // measured reading, 0: not known
+    enum disk_kind model_disk, cache_disk;
     char unit[160], unit_missing[64]; // a llama-server unit and what its command line lacks
     bool own_unit, own_running;       // submind.service: installed, has processes
     struct gateway gateway;
 };
 
-void host_look(struct host *h, const struct root *r, uint32_t port);
+void host_look(struct host *h, const struct root *r, const struct look_wish *wish);
 void host_look_gpu(struct host *h, const struct root *r);
 void host_look_software(struct host *h, const struct root *r);
-void host_look_user(struct host *h, const struct root *r);
-void host_look_disk(struct host *h, const struct root *r);        // after the user's home is known
+void host_look_user(struct host *h, const struct root *r, const struct look_wish *wish);
+void host_look_disk(struct host *h, const struct root *r,
+                    const struct look_wish *wish);                // after the user's home is known
 void host_look_own_service(struct host *h, const struct root *r); // after host_look_user
 
 // The value of a kernel parameter ("" for one without); NULL when it is not on the command line. Of

@@ -5,7 +5,24 @@
 
 #include "host/look.h"
 
-enum { PATH_BYTES = 256, MAX_NAMES = 256, STRIX_HALO_DEVICE = 0x1586, GFX1151 = 110501 };
+enum { PATH_BYTES = 256, MAX_NAMES = 256, MAX_KFD_NODES = 16 };
+
+static const struct {
+    uint32_t pci, gfx;
+    const char *name;
+} apus[] = {
+#define APU(pci, gfx, name) {pci, gfx, name},
+#include "host/facts.def"
+};
+
+// The name of an APU by its PCI device or KFD's number (0: not told); NULL when it is none.
+static const char *apu_name(uint32_t pci, uint32_t gfx)
+{
+    for (size_t i = 0; i < sizeof apus / sizeof apus[0]; i++)
+        if ((pci != 0 && apus[i].pci == pci) || (gfx != 0 && apus[i].gfx == gfx))
+            return apus[i].name;
+    return NULL;
+}
 
 static struct host_gpu *gpu_find(struct host *h, uint32_t vendor, uint32_t device)
 {
@@ -13,7 +30,8 @@ static struct host_gpu *gpu_find(struct host *h, uint32_t vendor, uint32_t devic
         if (h->gpu[i].vendor == vendor && h->gpu[i].device == device) return &h->gpu[i];
     if (h->n_gpus == HOST_N_GPUS) return NULL;
     struct host_gpu *g = &h->gpu[h->n_gpus++];
-    *g = (struct host_gpu){.vendor = vendor, .device = device};
+    *g = (struct host_gpu){
+        .vendor = vendor, .device = device, .apu = vendor == PCI_AMD ? apu_name(device, 0) : NULL};
     return g;
 }
 
@@ -30,7 +48,10 @@ static void look_pci(struct host *h, const struct root *r)
         snprintf(path, sizeof path, "%s/%s/vendor", dir, names[i]);
         if (!root_number(r, path, &vendor)) continue;
         snprintf(path, sizeof path, "%s/%s/device", dir, names[i]);
-        if (root_number(r, path, &device)) gpu_find(h, (uint32_t)vendor, (uint32_t)device);
+        if (!root_number(r, path, &device)) continue;
+        struct host_gpu *g = gpu_find(h, (uint32_t)vendor, (uint32_t)device);
+        if (g == NULL) continue;
+        if (g->n_cards++ == 0) snprintf(g->address, sizeof g->address, "%.23s", names[i]);
     }
 }
 
@@ -73,37 +94,39 @@ static void look_mes(struct host *h, const struct root *r)
     buf_free(&b);
 }
 
-static bool is_strix_halo(const struct root *r)
+// What KFD, the door that ROCm takes, says about its nodes; processors have gfx_target_version 0.
+static const char *kfd_apu(const struct root *r)
 {
     char path[PATH_BYTES];
-    for (int i = 0; i < 4; i++) {
+    const char *name = NULL;
+    for (int i = 0; i < MAX_KFD_NODES && name == NULL; i++) {
         struct buf b = {0};
         unsigned version = 0;
         snprintf(path, sizeof path, "sys/class/kfd/kfd/topology/nodes/%d/properties", i);
         root_read(r, path, &b, 16 << 10);
         const char *line = strstr(buf_cstr(&b), "gfx_target_version ");
-        const bool is = line != NULL && sscanf(line, "gfx_target_version %u", &version) == 1 &&
-                        version == GFX1151;
+        if (line != NULL && sscanf(line, "gfx_target_version %u", &version) == 1)
+            name = apu_name(0, version);
         buf_free(&b);
-        if (is) return true;
     }
-    return false;
+    return name;
 }
 
 static void look_nodes(struct host *h, const struct root *r)
 {
     root_name names[16];
     char path[PATH_BYTES];
+    uint64_t recorded = 0;
     size_t n = root_list(r, "dev/dri", "renderD", "", names, 16);
     h->kfd = root_exists(r, "dev/kfd");
     h->render_node = n > 0;
-    if (!r->live) return;
-    h->nodes_open = n > 0;
-    for (size_t i = 0; i < n; i++) {
+    h->nodes_tried = r->live || root_number(r, "submind/nodes-open", &recorded);
+    h->nodes_open = r->live ? n > 0 : recorded != 0;
+    for (size_t i = 0; i < n && r->live; i++) {
         snprintf(path, sizeof path, "/dev/dri/%s", names[i]);
         if (access(path, R_OK | W_OK) != 0) h->nodes_open = false;
     }
-    if (h->kfd && access("/dev/kfd", R_OK | W_OK) != 0) h->nodes_open = false;
+    if (r->live && h->kfd && access("/dev/kfd", R_OK | W_OK) != 0) h->nodes_open = false;
 }
 
 void host_look_gpu(struct host *h, const struct root *r)
@@ -115,11 +138,15 @@ void host_look_gpu(struct host *h, const struct root *r)
         if (strchr(cards[i], '-') == NULL) look_card(h, r, cards[i]); // card0-HDMI-1 is a connector
     for (size_t i = 0; i < h->n_gpus; i++) {
         const struct host_gpu *g = &h->gpu[i];
-        if (g->vendor == PCI_AMD && (h->amd == NULL || g->device == STRIX_HALO_DEVICE)) h->amd = g;
+        const bool strix = g->apu != NULL && strcmp(g->apu, apus[0].name) == 0;
+        // of several the one that serves: Strix Halo's, else a card of its own before a processor's
+        if (g->vendor == PCI_AMD && (h->amd == NULL || strix || (h->amd->apu != NULL && !g->apu)))
+            h->amd = g;
         if (g->vendor == PCI_NVIDIA && h->nvidia == NULL) h->nvidia = g;
-        if (g->vendor == PCI_AMD && g->device == STRIX_HALO_DEVICE) h->strix_halo = true;
+        h->strix_halo = h->strix_halo || strix;
     }
-    h->strix_halo = h->strix_halo || is_strix_halo(r);
+    h->kfd_apu = kfd_apu(r);
+    if (h->kfd_apu != NULL && strcmp(h->kfd_apu, apus[0].name) == 0) h->strix_halo = true;
     look_mes(h, r);
     h->amdttm = root_exists(r, "sys/module/amdttm");
     h->ttm_pages_seen = root_number(r,

@@ -72,7 +72,8 @@ static void look_firmware(struct host *h, const struct root *r)
     rpm_version(r, out, n);
 }
 
-static bool library(const struct root *r, const char *prefix)
+// The name of the first file that starts so, to n bytes of out where that is not NULL.
+static bool library(const struct root *r, const char *prefix, char *out, size_t n)
 {
     static const char *const dirs[] = {"usr/lib64",
                                        "usr/lib/x86_64-linux-gnu",
@@ -82,9 +83,31 @@ static bool library(const struct root *r, const char *prefix)
                                        "opt/rocm/lib",
                                        "usr/local/cuda/lib64",
                                        "run/opengl-driver/lib"};
-    root_name names[4];
-    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
-        if (root_list(r, dirs[i], prefix, "", names, 4) > 0) return true;
+    root_name names[16];
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
+        const size_t found = root_list(r, dirs[i], prefix, "", names, 16);
+        if (found == 0) continue;
+        if (out != NULL) snprintf(out, n, "%s", names[found - 1]); // sorted: the longest version
+        return true;
+    }
+    return false;
+}
+
+// Does a setting pick RADV: AMD's own variable, or the loader's list of driver files?
+static bool picks_radv(struct str text)
+{
+    static const char *const lists[] = {"VK_DRIVER_FILES=", "VK_ICD_FILENAMES="};
+    if (str_find(text, STR("AMD_VULKAN_ICD=RADV"), 0) != SIZE_MAX) return true;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        const size_t at = str_find(text, str_from(lists[i]), 0);
+        if (at == SIZE_MAX) continue;
+        struct str value = str_sub(text, at, text.n);
+        for (size_t n = 0; n < value.n; n++)
+            if (value.p[n] == '\n' || value.p[n] == '\0') value.n = n;
+        if (str_find(value, STR("radeon_icd"), 0) != SIZE_MAX &&
+            str_find(value, STR("amd_icd"), 0) == SIZE_MAX)
+            return true;
+    }
     return false;
 }
 
@@ -104,8 +127,7 @@ static void look_vulkan(struct host *h, const struct root *r)
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         struct buf b = {0};
         root_read(r, settings[i], &b, 128 << 10);
-        if (str_find(buf_view(&b), STR("AMD_VULKAN_ICD=RADV"), 0) != SIZE_MAX)
-            h->radv_chosen = true;
+        h->radv_chosen = h->radv_chosen || picks_radv(buf_view(&b));
         buf_free(&b);
     }
 }
@@ -116,7 +138,9 @@ static void look_tuned(struct host *h, const struct root *r)
     uint64_t pid;
     h->tuned_installed = root_exists(r, "usr/sbin/tuned") || root_exists(r, "usr/bin/tuned") ||
                          root_exists(r, "usr/sbin/tuned-adm");
-    h->tuned_enabled = root_exists(r, "etc/systemd/system/multi-user.target.wants/tuned.service");
+    root_name links[2]; // listed, not followed: a recorded machine may lack what the link names
+    h->tuned_enabled = root_list(r, "etc/systemd/system/multi-user.target.wants", "tuned.service",
+                                 "", links, 2) > 0;
     root_line(r, "etc/tuned/active_profile", h->tuned_profile, sizeof h->tuned_profile);
     if (root_number(r, "run/tuned/tuned.pid", &pid)) {
         snprintf(path, sizeof path, "proc/%llu/comm", (unsigned long long)pid);
@@ -162,12 +186,17 @@ void host_look_software(struct host *h, const struct root *r)
     look_firmware(h, r);
     look_vulkan(h, r);
     look_tuned(h, r);
-    root_line(r, "opt/rocm/.info/version", h->rocm, sizeof h->rocm);
-    h->lib_cuda = library(r, "libcuda.so");
-    h->lib_cublaslt = library(r, "libcublasLt.so");
-    h->lib_hip = library(r, "libamdhip64.so");
-    h->lib_hipblaslt = library(r, "libhipblaslt.so");
-    h->lib_vulkan = library(r, "libvulkan.so");
+    static const char hip[] = "libamdhip64.so";
+    root_name file = "";
+    h->lib_cuda = library(r, "libcuda.so", NULL, 0);
+    h->lib_cublaslt = library(r, "libcublasLt.so", NULL, 0);
+    h->lib_hip = library(r, hip, file, sizeof file);
+    h->lib_hipblaslt = library(r, "libhipblaslt.so", NULL, 0);
+    h->lib_vulkan = library(r, "libvulkan.so", NULL, 0);
+    // AMD's own packages note the release; a distribution's name it in the file: libamdhip64.so.7.2.53211
+    if (!root_line(r, "opt/rocm/.info/version", h->rocm, sizeof h->rocm) && h->lib_hip &&
+        strlen(file) > sizeof hip)
+        snprintf(h->rocm, sizeof h->rocm, "%.60s", file + sizeof hip);
     look_units(h, r, "etc/systemd/system");
     root_name users[32];
     size_t n = root_list(r, "home", "", "", users, 32);

@@ -128,14 +128,15 @@ static void look_gateway(struct host *h, const struct root *r)
     char path[PATH_BYTES];
     const char *home = h->home[0] == '/' ? h->home + 1 : "";
     snprintf(path, sizeof path, "%s/.openclaw/openclaw.json", home);
-    if (home[0] != '\0' && root_read(r, path, &b, 1 << 20)) gateway_read(&h->gateway, buf_view(&b));
+    if (home[0] != '\0' && root_read(r, path, &b, 1 << 20))
+        gateway_read(&h->gateway, buf_view(&b), h->port);
     buf_free(&b);
 }
 
-void host_look_user(struct host *h, const struct root *r)
+void host_look_user(struct host *h, const struct root *r, const struct look_wish *wish)
 {
     look_user(h, r);
     h->port_used = listens(r, "proc/net/tcp", h->port) || listens(r, "proc/net/tcp6", h->port);
-    host_look_disk(h, r);
+    host_look_disk(h, r, wish);
     look_gateway(h, r);
 }

@@ -16,9 +16,10 @@ static const struct {
 
 static const struct {
     enum distro distro;
+    enum remedy_kind kind;
     const char *text;
 } boot_table[] = {
-#define BOOT(distro, text) {distro, text},
+#define BOOT(distro, kind, text) {distro, kind, text},
 #include "host/facts.def"
 };
 
@@ -33,6 +34,12 @@ static const struct {
 };
 
 #define COUNT(table) (sizeof(table) / sizeof(table)[0])
+
+// Ubuntu has rows where it differs from Debian; else Debian's hold.
+static bool row_fits(enum distro row, enum distro here)
+{
+    return row == here || row == DISTRO_ANY || (row == DISTRO_DEBIAN && here == DISTRO_UBUNTU);
+}
 
 struct place {
     const char *name;
@@ -156,8 +163,18 @@ static void change_remove(struct boot_change *c, const struct host *h, struct st
     change_key(c, key_of(word));
 }
 
+static bool has_word(struct buf *list, struct str wanted)
+{
+    struct str word;
+    for (const char *p = buf_cstr(list); next_word(&p, &word);)
+        if (str_eq(word, wanted)) return true;
+    return false;
+}
+
+// Once: a word may have stood in the way of two changes.
 static void put_back(struct boot_change *c, struct str word)
 {
+    if (has_word(&c->add, word)) return;
     separate(&c->add, " ");
     buf_str(&c->add, word);
     buf_printf(&c->adds, " --append-if-missing=%.*s", (int)word.n, word.p);
@@ -185,8 +202,8 @@ static void turn_back(struct boot_change *c, const struct host *h)
     *c = back;
 }
 
-void remedy_boot(const struct doctor *d, const char *const *names, size_t n, bool back,
-                 struct buf *out)
+enum remedy_kind remedy_boot(const struct doctor *d, const char *const *names, size_t n, bool back,
+                             struct buf *out)
 {
     struct boot_change c = {{0}, {0}, {0}, {0}, {0}, {0}};
     struct str word;
@@ -203,14 +220,19 @@ void remedy_boot(const struct doctor *d, const char *const *names, size_t n, boo
     }
     if (back) turn_back(&c, &d->host);
     size_t row = 0;
-    while (boot_table[row].distro != d->host.distro && boot_table[row].distro != DISTRO_ANY) row++;
+    while (!row_fits(boot_table[row].distro, d->host.distro)) row++;
+    const bool by_hand = boot_table[row].kind == BY_HAND; // read by people
     const struct place places[] = {
-        {"{adds}", buf_view(&c.adds)}, {"{removes}", buf_view(&c.removes)},
-        {"{add}", buf_view(&c.add)},   {"{remove}", buf_view(&c.remove)},
-        {"{keys}", buf_view(&c.keys)}, {"{list}", buf_view(&c.list)},
+        {"{adds}", buf_view(&c.adds)},
+        {"{removes}", buf_view(&c.removes)},
+        {"{add}", buf_view(&c.add)},
+        {"{remove}", by_hand && c.remove.n == 0 ? STR("nothing") : buf_view(&c.remove)},
+        {"{keys}", buf_view(&c.keys)},
+        {"{list}", buf_view(&c.list)},
     };
     fill(boot_table[row].text, places, COUNT(places), out);
     free_change(&c);
+    return boot_table[row].kind;
 }
 
 static const struct {
@@ -260,7 +282,7 @@ enum remedy_kind remedy_text(const struct doctor *d, const char *name, struct bu
     for (size_t i = 0; i < COUNT(fix_table);
          i++) { // a distribution's own row stands before DISTRO_ANY
         if (strcmp(fix_table[i].name, name) != 0) continue;
-        if (fix_table[i].distro != d->host.distro && fix_table[i].distro != DISTRO_ANY) continue;
+        if (!row_fits(fix_table[i].distro, d->host.distro)) continue;
         remedy_expand(d, fix_table[i].text, out);
         return fix_table[i].kind;
     }

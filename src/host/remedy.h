@@ -15,8 +15,9 @@ enum remedy_kind {
 void remedy_expand(const struct doctor *d, const char *text, struct buf *out);
 // The remedy's text; its kind is the result. A name that facts.def does not have is our own error.
 enum remedy_kind remedy_text(const struct doctor *d, const char *name, struct buf *out);
-// One change of the kernel's command line that holds all those of the named remedies, or takes it back.
-void remedy_boot(const struct doctor *d, const char *const *names, size_t n, bool back,
-                 struct buf *out);
+// One change of the kernel's command line that holds all those of the named remedies, or takes it back: AT_BOOT
+// for commands, BY_HAND where a person has to make it.
+enum remedy_kind remedy_boot(const struct doctor *d, const char *const *names, size_t n, bool back,
+                             struct buf *out);
 // How a remedy is taken back; false when it cannot be (it has no UNDO row).
 bool remedy_undo(const struct doctor *d, const char *name, struct buf *out);

@@ -168,12 +168,47 @@ const hosts = {
         { nvidia: ['problem', /nouveau|not loaded/i, /apt/] }],
     'a CPU-only VM without AVX2': [
         { ...base({ os: 'debian', kernel: '6.1.0-40-amd64', cpu: 'QEMU Virtual CPU', flags: 'sse2', memory: 7.7, swap: 0 }), ...user() },
-        { cpu: ['attention', /no AVX2/], memory: 'attention', swap: 'attention', gpu: ['attention', /CPU backend/], gtt: null, nvidia: null, kernel: null }],
+        { swap: ['attention', /./, /zram/], cpu: ['attention', /no AVX2/], memory: 'attention', gpu: ['attention', /CPU backend/], gtt: null, nvidia: null, kernel: null }],
     'small limits, a full disk, a taken port, huge pages off': [
         { ...base({ cpu: 'AMD EPYC' }), ...user(), 'submind/disk-free': `${2 * GIB}\n`, 'submind/model-mb-s': '140\n', 'submind/cache-mb-s': '2100\n', 'sys/kernel/mm/transparent_hugepage/enabled': 'always madvise [never]\n',
             'proc/self/limits': 'Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 1024                 files     \nMax locked memory         65536                65536                bytes     \n',
             'proc/net/tcp': '  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n' },
-        { disk_speed: ['attention', /models 140 MB\/s, cached pages 2100 MB\/s/], disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
+        { disk_speed: ['attention', /models 140 MB\/s, cached pages 2100 MB\/s/, /SSD/], disk: 'attention', port: 'attention', limits: ['attention', /1024 files.*64 KiB/], huge_pages: ['attention', /never/, /madvise/] }],
+    'models on a rotating disk, nothing to time yet; all of the swap in use': [
+        { ...base({ cpu: 'AMD EPYC', flags: 'fma f16c avx2 avx_vnni avx512f avx512_vnni amx_int8' }), ...user(), 'submind/model-disk': '2\n', 'submind/cache-disk': '1\n', 'proc/meminfo': 'MemTotal: 32000000 kB\nSwapTotal: 8000000 kB\nSwapFree: 1000 kB\n' },
+        { disk_speed: ['attention', /models on a rotating disk, cached pages on solid state/], swap: ['attention', /7\.6 used/, /Stop what fills/],
+            cpu: ['ok', /AVX2, AVX-512, AVX-VNNI, AVX-512 VNNI, AMX/] }],
+    'an ARM server': [
+        { ...base({ os: 'debian' }), ...user(), 'proc/cpuinfo': 'processor\t: 0\nFeatures\t: fp asimd asimddp i8mm sve\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n' },
+        { cpu: ['ok', /aarch64.*0xd40, 1 threads, dot products, i8mm, SVE/] }],
+    'a processor\'s small GPU beside two cards': [
+        { ...base({ cpu: 'AMD Ryzen 9 9950X' }), ...radeon({ device: '0x13c0' }), ...nvidia(), ...user(), 'sys/bus/pci/devices/0000:02:00.0/class': '0x030000\n', 'sys/bus/pci/devices/0000:02:00.0/vendor': '0x10de\n', 'sys/bus/pci/devices/0000:02:00.0/device': '0x2684\n' },
+        { gpu: ['ok', /2 x 10de:2684 at 0000:01:00\.0; 1002:13c0 \(Granite Ridge: APU/], gtt: null, kernel: null }],
+    'inside a toolbox that was made without the groups': [
+        { ...base({ cmdline: best }), ...radeon({ gtt: 124 }), ...pages(124), ...user(), 'run/.toolboxenv': '', 'submind/nodes-open': '0\n' },
+        { nodes: 'ok', groups: ['problem', /cannot be opened/, /keep-groups/] }],
+    'a toolbox whose nodes can be opened': [
+        { ...base({ cmdline: best }), ...radeon({ gtt: 124 }), ...pages(124), ...user(''), 'run/.toolboxenv': '', 'submind/nodes-open': '1\n' },
+        { groups: 'ok' }],
+    'member of the groups, but the nodes belong to root (Ubuntu)': [
+        { ...base({ os: 'ubuntu', cmdline: best }), ...desktop, 'submind/nodes-open': '0\n' },
+        { groups: ['problem', /cannot be opened/, /udev\/rules\.d/], rocm: ['attention', /./, /distrobox create/] }],
+    'Debian: its own names for kernel and firmware': [
+        { ...base({ os: 'debian', kernel: '6.12.48-amd64' }), ...radeon(), ...user(), ...dpkg(['firmware-amd-graphics', '20250410-2']) },
+        { kernel: ['attention', /6\.12/, /backports.*linux-image-amd64/], firmware: ['attention', /20250410/, /firmware-amd-graphics/] }],
+    'Arch whose GRUB writes LoaderInfo too': [
+        { ...base({ os: 'arch', kernel: '7.1.3-arch1-1' }), ...radeon(), ...user(), 'etc/default/grub': '', 'boot/loader/entries/x.conf': '',
+            'sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f': Buffer.concat([Buffer.from([6, 0, 0, 0]), Buffer.from('GRUB 2.12', 'utf16le')]) },
+        { gtt: ['problem', /./, /grub-mkconfig/] }],
+    'NixOS: snippets, no commands that change nothing': [
+        { ...base({ os: 'nixos', kernel: '6.18.9' }), ...radeon(), ...user(), ...radv, ...amdvlk, 'sys/kernel/mm/transparent_hugepage/enabled': 'always madvise [never]\n', 'proc/self/limits': 'Max open files  1024 1024 files\nMax locked memory 65536 65536 bytes\n' },
+        { vulkan: ['problem', /./, /environment\.variables/], limits: ['attention', /./, /loginLimits/], huge_pages: ['attention', /./, /tmpfiles\.rules/] }],
+    'RADV chosen by the loader\'s list; ROCm of the distribution': [
+        { ...base({ cmdline: best }), ...desktop, ...amdvlk, 'etc/environment': 'VK_DRIVER_FILES=/usr/share/vulkan/icd.d/radeon_icd.x86_64.json\n', 'usr/lib64/libamdhip64.so.6': '', 'usr/lib64/libamdhip64.so.6.4.43484': '' },
+        { vulkan: 'ok', rocm: ['problem', /6\.4\.43484/] }],
+    'two local providers: the one with our port is judged': [
+        { ...base({ cmdline: best }), ...desktop, 'home/ada/.openclaw/openclaw.json': '{ models: { providers: { ollama: { baseUrl: "http://127.0.0.1:11434/v1" }, local: { baseUrl: "http://127.0.0.1:8080/v1", apiKey: "x" } } } }' },
+        { gateway_url: ['ok', /8080/], gateway_key: 'ok' }],
     "a gateway that will not work": [
         { ...base({ cmdline: best }), ...desktop, ...gateway('{ baseUrl: "http://127.0.0.1:9999/v1", models: [{ id: "q", contextWindow: 32768 }] }') },
         { gateway: 'ok', gateway_url: ['attention', /9999/], gateway_key: 'problem', gateway_context: ['attention', /32768/], gateway_timeout: ['attention', /300 s/] }],
@@ -209,7 +244,8 @@ const doctor = (root, args, options = {}) => {
 
 for (const [name, [files, expected]] of Object.entries(hosts)) {
     test(name, () => {
-        const run = doctor(build(files), ['--json']);
+        const root = build(files);
+        const run = doctor(root, ['--json']);
         const found = Object.fromEntries(JSON.parse(run.out).checks.map((c) => [c.id.replaceAll('-', '_'), c]));
         for (const [id, want] of Object.entries(expected)) {
             if (want === null) {
@@ -225,12 +261,12 @@ for (const [name, [files, expected]] of Object.entries(hosts)) {
         const problem = Object.values(found).some((c) => c.status === 'problem');
         assert.equal(run.code, problem ? 1 : 0);
         assert.ok(run.ms < 2000, `${run.ms} ms`);
-        const plan = doctor(build(files), ['--plan']);
+        const plan = doctor(root, ['--plan']);
         assert.equal(spawnSync('sh', ['-n'], { input: plan.out }).status, 0, plan.out);
     });
 }
 
-test('there are at least 25 hosts', () => assert.ok(Object.keys(hosts).length >= 25));
+test('there are at least 25 hosts', () => assert.ok(Object.keys(hosts).length >= 45));
 
 test('this machine, whatever it is, in under two seconds and without root', () => {
     const run = doctor(null, ['--json']);
@@ -286,6 +322,44 @@ test('--fix --boot changes the command line, and --undo brings back what was the
     assert.match(back, /--args=.*iommu=pt/);
     assert.doesNotMatch(back.split('--args=')[1], /amd_iommu=off/);
 });
+
+// ---- the boot entry, really changed ---------------------------------------------------------------------
+
+// What a loader's files make of the kernel's command line.
+const grub = (root) => spawnSync('sh', ['-c', `. ./etc/default/grub; for f in etc/default/grub.d/*.cfg; do [ ! -f "$f" ] || . "./$f"; done; echo $GRUB_CMDLINE_LINUX $GRUB_CMDLINE_LINUX_DEFAULT`], { cwd: root }).stdout.toString();
+const entry = (root) => readFileSync(path.join(root, 'boot/loader/entries/arch.conf'), 'utf8').match(/^options (.*)$/m)[1];
+const before = 'iommu=pt quiet iommu.passthrough=1 amd_iommu=pt ttm.pages_limit=1 nomodeset splash';
+const grubFiles = { 'etc/default/grub': `GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX='iommu=pt'\nGRUB_CMDLINE_LINUX_DEFAULT="quiet iommu.passthrough=1 amd_iommu=pt ttm.pages_limit=1 nomodeset splash"\n` };
+const loaders = {
+    'Ubuntu, GRUB with a file in grub.d': ['ubuntu', { ...grubFiles, 'etc/default/grub.d/50-cloud.cfg': 'GRUB_TERMINAL=x\n' }, grub],
+    'Arch, GRUB': ['arch', grubFiles, grub],
+    'Arch, systemd-boot': ['arch', { 'boot/loader/entries/arch.conf': `title Arch\noptions root=x ${before}\n`, 'boot/loader/entries/other.conf': 'title Other\nefi /x.efi\n' }, entry],
+};
+
+for (const [name, [distro, files, read]] of Object.entries(loaders)) {
+    test(`--fix --boot and --undo on real files: ${name}`, () => {
+        const root = build({ ...base({ os: distro, cmdline: before }), ...radeon(), ...user(), ...tuned(), ...radv, ...files });
+        const s = standIns();
+        const bin = path.dirname(s.env.PATH.split(':')[0] + '/x');
+        const script = (file, body) => writeFileSync(path.join(bin, file), `#!/bin/bash\n${body}\n`, { mode: 0o755 });
+        // paths of the system lie below the scratch root; all else is the real tool
+        script('sudo', `words=(); for w; do case $w in /etc/*|/boot/*) w=${root}$w;; esac; words+=("$w"); done; exec "\${words[@]}"`);
+        for (const real of ['sed', 'tee']) rmSync(path.join(bin, real));
+        for (const done of ['update-grub', 'grub-mkconfig', 'distrobox']) script(done, ':');
+        script('bootctl', `echo ${root}/boot`);
+        const words = () => read(root).trim().split(/\s+/).filter((w) => !w.startsWith('root=')).sort();
+        const fix = () => doctor(root, ['--fix', '--boot', '--here', '--yes'], { env: s.env });
+        const run = fix();
+        assert.doesNotMatch(run.out, /failed/);
+        const best = ['amd_iommu=off', 'amdgpu.gttsize=126976', 'iommu.passthrough=1', 'quiet', 'splash', 'ttm.pages_limit=32505856'];
+        assert.deepEqual(words(), best, run.out);
+        fix(); // twice is as good as once
+        assert.deepEqual(words(), best);
+        doctor(null, ['--undo', '--yes'], { env: s.env });
+        assert.deepEqual(words(), before.split(' ').sort());
+        if (read === entry) assert.match(readFileSync(path.join(root, 'boot/loader/entries/other.conf'), 'utf8'), /efi/);
+    });
+}
 
 test('it asks, and a no changes nothing', () => {
     const s = standIns();

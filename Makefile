@@ -1,6 +1,7 @@
 # The short way in. Each target installs what it needs (scripts/deps) and works on a fresh machine.
 BUILD ?= build
 JOBS ?= $(shell nproc)
+MAKEFLAGS += --no-print-directory
 CONFIGURE = cmake -S . -DCMAKE_C_COMPILER_LAUNCHER=$(shell command -v ccache)
 
 .PHONY: all demo test check soak bench format clean

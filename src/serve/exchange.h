@@ -69,6 +69,7 @@ struct exchange {
     const struct route *route;
     struct err refused; // found before the body was read; answered after it
     char allow[32];     // of a 405
+    bool last;          // what follows on this connection may be no request
     struct buf body;
     size_t room_bytes;   // counted in the server's body_bytes
     struct arena arena;  // everything of the request

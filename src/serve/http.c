@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -20,7 +21,11 @@
 #include "serve/routes.h"
 
 enum {
-    HEADER_BYTES = 64 << 10, // request line and headers; also the piece in which a body arrives
+    URI_BYTES_MAX = 8 << 10,
+    HEADER_BYTES_MAX = 32 << 10, // request line and headers
+    // What the library has for them and for a record of each. Where even this is not enough it answers
+    // in HTML of its own, hence the distance to our limits. Also the piece in which a body arrives.
+    CONNECTION_BYTES = 128 << 10,
     STREAM_BLOCK = 16 << 10,
     STACK_BYTES = 2 << 20, // templates and JSON recurse, bounded
     ARENA_FACTOR = 64, // "1," is a value of 16 bytes in a doubling list; then the template's work
@@ -40,7 +45,7 @@ static void add_common_headers(const struct exchange *x, struct MHD_Response *r)
     add_header(r, "Server", "submind/" SUBMIND_VERSION);
     add_header(r, "X-Content-Type-Options", "nosniff");
     if (x->id[0] != '\0') add_header(r, "X-Request-Id", x->id);
-    if (atomic_load_explicit(&x->sv->draining, memory_order_relaxed))
+    if (x->last || atomic_load_explicit(&x->sv->draining, memory_order_relaxed))
         add_header(r, "Connection", "close");
     if (x->sv->s.cors_origin == NULL) return;
     add_header(r, "Access-Control-Allow-Origin", x->sv->s.cors_origin);
@@ -172,6 +177,69 @@ static struct str header(struct exchange *x, const char *name)
     return str_from(MHD_lookup_connection_value(x->http, MHD_HEADER_KIND, name));
 }
 
+static enum MHD_Result add_length(void *cls, enum MHD_ValueKind kind, const char *name,
+                                  const char *value)
+{
+    (void)kind;
+    size_t *n = cls;
+    *n += strlen(name) + (value == NULL ? 0 : 1 + strlen(value));
+    return MHD_YES;
+}
+
+static bool check_size(struct exchange *x, const char *path)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->http, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    size_t uri_bytes = strlen(path);
+    MHD_get_connection_values(x->http, MHD_GET_ARGUMENT_KIND, add_length, &uri_bytes);
+    if (uri_bytes > URI_BYTES_MAX)
+        return err_set(&x->refused, ERR_URI_TOO_LONG,
+                       "the request's address has %zu bytes, above the limit of %d", uri_bytes,
+                       URI_BYTES_MAX);
+    if (info == NULL || info->header_size <= HEADER_BYTES_MAX) return true;
+    return err_set(&x->refused, ERR_HEADERS_TOO_LARGE,
+                   "the request's headers have %zu bytes, above the limit of %d", info->header_size,
+                   HEADER_BYTES_MAX);
+}
+
+struct occurrences {
+    const char *name;
+    unsigned n;
+};
+
+static enum MHD_Result count_name(void *cls, enum MHD_ValueKind kind, const char *name,
+                                  const char *value)
+{
+    (void)kind, (void)value;
+    struct occurrences *o = cls;
+    if (strcasecmp(name, o->name) == 0) o->n++;
+    return MHD_YES;
+}
+
+static unsigned count_headers(struct exchange *x, const char *name)
+{
+    struct occurrences o = {.name = name};
+    MHD_get_connection_values(x->http, MHD_HEADER_KIND, count_name, &o);
+    return o.n;
+}
+
+// RFC 9112: of two, whoever stands between may have read the other one.
+static bool check_framing(struct exchange *x, const char *version)
+{
+    const unsigned n_hosts = count_headers(x, "Host");
+    if (n_hosts == 0 && strcmp(version, MHD_HTTP_VERSION_1_0) != 0)
+        return err_set(&x->refused, ERR_INPUT, "an HTTP/1.1 request must have a Host header");
+    if (n_hosts > 1)
+        return err_set(&x->refused, ERR_INPUT, "the header Host came %u times", n_hosts);
+    const unsigned n_lengths = count_headers(x, "Content-Length");
+    const bool chunked = header(x, "Transfer-Encoding").n > 0;
+    if (n_lengths + chunked <= 1) return true;
+    x->last = true;
+    return err_set(&x->refused, ERR_INPUT,
+                   "the length of the body is given more than once (Content-Length, "
+                   "Transfer-Encoding)");
+}
+
 static bool check_host(struct exchange *x)
 {
     const struct server *sv = x->sv;
@@ -249,9 +317,10 @@ static bool check_body_headers(struct exchange *x)
     return take_room(x, (size_t)n);
 }
 
-static void check_headers(struct exchange *x, const char *method, const char *path)
+static void check_headers(struct exchange *x, const char *method, const char *path,
+                          const char *version)
 {
-    if (!check_host(x)) return;
+    if (!check_size(x, path) || !check_framing(x, version) || !check_host(x)) return;
     x->route = route_find(method, path, x->allow, &x->refused);
     if (x->route == NULL || !check_key(x) || !check_private(x)) return;
     x->explain = str_eq(str_trim(header(x, "X-Submind-Explain")), STR("1"));
@@ -260,7 +329,7 @@ static void check_headers(struct exchange *x, const char *method, const char *pa
 }
 
 static enum MHD_Result begin(struct server *sv, struct MHD_Connection *http, const char *method,
-                             const char *path, void **slot)
+                             const char *path, const char *version, void **slot)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(http, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -279,7 +348,7 @@ static enum MHD_Result begin(struct server *sv, struct MHD_Connection *http, con
     exchange_hex_id(x, 0, hex);
     snprintf(x->id, sizeof x->id, "req-%s", hex);
     connection_set(x->connection, WAIT_BODY);
-    check_headers(x, method, path);
+    check_headers(x, method, path, version);
     bool asks_first = header(x, "Expect").n > 0;
     if (x->refused.code != ERR_NONE && asks_first)
         return exchange_send_error(x, &x->refused) ? MHD_YES : MHD_NO;
@@ -318,9 +387,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *http, const 
                                   const char *method, const char *version, const char *upload,
                                   size_t *upload_bytes, void **slot)
 {
-    (void)version;
     struct exchange *x = *slot;
-    if (x == NULL) return begin(cls, http, method, path, slot);
+    if (x == NULL) return begin(cls, http, method, path, version, slot);
     if (*upload_bytes == 0) return answer(x);
     take_body(x, upload, *upload_bytes);
     *upload_bytes = 0;
@@ -409,9 +477,9 @@ bool http_open(struct server *sv, struct err *e)
         flags, 0, NULL, NULL, on_request, sv, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, sv->listener.fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, sv,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, sv, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)sv->s.max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES,
-        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        (unsigned)sv->s.max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)STACK_BYTES, MHD_OPTION_END);
     if (sv->daemon == NULL) return err_errno(e, ERR_IO, "cannot start the HTTP server");
     return true;
 }

@@ -10,12 +10,32 @@ void response_number(struct buf *b, double v)
     buf_printf(b, "%.6g", v);
 }
 
+// The field that a complaint is about: complaints about a request begin with it, as "name" or as a
+// path from messages or tools (openai_request.c, chat_check.c). Nothing where they begin otherwise.
+static struct str field_of(const struct err *e)
+{
+    const struct str msg = str_from(e->msg), none = {"", 0};
+    if (e->code != ERR_INPUT && e->code != ERR_UNSUPPORTED) return none;
+    if (str_starts(msg, STR("\""))) {
+        size_t end = str_find(msg, STR("\""), 1);
+        return end == SIZE_MAX ? none : str_sub(msg, 1, end - 1);
+    }
+    struct str path = str_sub(msg, 0, str_find(msg, STR(" "), 0));
+    bool known = str_starts(path, STR("messages")) || str_starts(path, STR("tools"));
+    return known ? path : none;
+}
+
 void response_error(struct buf *b, const struct err *e, uint32_t n_prompt, uint32_t n_ctx)
 {
     buf_z(b, "{\"error\":{\"message\":");
     buf_json(b, str_from(e->msg));
-    buf_printf(b, ",\"type\":\"%s\",\"param\":null,\"code\":%d", err_name(e->code),
-               err_http_status(e->code));
+    buf_printf(b, ",\"type\":\"%s\",\"param\":", err_name(e->code));
+    struct str field = field_of(e);
+    if (field.n > 0)
+        buf_json(b, field);
+    else
+        buf_z(b, "null");
+    buf_printf(b, ",\"code\":%d", err_http_status(e->code));
     if (e->code == ERR_TOO_LONG && n_prompt > 0)
         buf_printf(b, ",\"n_prompt_tokens\":%u,\"n_ctx\":%u", n_prompt, n_ctx);
     if (e->retry_after_ms > 0) buf_printf(b, ",\"retry_after_ms\":%u", e->retry_after_ms);

@@ -101,6 +101,57 @@ test('abuse of the socket harms nobody', async () => {
     slow.forEach((s) => s.destroy());
 });
 
+// The answer to raw bytes on a connection that it closes: status and error, which must be ours.
+async function refused(text) {
+    const { got } = await rawRequest(server.port, text, 5000);
+    assert.match(got, /content-type: application\/json/i, got.slice(0, 300));
+    return { status: Number(got.slice(9, 12)), ...JSON.parse(got.slice(got.indexOf('\r\n\r\n') + 4)).error };
+}
+
+test('what is too long or ambiguous before the body is refused in JSON as everything else', async () => {
+    const end = 'Host: localhost\r\nConnection: close\r\n';
+    const json = 'Content-Type: application/json\r\n';
+    for (const uri of [`/${'a'.repeat(20_000)}`, `/health?x=${'a'.repeat(100_000)}`]) {
+        const e = await refused(`GET ${uri} HTTP/1.1\r\n${end}\r\n`);
+        assert.deepEqual([e.status, e.code, e.type], [414, 414, 'uri_too_long_error']);
+        assert.match(e.message, /8192/);
+    }
+    for (const filler of [`X-One: ${'y'.repeat(100_000)}\r\n`, 'X-Many: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n'.repeat(900)]) {
+        const e = await refused(`GET /health HTTP/1.1\r\n${end}${filler}\r\n`);
+        assert.deepEqual([e.status, e.code, e.type], [431, 431, 'headers_too_large_error']);
+    }
+    assert.match((await rawRequest(server.port, `GET /health HTTP/1.1\r\n${end}X: ${'y'.repeat(30_000)}\r\n\r\n`)).got, /^HTTP\/1.1 200/);
+    for (const head of ['Connection: close\r\n', `Host: evil.example\r\n${end}`, `Host: localhost\r\n${end}`])
+        assert.equal((await refused(`GET /health HTTP/1.1\r\n${head}\r\n`)).status, 400);
+    const twice = ['Content-Length: 2\r\nContent-Length: 44\r\n', 'Content-Length: 2\r\nTransfer-Encoding: chunked\r\n'];
+    for (const lengths of twice) // closed by the server, though the client would go on
+        assert.equal((await refused(`POST /tokenize HTTP/1.1\r\nHost: localhost\r\n${json}${lengths}\r\n2\r\n{}\r\n0\r\n\r\n`)).status, 400);
+});
+
+test('an error names the field that it is about', async () => {
+    const messages = [user('x')];
+    const cases = {
+        temperature: { messages, temperature: 'hot' },
+        stop: { messages, stop: 5 },
+        seed: { messages, seed: 0.5 },
+        logit_bias: { messages, logit_bias: { x: 1 } },
+        'stream_options.include_usage': { messages, stream_options: { include_usage: 1 } },
+        response_format: { messages, response_format: { type: 'json_object' } },
+        tool_choice: { messages, tool_choice: 'required' },
+        messages: {},
+        'messages[1].role': { messages: [...messages, { role: 'wizard', content: 'x' }] },
+        'messages[0].content[0].text': { messages: [{ role: 'user', content: [{ type: 'text' }] }] },
+        'tools[0].function': { messages, tools: [{ type: 'function' }] },
+    };
+    for (const [param, body] of Object.entries(cases)) {
+        const answer = await server.post('/v1/chat/completions', body);
+        assert.equal(answer.status, 400);
+        assert.equal((await answer.json()).error.param, param);
+    }
+    assert.equal((await (await server.post('/v1/chat/completions', '{')).json()).error.param, null);
+    await assert.rejects(client.chat.completions.create({ model: 'm', messages, top_p: 7 }), { status: 400, param: 'top_p' });
+});
+
 test('a foreign Host is refused on loopback', async () => {
     const { got } = await rawRequest(server.port, 'GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n');
     assert.match(got, /^HTTP\/1.1 403/);

@@ -57,6 +57,35 @@ static void errors_have_openai_shape(void **state)
     assert_int_equal(value_get(error, "n_ctx").i, 40960);
 }
 
+static void an_error_names_its_field(void **state)
+{
+    (void)state;
+    static const struct {
+        enum err_code code;
+        const char *msg, *field; // NULL: none
+    } cases[] = {
+        {ERR_INPUT, "\"top_k\" must be a whole number, not string", "top_k"},
+        {ERR_UNSUPPORTED, "\"n\" above 1 is not supported yet", "n"},
+        {ERR_INPUT, "messages[2].content[0].text must be a string", "messages[2].content[0].text"},
+        {ERR_INPUT, "tools[0] must be an object, not number", "tools[0]"},
+        {ERR_INPUT, "the body is not valid JSON", NULL},
+        {ERR_INPUT, "\"no end", NULL},
+        {ERR_INPUT, "", NULL},
+        {ERR_NOT_FOUND, "\"x\" is not here", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err e = {0};
+        struct buf b = {0};
+        err_set(&e, cases[i].code, "%s", cases[i].msg);
+        response_error(&b, &e, 0, 0);
+        struct value param = value_get(value_get(parse(&b), "error"), "param");
+        if (cases[i].field == NULL)
+            assert_int_equal(param.kind, VALUE_NULL);
+        else
+            assert_true(param.kind == VALUE_STRING && str_eq(param.s, str_from(cases[i].field)));
+    }
+}
+
 static void numbers_are_finite(void **state)
 {
     (void)state;
@@ -156,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_have_openai_shape),
+        cmocka_unit_test(an_error_names_its_field),
         cmocka_unit_test(numbers_are_finite),
         cmocka_unit_test(heads_name_their_object),
         cmocka_unit_test(usage_adds_up),

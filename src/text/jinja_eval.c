@@ -438,7 +438,7 @@ static bool compare_one(struct run *r, enum node_op op, struct value a, struct v
 {
     int c = 0;
     if (op == OP_EQ || op == OP_NE) {
-        *out = ops_equal(a, b) == (op == OP_EQ);
+        *out = ops_equal(r, a, b) == (op == OP_EQ);
         return true;
     }
     if (op == OP_IN || op == OP_NOT_IN) {

@@ -100,6 +100,10 @@ static bool filter_replace(struct run *r, const struct jinja_call *c, struct val
         }
         buf_put(&b, s.p + i, hit - i);
         buf_str(&b, to);
+        if (!run_charge(r, to.n)) {
+            buf_free(&b);
+            return false;
+        }
         i = hit + n;
         if (n > 0) continue;
         size_t one = text_char_len(s, i); // an empty needle stands between all characters
@@ -318,7 +322,8 @@ static bool filter_tojson(struct run *r, const struct jinja_call *c, struct valu
 {
     struct value_dump_style style = {.indent = -1,
                                      .ensure_ascii = value_is_true(c->args[0]),
-                                     .sort_keys = value_is_true(c->args[3])};
+                                     .sort_keys = value_is_true(c->args[3]),
+                                     .max_bytes = RUN_MAX_OUTPUT};
     struct buf b = {0};
     int64_t indent = -1;
     if (c->self.kind == VALUE_UNDEFINED || c->self.kind == VALUE_CALLABLE)
@@ -330,7 +335,7 @@ static bool filter_tojson(struct run *r, const struct jinja_call *c, struct valu
     if (!json_separators(r, c->args[2], &style)) return false;
     if (value_dump_with(&b, c->self, &style)) return ops_take(r, &b, out);
     buf_free(&b);
-    return run_fail(r, "the value nests too deep for tojson");
+    return run_fail(r, "the value nests too deep for tojson, or is too long");
 }
 
 // ---- the table ------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ static bool filter_groupby(struct run *r, const struct jinja_call *c, struct val
         if (!run_path(r, sorted.list->items[i], c->args[0], &key)) return false;
         if (!given(key)) key = c->args[1];
         if (!fold(r, key, value_is_true(c->args[2]), &folded)) return false;
-        if (i == 0 || !ops_equal(folded, last)) {
+        if (i == 0 || !ops_equal(r, folded, last)) {
             if (!ops_new_list(r, &members) || !ops_pair(r, key, members, &pair) ||
                 !ops_append(r, *out, pair))
                 return false;

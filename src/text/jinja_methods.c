@@ -439,7 +439,8 @@ static bool dict_get(struct run *r, const struct jinja_call *c, struct value *ou
 static bool list_count(struct run *r, const struct jinja_call *c, struct value *out)
 {
     int64_t n = 0;
-    for (size_t i = 0; i < c->self.list->n; i++) n += ops_equal(c->self.list->items[i], c->args[0]);
+    for (size_t i = 0; i < c->self.list->n; i++)
+        n += ops_equal(r, c->self.list->items[i], c->args[0]);
     *out = value_int(n);
     return run_charge(r, c->self.list->n * 8);
 }
@@ -447,7 +448,7 @@ static bool list_count(struct run *r, const struct jinja_call *c, struct value *
 static bool list_index(struct run *r, const struct jinja_call *c, struct value *out)
 {
     for (size_t i = 0; i < c->self.list->n; i++) {
-        if (!ops_equal(c->self.list->items[i], c->args[0])) continue;
+        if (!ops_equal(r, c->self.list->items[i], c->args[0])) continue;
         *out = value_int((int64_t)i);
         return run_charge(r, i * 8);
     }
@@ -473,7 +474,7 @@ static bool loop_changed(struct run *r, const struct jinja_call *c, struct value
     if (!ops_new_list(r, &now)) return false;
     for (size_t i = 0; i < c->n_rest; i++)
         if (!ops_append(r, now, c->rest[i])) return false;
-    *out = value_bool(l->changed.kind == VALUE_UNDEFINED || !ops_equal(now, l->changed));
+    *out = value_bool(l->changed.kind == VALUE_UNDEFINED || !ops_equal(r, now, l->changed));
     l->changed = now;
     return true;
 }

@@ -106,8 +106,10 @@ static void repr_pairs(struct buf *b, const struct value_dict *d, int depth)
     buf_c(b, '}');
 }
 
+// Lists that hold one list many times make short work of any memory: too much text is the end of it.
 static void repr(struct buf *b, struct value v, int depth)
 {
+    if (b->n > RUN_MAX_OUTPUT) return;
     if (depth > MAX_NESTING) {
         buf_z(b, "...");
         return;
@@ -149,6 +151,10 @@ bool ops_str(struct run *r, struct value v, struct str *out)
     *out = STR("");
     if (v.kind == VALUE_UNDEFINED) return true;
     repr(&b, v, 0);
+    if (b.n > RUN_MAX_OUTPUT) {
+        buf_free(&b);
+        return run_fail(r, "the text of this value is too long");
+    }
     if (!ops_take(r, &b, &text)) return false;
     *out = text.s;
     return true;
@@ -156,21 +162,24 @@ bool ops_str(struct run *r, struct value v, struct str *out)
 
 // ---- equality, order, membership ------------------------------------------------------------
 
-static bool equal(struct value a, struct value b, int depth);
+static bool equal(struct run *r, struct value a, struct value b, int depth);
 
-static bool equal_dicts(struct value a, struct value b, int depth)
+static bool equal_dicts(struct run *r, struct value a, struct value b, int depth)
 {
     if (a.dict->n != b.dict->n) return false;
     for (size_t i = 0; i < a.dict->n; i++) {
         struct value v = value_find(b, a.dict->pairs[i].key);
-        if (v.kind == VALUE_UNDEFINED || !equal(a.dict->pairs[i].v, v, depth + 1)) return false;
+        if (v.kind == VALUE_UNDEFINED || !equal(r, a.dict->pairs[i].v, v, depth + 1)) return false;
     }
     return true;
 }
 
-static bool equal(struct value a, struct value b, int depth)
+// Steps are counted, for a value may hold another one many times; when there are too many the result
+// means nothing, and the next charge fails.
+static bool equal(struct run *r, struct value a, struct value b, int depth)
 {
-    if (depth > MAX_NESTING) return false;
+    r->n_steps += 1 + (a.kind == VALUE_STRING ? a.s.n / 64 : 0);
+    if (depth > MAX_NESTING || r->n_steps > RUN_MAX_STEPS) return false;
     if (ops_is_number(a) && ops_is_number(b)) {
         if (a.kind != VALUE_FLOAT && b.kind != VALUE_FLOAT) return integer(a) == integer(b);
         double x = ops_double(a), y = ops_double(b);
@@ -185,17 +194,17 @@ static bool equal(struct value a, struct value b, int depth)
     case VALUE_LIST:
         if (a.list->n != b.list->n) return false;
         for (size_t i = 0; i < a.list->n; i++)
-            if (!equal(a.list->items[i], b.list->items[i], depth + 1)) return false;
+            if (!equal(r, a.list->items[i], b.list->items[i], depth + 1)) return false;
         return true;
-    case VALUE_DICT: return equal_dicts(a, b, depth);
+    case VALUE_DICT: return equal_dicts(r, a, b, depth);
     case VALUE_NAMESPACE: return a.dict == b.dict;
     default: return a.callable == b.callable;
     }
 }
 
-bool ops_equal(struct value a, struct value b)
+bool ops_equal(struct run *r, struct value a, struct value b)
 {
-    return equal(a, b, 0);
+    return equal(r, a, b, 0);
 }
 
 static bool compare(struct run *r, struct value a, struct value b, int *out, int depth)
@@ -210,13 +219,13 @@ static bool compare(struct run *r, struct value a, struct value b, int *out, int
     }
     if (a.kind == VALUE_STRING && b.kind == VALUE_STRING) {
         *out = text_cmp(a.s, b.s);
-        return true;
+        return run_charge(r, a.s.n < b.s.n ? a.s.n : b.s.n);
     }
     if (a.kind != VALUE_LIST || b.kind != VALUE_LIST || depth > MAX_NESTING)
         return run_fail(r, "'<' not supported between instances of '%s' and '%s'", ops_type(a),
                         ops_type(b));
     for (size_t i = 0; i < a.list->n && i < b.list->n; i++) {
-        if (ops_equal(a.list->items[i], b.list->items[i])) continue;
+        if (ops_equal(r, a.list->items[i], b.list->items[i])) continue;
         return compare(r, a.list->items[i], b.list->items[i], out, depth + 1);
     }
     *out = (a.list->n > b.list->n) - (a.list->n < b.list->n);
@@ -242,7 +251,7 @@ bool ops_in(struct run *r, struct value needle, struct value hay, bool *out)
         return run_charge(r, hay.s.n);
     case VALUE_LIST:
         for (size_t i = 0; i < hay.list->n && !*out; i++)
-            *out = ops_equal(hay.list->items[i], needle);
+            *out = ops_equal(r, hay.list->items[i], needle);
         return run_charge(r, hay.list->n * 8);
     case VALUE_DICT:
         for (size_t i = 0; i < hay.dict->n && needle.kind == VALUE_STRING && !*out; i++)

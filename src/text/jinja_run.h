@@ -122,7 +122,8 @@ bool run_statements(struct run *r, const struct node *first);
 const char *ops_type(struct value v); // as Python names it: "str", "int", ...
 bool ops_is_number(struct value v);   // int, float, bool
 double ops_double(struct value v);    // of a number
-bool ops_equal(struct value a, struct value b);
+// Counts its steps: once there are too many, the result means nothing and the next charge fails.
+bool ops_equal(struct run *r, struct value a, struct value b);
 bool ops_compare(struct run *r, struct value a, struct value b, int *out);
 bool ops_in(struct run *r, struct value needle, struct value hay, bool *out);
 bool ops_binary(struct run *r, enum node_op op, struct value a, struct value b, struct value *out);

@@ -31,17 +31,17 @@ TEST(upper, v.kind == VALUE_STRING && text_has_case(v.s, true))
 TEST(lower, v.kind == VALUE_STRING && text_has_case(v.s, false))
 TEST(filter, v.kind == VALUE_STRING && jinja_filter_find(v.s) != NULL)
 TEST(test, v.kind == VALUE_STRING && jinja_test_find(v.s) != NULL)
-TEST(eq, ops_equal(v, c->args[0]))
-TEST(ne, !ops_equal(v, c->args[0]))
+TEST(eq, ops_equal(r, v, c->args[0]))
+TEST(ne, !ops_equal(r, v, c->args[0]))
 
-static bool same_object(struct value a, struct value b)
+static bool same_object(struct run *r, struct value a, struct value b)
 {
     if (a.kind != b.kind) return false;
     if (a.kind == VALUE_LIST) return a.list == b.list;
     if (a.kind == VALUE_DICT) return a.dict == b.dict;
-    return ops_equal(a, b);
+    return ops_equal(r, a, b);
 }
-TEST(sameas, same_object(v, c->args[0]))
+TEST(sameas, same_object(r, v, c->args[0]))
 
 #define ORDER(name, condition)                                                          \
     static bool is_##name(struct run *r, const struct jinja_call *c, struct value *out) \
@@ -70,7 +70,7 @@ static bool remainder_is(struct run *r, struct value v, struct value by, int64_t
 {
     struct value rest;
     if (!ops_binary(r, OP_MOD, v, by, &rest)) return false;
-    *out = value_bool(ops_equal(rest, value_int(want)));
+    *out = value_bool(ops_equal(r, rest, value_int(want)));
     return true;
 }
 

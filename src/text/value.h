@@ -60,13 +60,14 @@ struct value_pair {
 bool value_parse(struct value *out, struct arena *a, struct str json, struct err *e);
 // Appends json.dumps(v, ensure_ascii=False) of Python: ", " and ": ". indent < 0 = one line.
 void value_dump(struct buf *out, struct value v, int indent);
-// The same with Python's other arguments. False when v nests deeper than 256 (only a template can
-// build such a value; nothing more is written then).
+// The same with Python's other arguments. False when v nests deeper than 256 or the text grows above
+// max_bytes (only a template can build such a value; nothing more is written then).
 struct value_dump_style {
     int indent;                   // < 0 = one line
     bool ensure_ascii, sort_keys; // \uXXXX for all that is not ASCII; keys by code point
     struct str item_separator;    // with p == NULL: ", ", or "," when there is an indent
     struct str key_separator;     // with p == NULL: ": "
+    size_t max_bytes;             // 0 = any length
 };
 bool value_dump_with(struct buf *out, struct value v, const struct value_dump_style *style);
 // Python's repr of a float: the shortest digits that read back as the same number.

@@ -184,7 +184,7 @@ static bool dump_dict(struct buf *out, const struct value_dict *d, const struct 
 
 static bool dump(struct buf *out, struct value v, const struct value_dump_style *s, int depth)
 {
-    if (depth > MAX_DEPTH) return false;
+    if (depth > MAX_DEPTH || (s->max_bytes > 0 && out->n > s->max_bytes)) return false;
     switch (v.kind) {
     case VALUE_BOOL: buf_z(out, v.b ? "true" : "false"); return true;
     case VALUE_INT: buf_printf(out, "%lld", (long long)v.i); return true;

@@ -140,6 +140,18 @@ static void test_bounds(void **state)
     expect_error("{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% set ns.l = [ns.l] %}"
                  "{% endfor %}{{ ns.l|tojson }}",
                  "nests too deep");
+    expect_error("{{ 'a'|replace('a', 'a' * 1000000)|replace('a', 'b' * 1000000) }}",
+                 "gave up after");
+    // A list that holds a list twice, sixty times over: small in memory, endless when walked.
+#define TWICE(name)                                                                           \
+    "{% set " name " = namespace(l=[1]) %}{% for i in range(60) %}{% set " name ".l = [" name \
+    ".l, " name ".l] %}{% endfor %}"
+    expect_error(TWICE("x") "{{ x.l }}", "text of this value is too long");
+    expect_error(TWICE("x") "{{ x.l|tojson }}", "too long");
+    expect_error(TWICE("x") TWICE("y") "{{ x.l == y.l }}", "gave up after");
+    expect_error(TWICE("x") TWICE("y") "{{ x.l is eq y.l }}{{ 1 }}", "gave up after");
+    expect_error(TWICE("x") TWICE("y") "{{ x.l in [y.l] }}", "gave up after");
+#undef TWICE
 }
 
 static void test_deep_source(void **state)

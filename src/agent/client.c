@@ -8,7 +8,12 @@
 #include "agent/sse_reader.h"
 #include "base/clock.h"
 
-enum { FIRST_BACKOFF_MS = 1000, MAX_BACKOFF_MS = 15000, WAIT_SLICE_MS = 100 };
+enum {
+    FIRST_BACKOFF_MS = 1000,
+    MAX_BACKOFF_MS = 15000,
+    WAIT_SLICE_MS = 100,
+    SPAN_MS_MIN = 5, // pieces that came in less time came together: no rate is known
+};
 
 struct asking {
     const struct chat_ask *ask;
@@ -227,7 +232,7 @@ static void fill_times(const struct asking *a, struct chat_times *t)
     if (a->first_ns != 0) t->ttft_ms = (double)(a->first_ns - a->sent_ns) / 1e6;
     if (a->reply->server_tps > 0)
         t->gen_tps = a->reply->server_tps;
-    else if (n > 1 && span_ms > 0)
+    else if (n > 1 && span_ms >= SPAN_MS_MIN)
         t->gen_tps = (double)(n - 1) * 1000.0 / span_ms;
 }
 

@@ -125,11 +125,16 @@ static bool take_str(struct reader *r, struct str *out, uint64_t max, const char
 {
     uint64_t n = 0;
     if (!take(r, &n, sizeof n, what, e)) return false;
-    if (n > left(r) || n > max)
+    if (n > max)
         return err_set(e, ERR_FORMAT,
                        "%s: the length of %s at offset %zu is %" PRIu64
-                       ", more than the limit of %" PRIu64 " or the %zu bytes left in the file",
-                       r->part->path, what, r->pos - sizeof n, n, max, left(r));
+                       ", more than the limit of %" PRIu64,
+                       r->part->path, what, r->pos - sizeof n, n, max);
+    if (n > left(r))
+        return err_set(e, ERR_FORMAT,
+                       "%s: the length of %s at offset %zu is %" PRIu64
+                       ", more than the %zu bytes left in the file",
+                       r->part->path, what, r->pos - sizeof n, n, left(r));
     *out = (struct str){(const char *)r->part->p + r->pos, (size_t)n};
     r->pos += (size_t)n;
     return true;

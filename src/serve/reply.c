@@ -24,6 +24,7 @@ struct reply {
     struct response_head head;
     struct splice_place place; // chat: where the answer begins
     bool failed;               // no memory for output
+    bool begun;                // event stream: something generated went out
     struct buf out;            // event stream: bytes not yet taken, from `sent` on
     size_t sent;
     bool over;                                  // nothing comes after `out`
@@ -93,6 +94,14 @@ static void put_delta(struct reply *r, struct buf *b, enum answer_part part, int
     }
 }
 
+static void put_progress(struct reply *r)
+{
+    struct stream_status st;
+    stream_status(r->g.stream, &st);
+    buf_c(&r->out, ',');
+    response_progress(&r->out, &st);
+}
+
 static void stream_part(void *arg, enum answer_part part, int call, struct str text)
 {
     struct reply *r = arg;
@@ -101,6 +110,9 @@ static void stream_part(void *arg, enum answer_part part, int call, struct str t
     put_delta(r, &delta, part, call, text);
     chunk_open(r);
     put_choice(r, buf_view(&delta), NULL);
+    if (!r->begun)
+        put_progress(r); // also where the prompt took less than a second: all of it is read
+    r->begun = true;
     chunk_close(r);
     if (delta.failed) r->failed = true;
     buf_free(&delta);
@@ -156,12 +168,9 @@ static void stream_end(struct reply *r)
 
 static void stream_progress(struct reply *r)
 {
-    struct stream_status st;
-    stream_status(r->g.stream, &st);
     chunk_open(r);
     put_choice(r, empty_delta(r), NULL);
-    buf_c(&r->out, ',');
-    response_progress(&r->out, &st);
+    put_progress(r);
     chunk_close(r);
 }
 

@@ -53,6 +53,7 @@ for (const [name, habit] of Object.entries(habits)) {
         assert.equal(json.report, 'It said: hello world.');
         assert.equal(json.tool_calls.length, 1);
         assert.ok(json.ttft_ms >= 0 && json.total_ms > 0);
+        assert.ok(json.gen_tps >= 0 && json.gen_tps < 100_000, `${json.gen_tps} tokens/s from pieces that came together`);
         await fake.stop();
     });
 }

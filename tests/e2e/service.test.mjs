@@ -136,7 +136,8 @@ test('readiness comes after the model, and signs of life follow', async () => {
 test('a killed server is started again and nobody is refused', async () => {
     const pid = Number(systemctl('show', '-P', 'MainPID', 'submind.service'));
     process.kill(pid, 'SIGKILL');
-    await sleep(50);
+    // gone for good only when its parent has seen it: what it accepts while it dies is lost
+    await until(() => Number(systemctl('show', '-P', 'MainPID', 'submind.service')) !== pid, 10_000, 'the killed server to go');
     const answer = await fetch(`${url}/health`); // waits in the socket's queue until the new one is ready
     assert.equal(answer.status, 200);
     assert.notEqual(Number(systemctl('show', '-P', 'MainPID', 'submind.service')), pid);

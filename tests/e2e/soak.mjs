@@ -6,6 +6,8 @@ import { notes, requireBinary, sleep, startServer } from './harness.mjs';
 
 const STUCK_MS = 120_000;
 const GROWTH = 16 << 20; // bytes of anonymous memory allowed after warm-up
+const WARM_REQUESTS = 500; // so many fill the pages and every connection's arena
+const CEILING = (48 + 80) << 20; // the pages, and what the rest may have, warm or not
 
 // A small generator, so that a run can be repeated.
 function random(seed) {
@@ -84,7 +86,7 @@ export async function soak({ minutes, streams = 64, seed = 1, log = console.log 
         while (Date.now() < end && server.child.exitCode === null) {
             await sleep(1000);
             const rss = server.rss();
-            if (Date.now() < warm) warmRss = Math.max(warmRss, rss);
+            if (Date.now() < warm || tally.done + tally.vanished < WARM_REQUESTS) warmRss = Math.max(warmRss, rss);
             peakRss = Math.max(peakRss, rss);
         }
     })();
@@ -104,6 +106,7 @@ async function finish(server, tally, { warmRss, peakRss, log }) {
     for (const name of ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc'])
         if (metrics[name] !== 0) problems.push(`${name} is ${metrics[name]} with no client left`);
     if (peakRss > warmRss + GROWTH) problems.push(`memory grew from ${warmRss >> 20} to ${peakRss >> 20} MiB`);
+    if (peakRss > CEILING) problems.push(`memory grew to ${peakRss >> 20} MiB`);
     const { code, ms } = await server.stop();
     if (code !== 0) problems.push(`the server ended with ${code}`);
     log(`done ${tally.done}, vanished ${tally.vanished}, refused ${tally.refused}, timed out ${tally.timedOut}, ` +

@@ -389,8 +389,10 @@ static void silence_is_filled_with_progress(void **state)
     double first_ms = clock_ms_since(start);
     assert_true(first_ms > 900 && first_ms < 1600);
     read_all(&c);
-    assert_int_equal(count(&c, "\"prompt_progress\":{\"total\":"), 2); // at 1 s and at 2 s
+    assert_int_equal(count(&c, "\"prompt_progress\":{\"total\":"),
+                     3); // at 1 s, at 2 s and with the first text
     expect(&c, ",\"cached\":0,\"processed\":");
+    expect(&c, "\"processed\":4"); // all of it
     expect(&c, "\"eta_ms\":");
     assert_int_equal(count(&c, "\"usage\":"), 1);
     assert_int_equal(count(&c, "data: [DONE]"), 1);

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "base/log.h"
 #include "base/size.h"
 #include "engine/forward.h"
 #include "model/quant.h"
@@ -276,9 +275,6 @@ bool net_open(struct net **out, struct backend *b, const struct gguf *g,
     struct net *n = new_net(b, g, c, s, e);
     if (n == NULL) return false;
     n->rope_factor = net_rope_freqs(c, s->n_ctx, n->freqs, &n->f.mscale);
-    if (n->rope_factor > 1)
-        log_info("engine", "yarn=on factor=%.3f n_ctx=%u n_ctx_train=%u original=%u",
-                 (double)n->rope_factor, s->n_ctx, c->n_ctx_train, c->rope_orig_ctx);
     struct walk count = {n, visit_count, NULL}, take = {n, visit_alloc, NULL};
     if (!walk_all(&count, e) || !walk_all(&take, e) || !b->class->wait(b, e)) {
         net_close(n);

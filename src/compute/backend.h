@@ -2,7 +2,7 @@
 // backend allocate; the backend chooses kernels, tiles, fusion, libraries, graphs, scratch, and the
 // layout and precision of weights, activations and pages. So the forward pass is written once.
 //
-// All calls come from the engine thread, but page_begin and page_end. Shapes are [rows][columns], columns contiguous.
+// All calls come from the engine thread, but page_begin, page_end and page_prepare. Shapes are [rows][columns], columns contiguous.
 //
 // Equality: a row of a result may depend on its own inputs only. It reduces over K and over keys in
 // an order fixed by absolute position, never by batch, chunk, hit length or thread count. On the CPU
@@ -232,6 +232,9 @@ struct backend_class {
     void *(*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
     bool (*page_end)(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
                      struct err *e);
+    // Takes the memory of pages [first, first + n) from the system, contents as they are, so that their first
+    // use does not wait for it; from any thread, beside everything. NULL: that has been done.
+    void (*page_prepare)(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);
     // Runs the ops in order over the batch. Returns when the work is queued (a GPU) or done (the CPU);
     // the batch's arrays are borrowed during the call only.
     bool (*submit)(struct backend *b, const struct op *ops, uint32_t n_ops,

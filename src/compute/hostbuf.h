@@ -35,6 +35,7 @@ bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, 
 void *hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
 bool hostbuf_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
                       struct err *e);
+void hostbuf_page_prepare(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);
 // Total and available bytes of the machine's memory.
 void hostbuf_memory(uint64_t *total_bytes, uint64_t *free_bytes);
 

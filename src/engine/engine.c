@@ -289,6 +289,13 @@ static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *
     return en->backend->class->page_end(en->backend, en->kv, page, at, good, e);
 }
 
+static void prepare_pages(void *arg, uint32_t first, uint32_t n)
+{
+    struct engine *en = arg;
+    const struct backend_class *class = en->backend->class;
+    if (class->page_prepare != NULL) class->page_prepare(en->backend, en->kv, first, n);
+}
+
 // Where the device's memory is the host's, the two would be one pool.
 static uint64_t ram_bytes(const struct engine *en)
 {
@@ -302,7 +309,11 @@ static uint64_t ram_bytes(const struct engine *en)
 static struct tier_settings tiers_of(struct engine *en)
 {
     return (struct tier_settings){
-        .io = {.arg = en, .read = read_page, .begin = begin_page, .end = end_page},
+        .io = {.arg = en,
+               .read = read_page,
+               .begin = begin_page,
+               .end = end_page,
+               .prepare = prepare_pages},
         .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
         .ram_bytes = ram_bytes(en),
         .disk = en->settings.cache_dir != NULL,

@@ -21,8 +21,9 @@
 #include "base/threads.h"
 
 enum { WRITES_MIN = 4, WRITES_MAX = 62, TICK_S = 5 };
-#define WRITES_BYTES ((uint64_t)64 << 20)
-#define HUGE_BYTES   ((size_t)2 << 20)
+#define WRITES_BYTES  ((uint64_t)64 << 20)
+#define PREPARE_BYTES ((size_t)4 << 20)
+#define HUGE_BYTES    ((size_t)2 << 20)
 
 // ---- the table ----------------------------------------------------------------------------------
 
@@ -217,6 +218,23 @@ static void do_tick(struct store *store, const double *memo)
     if (memo != NULL) store_memo_write(store, memo);
 }
 
+// Memory of pages that are going to be used, a piece of it, by one thread at a time; under the lock, but let
+// go meanwhile.
+static bool prepare_some(struct tier *t)
+{
+    if (t->stopping || t->preparing || t->prepared == t->prepare_end) return false;
+    const uint64_t some = PREPARE_BYTES / t->cfg.page_bytes + 1;
+    const uint32_t first = t->prepared, left = t->prepare_end - first;
+    const uint32_t n = some < left ? (uint32_t)some : left;
+    t->preparing = true;
+    pthread_mutex_unlock(&t->lock);
+    t->cfg.io.prepare(t->cfg.io.arg, first, n);
+    pthread_mutex_lock(&t->lock);
+    t->prepared += n;
+    t->preparing = false;
+    return true;
+}
+
 // One read, one write or one tick, whichever is due first; under the lock, but let go meanwhile.
 static bool do_one(struct tier *t)
 {
@@ -226,7 +244,7 @@ static bool do_one(struct tier *t)
     const bool tick =
         free && !write && t->open != NULL && (news || clock_ms_since(t->tick_ns) > TICK_S * 1000);
     struct err e = {0};
-    if (!read && !write && !tick) return false;
+    if (!read && !write && !tick) return prepare_some(t);
     const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
     struct store *store = t->open;
     if (!read) t->writing = true;
@@ -389,6 +407,17 @@ void tier_close(struct tier *t)
     free(t);
 }
 
+// How many pages of the device the first request may bring back: as many as there are on disk, of the
+// length that one request can have.
+static uint32_t pages_to_prepare(const struct tier *t, struct store *store)
+{
+    struct store_figures f;
+    store_figures(store, &f);
+    uint64_t n = (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
+    if (n > f.n_records) n = f.n_records;
+    return n < t->n_pages ? (uint32_t)n : t->n_pages;
+}
+
 void tier_attach(struct tier *t, struct store *store)
 {
     double memo[STORE_MEMO] = {0};
@@ -398,6 +427,8 @@ void tier_attach(struct tier *t, struct store *store)
     t->attached = t->open = store;
     memcpy(t->memo, memo, sizeof memo);
     memcpy(t->memo_written, memo, sizeof memo);
+    t->prepare_end = pages_to_prepare(t, store);
+    pthread_cond_signal(&t->work);
     pthread_mutex_unlock(&t->lock);
     doorbell_ring(t->cfg.bell);
 }

@@ -39,6 +39,7 @@ struct page_io {
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
     void *(*begin)(void *arg, uint32_t page, struct err *e);
     bool (*end)(void *arg, uint32_t page, void *at, bool good, struct err *e);
+    void (*prepare)(void *arg, uint32_t first, uint32_t n); // pages [first, first + n)
 };
 
 struct tier_settings {
@@ -148,7 +149,8 @@ struct tier {
     uint64_t tick_ns;
     double memo[STORE_MEMO], memo_written[STORE_MEMO]; // bps, prefill_tps
     struct err write_error;                            // the latest
-    bool writing, stopping;
+    uint32_t prepared, prepare_end; // pages of the device whose memory was taken; will be
+    bool writing, preparing, stopping;
 };
 
 // NULL in *out where the settings ask for no tier.

@@ -49,6 +49,13 @@ static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *
     return ok;
 }
 
+static void prepare_pages(void *arg, uint32_t first, uint32_t n)
+{
+    struct rig *r = arg;
+    assert_int_equal(first, atomic_load(&r->n_prepared));
+    atomic_fetch_add(&r->n_prepared, n);
+}
+
 void rig_attach(struct rig *r)
 {
     struct err e = {0};
@@ -72,6 +79,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
     r->settings = *s;
     atomic_store(&r->net->delay_us, s->delay_us);
     atomic_init(&r->n_page_failures, 0);
+    atomic_init(&r->n_prepared, 0);
     const struct loop_settings ls = {
         .net = r->net,
         .tok = s->tok,
@@ -85,7 +93,11 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .prefill_rows = s->prefill_rows > 0 ? s->prefill_rows : 64,
         .step_ms = 100,
         .alone_ms = 1000,
-        .tiers = {.io = {.arg = r, .read = read_page, .begin = begin_page, .end = end_page},
+        .tiers = {.io = {.arg = r,
+                         .read = read_page,
+                         .begin = begin_page,
+                         .end = end_page,
+                         .prepare = prepare_pages},
                   .page_bytes = page_tokens * sizeof(uint64_t),
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,

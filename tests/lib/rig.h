@@ -28,6 +28,7 @@ struct rig {
     struct loop *loop;
     struct rig_settings settings;
     atomic_uint n_page_failures; // this many next pages cannot be written to the device
+    atomic_uint n_prepared;      // pages whose memory was taken ahead
 };
 
 void rig_open(struct rig *r, const struct rig_settings *s);

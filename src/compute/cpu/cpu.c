@@ -475,6 +475,7 @@ const struct backend_class backend_cpu = {
     .page_read = hostbuf_page_read,
     .page_begin = hostbuf_page_begin,
     .page_end = hostbuf_page_end,
+    .page_prepare = hostbuf_page_prepare,
     .submit = cpu_submit,
     .wait = cpu_wait,
     .ceilings = cpu_ceilings,

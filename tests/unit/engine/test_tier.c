@@ -98,6 +98,41 @@ static void what_was_computed_comes_back_after_a_restart(void **state)
     rig_close(&r);
 }
 
+static void wait_prepared(struct rig *r, uint32_t n)
+{
+    const uint64_t start = clock_ns();
+    while (atomic_load(&r->n_prepared) < n) {
+        if (clock_ms_since(start) > 20000) fail_msg("memory of fewer than %u pages is taken", n);
+        clock_sleep_ms(1);
+    }
+    clock_sleep_ms(5);
+    assert_int_equal(atomic_load(&r->n_prepared), n);
+}
+
+// Of as many pages as one request can bring back, and not of all the device has.
+static void memory_is_taken_before_pages_come_back(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 15);
+    const struct job job = greedy_job(ids, LEN, 1);
+    struct rig_settings s = on_disk;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    wait_saved(&r, 100);
+    assert_int_equal(atomic_load(&r.n_prepared), 0); // nothing was on disk
+    rig_close(&r);
+    rig_open(&r, &s);
+    wait_prepared(&r, 100);
+    expect(&r, &job);
+    rig_close(&r);
+    s.n_ctx = 200;
+    rig_open(&r, &s);
+    wait_prepared(&r, 50);
+    rig_close(&r);
+}
+
 static int compute_and_die(void)
 {
     struct rig r;
@@ -599,6 +634,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {
         TEST(what_was_computed_comes_back_after_a_restart),
+        TEST(memory_is_taken_before_pages_come_back),
         TEST(what_was_saved_before_a_crash_comes_back),
         TEST(pages_wait_for_a_late_store),
         TEST(salts_keep_apart_on_disk_too),

@@ -82,7 +82,8 @@ static struct hash128 record_sum(const void *record, size_t n)
 bool store_header_valid(const struct store_header *h, const struct store_shape *s)
 {
     return h->magic == MAGIC && hash128_equal(h->family, s->family) && h->n_ids == s->n_ids &&
-           h->data_bytes == s->data_bytes && h->head_sum == head_sum(h);
+           h->data_bytes == s->data_bytes && h->encoding == s->encoding &&
+           h->head_sum == head_sum(h);
 }
 
 static void seal(struct store *st, void *record)
@@ -95,6 +96,7 @@ static void seal(struct store *st, void *record)
     h->n_ids = st->shape.n_ids;
     h->data_bytes = st->shape.data_bytes;
     h->saved_unix = clock_unix();
+    h->encoding = st->shape.encoding;
     h->spare = 0;
     h->head_sum = head_sum(h);
     h->sum = record_sum(record, st->record_bytes);
@@ -397,23 +399,31 @@ bool store_has(struct store *st, struct hash128 key, bool counts)
     return entry != NULL;
 }
 
-// Takes it out of the index; the writer also makes its magic unreadable, so that no scan finds it.
-static void bury(struct store *st, const struct store_entry *where, bool is_bad)
+void store_erase(struct store *st, const struct store_entry *where)
 {
     const uint64_t zero = 0;
     pthread_mutex_lock(&st->lock);
-    struct store_entry *entry = store_index_find(&st->index, where->key);
-    if (entry != NULL && entry->i_segment == where->i_segment && entry->slot == where->slot)
-        store_index_kill(&st->index, entry);
-    if (is_bad) st->figures.n_bad++;
     const bool writer = st->writer;
     pthread_mutex_unlock(&st->lock);
     const int fd = writer ? open_segment(st, where->i_segment, O_WRONLY) : -1;
     if (fd < 0) return;
     store_write_all(fd, &zero, sizeof zero,
                     (uint64_t)where->slot * st->record_bytes +
-                        offsetof(struct store_header, magic)); // where it fails, the sum still does
+                        offsetof(struct store_header, magic));
     close(fd);
+}
+
+// Takes a bad one out of the index; the writer also makes its magic unreadable, so that no scan finds it. Where that
+// fails, the sum still does.
+static void bury(struct store *st, const struct store_entry *where)
+{
+    pthread_mutex_lock(&st->lock);
+    struct store_entry *entry = store_index_find(&st->index, where->key);
+    if (entry != NULL && entry->i_segment == where->i_segment && entry->slot == where->slot)
+        store_index_kill(&st->index, entry);
+    st->figures.n_bad++;
+    pthread_mutex_unlock(&st->lock);
+    store_erase(st, where);
 }
 
 // Where a record's three parts are: head and ids, data, padding.
@@ -492,11 +502,11 @@ enum store_result store_get_to(struct store *st, struct hash128 key, struct hash
     const bool there = read_record(st, &where, &parts, &sum);
     if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, &parts, sum))
         return STORE_OK;
-    pthread_mutex_lock(&st->lock); // dropped for the cap meanwhile?
+    pthread_mutex_lock(&st->lock); // dropped meanwhile?
     const bool still = store_index_find(&st->index, key) != NULL;
     pthread_mutex_unlock(&st->lock);
-    if (!there && !still) return STORE_MISSING;
-    bury(st, &where, true);
+    if (!still) return STORE_MISSING;
+    bury(st, &where);
     return STORE_BAD;
 }
 
@@ -632,13 +642,17 @@ bool store_put(struct store *st, void *record, struct err *e)
     return false;
 }
 
-void store_drop(struct store *st, struct hash128 key)
+bool store_forget(struct store *st, struct hash128 key, struct store_entry *where)
 {
     pthread_mutex_lock(&st->lock);
-    const struct store_entry *entry = store_index_find(&st->index, key);
-    const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
+    struct store_entry *entry = store_index_find(&st->index, key);
+    const bool found = entry != NULL;
+    if (found) {
+        *where = *entry;
+        store_index_kill(&st->index, entry);
+    }
     pthread_mutex_unlock(&st->lock);
-    if (entry != NULL) bury(st, &where, false);
+    return found;
 }
 
 // ---- housekeeping -------------------------------------------------------------------------------

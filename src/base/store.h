@@ -22,7 +22,7 @@ struct store;
 // What all records of a family have in common.
 struct store_shape {
     struct hash128 family;
-    uint32_t n_ids;
+    uint32_t n_ids, encoding; // of the data: the user's to say what that means
     size_t data_bytes;
 };
 
@@ -36,7 +36,7 @@ struct store_header {
     uint32_t depth, n_ids;
     uint64_t data_bytes;
     int64_t saved_unix;
-    uint64_t spare; // 0
+    uint32_t encoding, spare; // spare: 0
 };
 static_assert(sizeof(struct store_header) == 128, "a file format");
 
@@ -106,8 +106,10 @@ void store_figures(struct store *st, struct store_figures *out);
 // are in uses[] where that is not NULL. Returns how many were written, 0 at the end.
 size_t store_list(struct store *st, size_t *next, struct store_entry *out, double *uses,
                   size_t max);
-// Forgets a record, on disk too (writer only).
-void store_drop(struct store *st, struct hash128 key);
+// Forgets a record: from now on nothing finds it here. False where there is none. *where is for store_erase, which
+// makes it unreadable on disk (writer only), so that no later process finds it.
+bool store_forget(struct store *st, struct hash128 key, struct store_entry *where);
+void store_erase(struct store *st, const struct store_entry *where);
 
 // The header's check, for who has a record's bytes (scan, fuzzing): are family, sizes and head_sum right?
 bool store_header_valid(const struct store_header *h, const struct store_shape *s);

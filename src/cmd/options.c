@@ -209,6 +209,7 @@ bool options_engine(const struct settings *s, struct engine_settings *out, struc
         .cache_disk_bytes = s->cache_disk,
         .has_cache_ram = s->given.cache_ram,
         .cache_ram_bytes = s->cache_ram,
+        .cache_type = s->cache_type,
         .warm = s->warm,
         .cache_quota = s->cache_quota,
     };

@@ -68,6 +68,7 @@ static bool make_server_args(struct run_session *r, struct err *e)
         {"--device", s->device, s->device != NULL, 0},
         {"--kv-type", s->kv_type, s->kv_type != NULL, 0},
         {"--prefill-type", s->prefill_type, s->prefill_type != NULL, 0},
+        {"--cache-type", s->cache_type, s->cache_type != NULL, 0},
         {"--threads", NULL, s->given.threads, s->threads},
         {"--ctx", NULL, s->given.ctx, s->ctx},
         {"--kv-memory", NULL, s->given.kv_memory, s->kv_memory},

@@ -8,7 +8,7 @@
 #include "agent/workspace.h"
 #include "cmd/options.h"
 
-enum { SESSION_SERVER_ARGS = 16 };
+enum { SESSION_SERVER_ARGS = 20 };
 
 struct run_session {
     const struct settings *s; // borrowed

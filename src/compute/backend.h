@@ -46,6 +46,14 @@ struct kv_shape {
     enum kv_type type;
 };
 
+// What a page's bytes are, for who keeps it in fewer bits: n_units times n_values numbers, then rest_bytes of something
+// else (scales). n_values is a multiple of 32. OPAQUE: they have few bits already.
+enum page_values { PAGE_OPAQUE, PAGE_F16, PAGE_F32, PAGE_I16 };
+struct page_form {
+    enum page_values values;
+    size_t n_units, n_values, rest_bytes;
+};
+
 struct buf_desc {
     enum buf_kind kind;
     enum fmt fmt; // BUF_WEIGHT, BUF_VECTOR
@@ -223,6 +231,7 @@ struct backend_class {
     // One page's bytes, in the backend's layout, page_bytes(shape) of them (cache tiers). Reading may go on beside
     // a step that was submitted: the page is one that it does not write, and was waited for once.
     size_t (*page_bytes)(const struct backend *b, const struct kv_shape *s);
+    struct page_form (*page_form)(const struct backend *b, const struct kv_shape *s);
     bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                       struct err *e);
     // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin says where in host

@@ -421,6 +421,7 @@ const struct backend_class backend_cuda = {
     .read = gpu_read,
     .write = gpu_write,
     .page_bytes = gpu_page_bytes,
+    .page_form = gpu_page_form,
     .page_read = gpu_page_read,
     .page_begin = gpu_page_begin,
     .page_end = gpu_page_end,

@@ -210,6 +210,7 @@ bool gpu_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_
 bool gpu_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_rows, const float *in,
                struct err *e);
 size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s);
+struct page_form gpu_page_form(const struct backend *b, const struct kv_shape *s);
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e);
 

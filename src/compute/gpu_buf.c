@@ -28,6 +28,13 @@ size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s)
     return head_bytes(s) * 2 * s->n_kv_heads * s->n_layers;
 }
 
+struct page_form gpu_page_form(const struct backend *b, const struct kv_shape *s)
+{
+    if (s->type == KV_Q8_0) return (struct page_form){.values = PAGE_OPAQUE};
+    return (struct page_form){
+        .values = PAGE_F16, .n_units = 1, .n_values = gpu_page_bytes(b, s) / sizeof(uint16_t)};
+}
+
 // Fills everything of d but its memory; its size is in n_bytes.
 static void describe(const struct backend *b, const struct buf_desc *desc, struct dbuf *d)
 {

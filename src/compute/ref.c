@@ -340,6 +340,14 @@ static size_t ref_page_bytes(const struct backend *b, const struct kv_shape *s)
     return hostbuf_page_bytes(s, unit_bytes(s));
 }
 
+static struct page_form ref_page_form(const struct backend *b, const struct kv_shape *s)
+{
+    (void)b;
+    return (struct page_form){.values = s->type == KV_F32 ? PAGE_F32 : PAGE_F16,
+                              .n_units = (size_t)s->n_layers * s->n_kv_heads,
+                              .n_values = 2 * (size_t)PAGE_TOKENS * s->head_dim};
+}
+
 static bool check_kv(const struct kv_shape *s, struct err *e)
 {
     if (s->type != KV_F16 && s->type != KV_F32)
@@ -400,6 +408,7 @@ const struct backend_class backend_ref = {
     .read = hostbuf_read,
     .write = hostbuf_write,
     .page_bytes = ref_page_bytes,
+    .page_form = ref_page_form,
     .page_read = hostbuf_page_read,
     .page_begin = hostbuf_page_begin,
     .page_end = hostbuf_page_end,

@@ -55,6 +55,7 @@ struct engine {
     struct net *net;
     struct dbuf *kv;
     struct kv_shape kv_shape;
+    struct page_code page_code; // of the tiers below the device
     struct loop *loop;
     struct disk *disk;
     struct sampling flags;
@@ -190,6 +191,7 @@ static bool open_file(struct engine *en, struct err *e)
     info->n_parallel = en->settings.n_parallel;
     info->rope_factor = 1;
     info->prefill_type = "exact";
+    info->cache_type = "exact";
     if (info->n_ctx < CTX_MIN || info->n_ctx > CTX_MAX)
         return err_set(e, ERR_FORMAT, "the model was trained for a context of %u; set --ctx",
                        info->n_ctx);
@@ -266,6 +268,10 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
     en->kv_shape = shape;
     en->info.n_pages = shape.n_pages;
     en->info.kv_bytes = (uint64_t)shape.n_pages * in.page_bytes;
+    const struct page_form form = class->page_form(en->backend, &shape);
+    if (!page_code_from(en->settings.cache_type, &form, in.page_bytes, &en->page_code, e))
+        return false;
+    en->info.cache_type = en->page_code.encoding == PAGES_Q8_0 ? "q8_0" : "exact";
     return true;
 }
 
@@ -306,6 +312,23 @@ static uint64_t ram_bytes(const struct engine *en)
     return available / 4 < RAM_DEFAULT_MAX ? available / 4 : RAM_DEFAULT_MAX;
 }
 
+// What changes numbers is said, and where the wish changes nothing, too.
+static void say_cache_type(const struct engine *en)
+{
+    const struct page_code *c = &en->page_code;
+    const bool wanted = en->settings.cache_type != NULL && en->settings.cache_type[0] != '\0' &&
+                        strcmp(en->settings.cache_type, "exact") != 0;
+    if (c->encoding == PAGES_Q8_0)
+        log_info(
+            "cache",
+            "pages below the device are q8_0: %.2f of their bytes, and close to what was computed, "
+            "not equal",
+            (double)c->stored_bytes / (double)c->page_bytes);
+    else if (wanted)
+        log_info("cache",
+                 "pages below the device stay as they are: keys and values have 8 bits already");
+}
+
 static struct tier_settings tiers_of(struct engine *en)
 {
     return (struct tier_settings){
@@ -314,7 +337,7 @@ static struct tier_settings tiers_of(struct engine *en)
                .begin = begin_page,
                .end = end_page,
                .prepare = prepare_pages},
-        .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
+        .code = en->page_code,
         .ram_bytes = ram_bytes(en),
         .disk = en->settings.cache_dir != NULL,
         .warm = en->settings.warm,
@@ -332,8 +355,9 @@ static bool open_disk(struct engine *en, struct err *e)
         .about = {.config = &en->config,
                   .n_ctx = en->info.n_ctx,
                   .shape = en->kv_shape,
-                  .page_bytes = en->backend->class->page_bytes(en->backend, &en->kv_shape),
-                  .device = &en->device},
+                  .page_bytes = en->page_code.page_bytes,
+                  .device = &en->device,
+                  .code = &en->page_code},
         .loop = en->loop,
     };
     return disk_open(&en->disk, &ds, e);
@@ -393,7 +417,10 @@ static bool open_network(struct engine *en, struct err *e)
     if (!plan_and_take(en, &ns, e) ||
         !net_open(&en->net, en->backend, en->gguf, &en->config, &ns, e))
         return false;
-    if (en->settings.score_rows == 0 && (!open_loop(en, e) || !open_disk(en, e))) return false;
+    if (en->settings.score_rows == 0) {
+        if (en->settings.cache_dir != NULL || ram_bytes(en) > 0) say_cache_type(en);
+        if (!open_loop(en, e) || !open_disk(en, e)) return false;
+    }
     en->info.rope_factor = net_rope_factor(en->net);
     log_info(
         "engine",

@@ -41,6 +41,7 @@ struct engine_settings {
     uint32_t cache_quota;     // percent of the cache that one salt may hold; 0 = 25
     bool has_cache_ram;       // cache_ram_bytes was given; otherwise as the device asks for it
     uint64_t cache_ram_bytes; // host memory for pages that the device has no room for
+    const char *cache_type;   // of pages there: "exact" (default) or "q8_0"
     bool warm;                // bring pages back from disk before they are asked for
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
@@ -68,6 +69,7 @@ struct engine_info {
     uint64_t n_params, model_bytes, kv_bytes;
     float rope_factor;        // > 1: YaRN is on
     const char *prefill_type; // in effect: "exact" or "fp8"
+    const char *cache_type;   // in effect: "exact" or "q8_0"
     int64_t loaded_unix;
 };
 

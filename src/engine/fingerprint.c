@@ -161,6 +161,7 @@ bool fingerprint_of(struct hash128 weights, const struct fingerprint_about *a, s
     buf_printf(&b, " backend=%s numerics=%u device=%s", a->device->name, a->device->numerics,
                is_host ? "" : a->device->device);
     if (a->device->prefill_fp8) buf_str(&b, STR(" prefill=fp8"));
+    if (a->code != NULL && a->code->encoding == PAGES_Q8_0) buf_str(&b, STR(" pages=q8_0"));
     const bool ok = !b.failed || err_set(e, ERR_MEMORY, "no memory for a fingerprint");
     if (ok) *out = hash128(b.p, b.n, 0);
     buf_free(&b);

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "compute/backend.h"
+#include "engine/page_code.h"
 #include "model/arch.h"
 #include "model/gguf.h"
 
@@ -25,6 +26,7 @@ struct fingerprint_about {
     struct kv_shape shape; // n_pages does not count
     size_t page_bytes;
     const struct backend_info *device;
+    const struct page_code *code; // how pages are kept; NULL = exactly
 };
 bool fingerprint_of(struct hash128 weights, const struct fingerprint_about *a, struct hash128 *out,
                     struct err *e);

@@ -79,6 +79,9 @@ void tier_slot_give(struct tier *t, uint32_t slot)
     struct tier_slot *s = &t->slots[slot];
     unlist(t, slot);
     if (s->state == SLOT_KEPT) t->n_kept--;
+    if (s->raw != NULL) t->raw_free[t->n_raw_free++] = s->raw;
+    s->raw = NULL;
+    s->unwanted = false;
     s->state = SLOT_FREE;
     t->free[t->n_free++] = slot;
 }
@@ -87,10 +90,12 @@ void tier_slot_keep(struct tier *t, uint32_t slot)
 {
     struct tier_slot *s = &t->slots[slot];
     const uint32_t twin = s->in_table ? SLOT_NONE : tier_find(t, s->chain);
-    if (!tier_keeps(t) || twin != SLOT_NONE) {
+    if (!tier_keeps(t) || twin != SLOT_NONE || s->unwanted) {
         tier_slot_give(t, slot);
         return;
     }
+    if (s->raw != NULL) t->raw_free[t->n_raw_free++] = s->raw;
+    s->raw = NULL;
     if (!s->in_table) tier_slot_list(t, slot);
     if (s->state != SLOT_KEPT) t->n_kept++;
     s->state = SLOT_KEPT;
@@ -159,20 +164,29 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
 
 // ---- the threads --------------------------------------------------------------------------------
 
+// The record's data as they are on the device.
+static void decode_to(const struct tier *t, const struct tier_slot *s, void *at)
+{
+    const unsigned char *data = store_data(s->record, t->page_tokens);
+    if (tier_encodes(t))
+        page_decode(&t->cfg.code, data, at);
+    else
+        memcpy(at, data, t->cfg.code.page_bytes);
+}
+
 // From disk or host memory to a page of the device.
 static void bring_up(struct tier *t, struct store *store, struct tier_slot *s)
 {
     const struct page_io *io = &t->cfg.io;
-    const bool read = s->state == SLOT_READ;
+    const bool read = s->state == SLOT_READ, in_place = read && !tier_encodes(t);
     struct err e = {0};
     void *at = io->begin(io->arg, s->page, &e);
     s->result = STORE_OK;
     if (at != NULL && read)
-        s->result =
-            store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record, at);
-    else if (at != NULL)
-        memcpy(at, store_data(s->record, t->page_tokens), t->cfg.page_bytes);
+        s->result = store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record,
+                                 in_place ? at : NULL);
     const bool good = at != NULL && s->result == STORE_OK;
+    if (good && !in_place) decode_to(t, s, at);
     bool there = at != NULL;
     if (at != NULL) there = io->end(io->arg, s->page, at, good, &e) || !good;
     if (there) return;
@@ -180,15 +194,23 @@ static void bring_up(struct tier *t, struct store *store, struct tier_slot *s)
     s->result = STORE_MISSING;
 }
 
+// Encodes what is to be encoded, then writes to disk where that is wanted.
+static void bring_down(struct tier *t, struct store *store, struct tier_slot *s, struct err *e)
+{
+    bool ok =
+        s->raw == NULL || page_encode(&t->cfg.code, s->raw, store_data(s->record, t->page_tokens));
+    if (!ok) err_set(e, ERR_UNSUPPORTED, "a page holds what q8_0 has no place for");
+    if (ok && s->state == SLOT_WRITE) ok = store_put(store, s->record, e);
+    s->result = ok ? STORE_OK : STORE_BAD;
+}
+
 static void work_on(struct tier *t, struct store *store, uint32_t slot, struct err *e)
 {
     struct tier_slot *s = &t->slots[slot];
     if (s->state == SLOT_READ || s->state == SLOT_SEND)
         bring_up(t, store, s);
-    else if (s->state == SLOT_WRITE)
-        s->result = store_put(store, s->record, e) ? STORE_OK : STORE_BAD;
     else
-        store_drop(store, s->chain);
+        bring_down(t, store, s, e);
 }
 
 // The first use of what a page goes through may take memory (a box each), which is slow: so that it is not
@@ -218,12 +240,26 @@ static void do_tick(struct store *store, const double *memo)
     if (memo != NULL) store_memo_write(store, memo);
 }
 
+// One of the dropped records; under the lock, but let go meanwhile.
+static bool erase_one(struct tier *t)
+{
+    if (t->writing || t->n_drops == 0) return false;
+    const struct store_entry where = t->drops[--t->n_drops];
+    struct store *store = t->open;
+    t->writing = true;
+    pthread_mutex_unlock(&t->lock);
+    store_erase(store, &where);
+    pthread_mutex_lock(&t->lock);
+    t->writing = false;
+    return true;
+}
+
 // Memory of pages that are going to be used, a piece of it, by one thread at a time; under the lock, but let
 // go meanwhile.
 static bool prepare_some(struct tier *t)
 {
     if (t->stopping || t->preparing || t->prepared == t->prepare_end) return false;
-    const uint64_t some = PREPARE_BYTES / t->cfg.page_bytes + 1;
+    const uint64_t some = PREPARE_BYTES / t->cfg.code.page_bytes + 1;
     const uint32_t first = t->prepared, left = t->prepare_end - first;
     const uint32_t n = some < left ? (uint32_t)some : left;
     t->preparing = true;
@@ -244,7 +280,7 @@ static bool do_one(struct tier *t)
     const bool tick =
         free && !write && t->open != NULL && (news || clock_ms_since(t->tick_ns) > TICK_S * 1000);
     struct err e = {0};
-    if (!read && !write && !tick) return prepare_some(t);
+    if (!read && !write && !tick) return erase_one(t) || prepare_some(t);
     const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
     struct store *store = t->open;
     if (!read) t->writing = true;
@@ -285,7 +321,7 @@ static void *work(void *arg)
 
 static bool size_slots(struct tier *t, const struct tier_settings *s)
 {
-    const struct store_shape shape = {.n_ids = t->page_tokens, .data_bytes = s->page_bytes};
+    const struct store_shape shape = {.n_ids = t->page_tokens, .data_bytes = s->code.stored_bytes};
     t->record_stride = store_record_bytes(&shape);
     uint64_t writes = WRITES_BYTES / t->record_stride, kept = s->ram_bytes / t->record_stride;
     if (writes < WRITES_MIN) writes = WRITES_MIN;
@@ -324,6 +360,19 @@ static bool alloc_slots(struct tier *t)
            ring_init(&t->done, t->n_slots);
 }
 
+// Where pages that are to be encoded wait for a thread.
+static bool alloc_raws(struct tier *t)
+{
+    const size_t each = t->cfg.code.page_bytes;
+    if (!tier_encodes(t)) return true;
+    t->raws = calloc(t->n_writes_max, each);
+    t->raw_free = calloc(t->n_writes_max, sizeof *t->raw_free);
+    if (t->raws == NULL || t->raw_free == NULL) return false;
+    for (uint32_t i = 0; i < t->n_writes_max; i++)
+        t->raw_free[t->n_raw_free++] = t->raws + i * each;
+    return true;
+}
+
 static bool alloc_rest(struct tier *t)
 {
     const size_t ctx_pages = (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
@@ -349,7 +398,7 @@ static uint32_t thread_count(void)
 bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
 {
     *out = NULL;
-    if (s->page_bytes == 0 || (s->ram_bytes == 0 && !s->disk)) return true;
+    if (s->code.page_bytes == 0 || (s->ram_bytes == 0 && !s->disk)) return true;
     struct tier *t = calloc(1, sizeof *t);
     if (t == NULL) return err_set(e, ERR_MEMORY, "no memory for the cache's tiers");
     t->cfg = *s;
@@ -358,7 +407,7 @@ bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
     t->turn_ns = t->tick_ns = clock_ns();
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->work, NULL);
-    bool ok = size_slots(t, s) && alloc_slots(t) && alloc_rest(t);
+    bool ok = size_slots(t, s) && alloc_slots(t) && alloc_raws(t) && alloc_rest(t);
     if (!ok) err_set(e, ERR_MEMORY, "no memory for a cache of %zu bytes", t->records_bytes);
     const uint32_t n_threads = thread_count();
     if (ok) prepare(t, n_threads);
@@ -392,6 +441,9 @@ void tier_close(struct tier *t)
         free(t->restores[i].arrivals);
     }
     if (t->records != NULL) munmap(t->records, t->records_bytes);
+    free(t->drops);
+    free(t->raws);
+    free(t->raw_free);
     free(t->restores);
     free(t->ring);
     free(t->marks);

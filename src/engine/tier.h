@@ -21,6 +21,7 @@
 
 #include "base/hash.h"
 #include "base/store.h"
+#include "engine/page_code.h"
 #include "engine/seq.h"
 #include "engine/stats.h"
 #include "engine/stream.h"
@@ -47,30 +48,33 @@ struct tier_settings {
     struct tree *tree;     // borrowed
     struct doorbell *bell; // borrowed: rung when a read or a write is done
     uint32_t n_parallel, n_ctx;
-    size_t page_bytes;  // 0 = there are no tiers
-    uint64_t ram_bytes; // of the tier in host memory; 0 = none
-    bool disk;          // a store will come (tier_attach)
-    bool warm;          // bring hot pages back before they are asked for
+    struct page_code code; // page_bytes 0 = there are no tiers
+    uint64_t ram_bytes;    // of the tier in host memory; 0 = none
+    bool disk;             // a store will come (tier_attach)
+    bool warm;             // bring hot pages back before they are asked for
     uint32_t
         judge_ms; // a restore that goes slower than computing is given up from then on; 0 = never
 };
 
-// READ, SEND, WRITE, DROP: with the threads: from disk to the device, from host memory to the device,
-// from host memory to disk, off the disk. KEPT: in host memory, may be given up. ARRIVED: read by the
+// READ, SEND, PACK, WRITE: with the threads: from disk to the device, from host memory to the device, encoded,
+// (encoded and) to disk. KEPT: in host memory, may be given up. ARRIVED: read by the
 // warm-up, its page waits for its turn.
-enum slot_state { SLOT_FREE, SLOT_READ, SLOT_SEND, SLOT_WRITE, SLOT_DROP, SLOT_KEPT, SLOT_ARRIVED };
+enum slot_state { SLOT_FREE, SLOT_READ, SLOT_SEND, SLOT_PACK, SLOT_WRITE, SLOT_KEPT, SLOT_ARRIVED };
 
 struct tier_slot {
     enum slot_state state;
     enum store_result result;
     bool in_table, recent;
+    bool unwanted;                // dropped while a thread has it
     bool any_ids;                 // READ: for the warm-up, which expects no certain tokens
     uint32_t next;                // in its bucket
     uint32_t ticket, i_page;      // READ and SEND: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
-    unsigned char *record; // as the store has it; READ: without the data, which go to the page
-    uint32_t page;         // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
+    unsigned char
+        *record; // as the store has it; READ of exact pages: without the data, which go to the page
+    unsigned char *raw; // PACK, WRITE: what is to be encoded; NULL = nothing
+    uint32_t page;      // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
 };
 
 // What is known of a page of the tree.
@@ -116,12 +120,15 @@ struct tier {
     struct tier_slot *slots;                   // [n_slots]
     uint32_t n_slots, n_staging, n_writes_max; // staging: slots that are not for host memory
     unsigned char *records;                    // [n_slots][record_stride]
+    unsigned char *raws;                       // [n_writes_max][page_bytes] where pages are encoded
     int32_t *ids;                              // [n_slots][page_tokens]
     size_t record_stride, records_bytes;
 
     // Engine thread only.
     uint32_t *free; // [n_free]
     uint32_t n_free, hand;
+    unsigned char **raw_free; // [n_raw_free]
+    uint32_t n_raw_free;
     uint32_t *buckets; // [n_buckets]
     uint32_t n_buckets, n_kept, n_writing, n_reading;
     enum tier_load load;     // as of the last turn
@@ -144,6 +151,8 @@ struct tier {
     pthread_mutex_t lock; // guards these
     pthread_cond_t work;
     struct slot_ring reads, writes, done;
+    struct store_entry *drops; // [n_drops] forgotten already, to be erased on disk
+    size_t n_drops, cap_drops;
     struct store *attached; // handed over, the engine thread has not seen it yet
     struct store *open;     // the threads' copy of store
     uint64_t tick_ns;
@@ -197,6 +206,10 @@ void tier_forget(struct tier *t, struct seq *s);
 
 // ---- between the tier's files -------------------------------------------------------------------
 
+static inline bool tier_encodes(const struct tier *t)
+{
+    return t->cfg.code.encoding != PAGES_EXACT;
+}
 static inline bool tier_keeps(const struct tier *t)
 {
     return t->n_slots > t->n_staging;
@@ -212,7 +225,8 @@ void tier_slot_give(struct tier *t, uint32_t slot); // free
 // Its bytes are valid: found from now on; freed at once where nothing is kept in host memory.
 void tier_slot_keep(struct tier *t, uint32_t slot);
 void tier_slot_list(struct tier *t, uint32_t slot);
-void tier_submit(struct tier *t, uint32_t slot, enum slot_state work); // READ, SEND, WRITE or DROP
+void tier_submit(struct tier *t, uint32_t slot,
+                 enum slot_state work); // READ, SEND, PACK or WRITE
 // tier_save.c
 void tier_watch(struct tier *t); // sets the tree's hooks
 void tier_queue_all(struct tier *t);

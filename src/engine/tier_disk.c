@@ -22,10 +22,11 @@ struct disk {
 static void open_store(struct disk *d, struct hash128 weights)
 {
     const struct fingerprint_about *a = &d->cfg.about;
-    struct store_settings s = {
-        .dir = d->dir,
-        .cap_bytes = d->cfg.cap_bytes,
-        .shape = {.n_ids = a->shape.page_tokens, .data_bytes = a->page_bytes}};
+    struct store_settings s = {.dir = d->dir,
+                               .cap_bytes = d->cfg.cap_bytes,
+                               .shape = {.n_ids = a->shape.page_tokens,
+                                         .encoding = (uint32_t)a->code->encoding,
+                                         .data_bytes = a->code->stored_bytes}};
     struct store *store;
     struct err e = {0};
     if (!fingerprint_of(weights, a, &s.shape.family, &e) || !store_open(&store, &s, &e)) {

@@ -7,6 +7,7 @@
 // comes, for it may have left the tree.
 #include <assert.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -61,12 +62,14 @@ static bool copy_down(struct tier *t, uint32_t page, uint32_t slot)
     struct tier_slot *s = &t->slots[slot];
     struct store_header *h = (struct store_header *)(void *)s->record;
     struct err e = {0};
+    if (tier_encodes(t)) s->raw = t->raw_free[--t->n_raw_free];
     s->chain = t->marks[page].chain;
     s->parent = n->parent == KV_NONE ? (struct hash128){0} : t->marks[n->parent].chain;
     *h = (struct store_header){
         .key = s->chain, .parent = s->parent, .salt = n->salt, .depth = n->depth};
     memcpy(store_ids(s->record), tree_tokens(t->cfg.tree, page), t->page_tokens * sizeof(int32_t));
-    if (t->cfg.io.read(t->cfg.io.arg, page, store_data(s->record, t->page_tokens), &e)) return true;
+    void *to = s->raw != NULL ? s->raw : store_data(s->record, t->page_tokens);
+    if (t->cfg.io.read(t->cfg.io.arg, page, to, &e)) return true;
     log_debug("cache", "a page cannot be read from the device: %s", e.msg);
     return false;
 }
@@ -82,31 +85,50 @@ static bool save_page(struct tier *t, uint32_t page)
         return true;
     }
     if (!disk && !tier_keeps(t)) return true;
-    if (disk && t->n_writing >= t->n_writes_max) return false;
+    const bool to_threads = disk || tier_encodes(t);
+    if (to_threads && t->n_writing >= t->n_writes_max) return false;
     slot = tier_slot_take(t);
     if (slot == SLOT_NONE) return false;
     if (!copy_down(t, page, slot)) {
         tier_slot_give(t, slot);
         return true;
     }
-    if (disk) {
+    if (to_threads) {
         tier_slot_list(t, slot);
-        tier_submit(t, slot, SLOT_WRITE);
+        tier_submit(t, slot, disk ? SLOT_WRITE : SLOT_PACK);
     } else {
         tier_slot_keep(t, slot);
     }
     return true;
 }
 
+// Found no more from now on; a thread makes it unreadable on disk.
+static void drop_on_disk(struct tier *t, struct hash128 chain)
+{
+    struct store_entry where;
+    if (t->store == NULL || !store_forget(t->store, chain, &where)) return;
+    pthread_mutex_lock(&t->lock);
+    if (t->n_drops == t->cap_drops) {
+        const size_t cap = t->cap_drops == 0 ? 256 : 2 * t->cap_drops;
+        struct store_entry *p = realloc(t->drops, cap * sizeof *p);
+        if (p != NULL) t->drops = p, t->cap_drops = cap;
+    }
+    const bool later = t->n_drops < t->cap_drops;
+    if (later) t->drops[t->n_drops++] = where;
+    pthread_cond_signal(&t->work);
+    pthread_mutex_unlock(&t->lock);
+    if (!later) store_erase(t->store, &where); // slow is better than never
+}
+
+// What a thread has just now is marked: it is not kept when it comes back.
 static void forget_below(struct tier *t, struct hash128 chain)
 {
-    uint32_t slot = tier_find(t, chain);
-    if (slot != SLOT_NONE && t->slots[slot].state == SLOT_KEPT) tier_slot_give(t, slot);
-    if (t->store == NULL || !store_has(t->store, chain, false)) return;
-    slot = tier_slot_take(t);
-    if (slot == SLOT_NONE) return;
-    t->slots[slot].chain = chain;
-    tier_submit(t, slot, SLOT_DROP);
+    const uint32_t slot = tier_find(t, chain);
+    if (slot != SLOT_NONE && t->slots[slot].state == SLOT_KEPT)
+        tier_slot_give(t, slot);
+    else if (slot != SLOT_NONE)
+        t->slots[slot].unwanted = true;
+    drop_on_disk(t, chain);
 }
 
 // Its last moment: it goes down now or not at all.
@@ -167,10 +189,9 @@ void tier_saved(struct tier *t, uint32_t slot)
 {
     struct tier_slot *s = &t->slots[slot];
     t->n_writing--;
-    if (s->state == SLOT_DROP) {
-        tier_slot_give(t, slot);
-    } else if (s->result == STORE_OK) {
-        t->figures.saved++;
+    if (s->result == STORE_OK) {
+        if (s->state == SLOT_WRITE) t->figures.saved++;
+        if (s->unwanted) drop_on_disk(t, s->chain);
         t->write_warned = false;
         tier_slot_keep(t, slot);
     } else {

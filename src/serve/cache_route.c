@@ -94,7 +94,7 @@ bool route_cache_stats(struct exchange *x)
                    engine_cache_reason((enum cache_reason)i),
                    (unsigned long long)s.requests_by_reason[i]);
     buf_c(&b, '}');
-    tier_stats_json(&b, &s.tiers);
+    tier_stats_json(&b, &s.tiers, info->cache_type);
     buf_c(&b, '}');
     return exchange_send_json(x, &b);
 }

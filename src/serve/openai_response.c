@@ -3,6 +3,7 @@
 #include "serve/openai_response.h"
 
 #include <math.h>
+#include <string.h>
 
 void response_number(struct buf *b, double v)
 {
@@ -80,7 +81,7 @@ void response_timings(struct buf *b, const struct stream_status *st, const struc
                st->queued_ms, ttft_ms);
 }
 
-void response_cache(struct buf *b, const struct stream_status *st)
+void response_cache(struct buf *b, const struct stream_status *st, const char *cache_type)
 {
     const struct cache_report *c = &st->cache;
     const bool parts = c->reason != CACHE_WHOLE && c->reason != CACHE_NOT_LOOKED;
@@ -93,7 +94,9 @@ void response_cache(struct buf *b, const struct stream_status *st)
         buf_printf(b, "%u", c->diverged_at);
     else
         buf_z(b, "null");
-    buf_printf(b, ",\"reason\":\"%s\"}}", engine_cache_reason(c->reason));
+    buf_printf(b, ",\"reason\":\"%s\"", engine_cache_reason(c->reason));
+    if (strcmp(cache_type, "exact") != 0) buf_printf(b, ",\"cache_type\":\"%s\"", cache_type);
+    buf_z(b, "}}");
 }
 
 void response_progress(struct buf *b, const struct stream_status *st)

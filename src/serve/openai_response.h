@@ -31,7 +31,7 @@ void response_usage(struct buf *b, const struct stream_status *st, uint32_t n_re
 void response_timings(struct buf *b, const struct stream_status *st,
                       const struct response_times *t);
 // "submind":{"cache":{...}}: where the prompt's tokens came from, and why no more were cached
-void response_cache(struct buf *b, const struct stream_status *st);
+void response_cache(struct buf *b, const struct stream_status *st, const char *cache_type);
 // "prompt_progress":{...}
 void response_progress(struct buf *b, const struct stream_status *st);
 // A number that JSON can hold: NaN and infinities become the bound.

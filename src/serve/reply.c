@@ -137,7 +137,7 @@ static void put_timings(struct reply *r, struct buf *b)
     response_timings(b, &r->g.status, &t);
     if (!r->x->explain) return;
     buf_c(b, ',');
-    response_cache(b, &r->g.status);
+    response_cache(b, &r->g.status, engine_info(r->x->sv->engine)->cache_type);
 }
 
 // Before the client can come back with the answer in its history.

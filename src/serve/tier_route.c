@@ -1,8 +1,9 @@
 // What the server says about the tiers below the device.
 #include "serve/tier_route.h"
 
-void tier_stats_json(struct buf *b, const struct tier_figures *t)
+void tier_stats_json(struct buf *b, const struct tier_figures *t, const char *cache_type)
 {
+    buf_printf(b, ",\"cache_type\":\"%s\"", cache_type);
     buf_printf(b, ",\"ram\":{\"pages\":%llu,\"bytes\":%llu}", (unsigned long long)t->ram_pages,
                (unsigned long long)t->ram_bytes);
     buf_printf(b, ",\"disk\":{\"open\":%s,\"writer\":%s,\"pages\":%llu,\"bytes\":%llu",

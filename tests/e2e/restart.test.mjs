@@ -84,6 +84,46 @@ test('a second server reads what the first one wrote', async () => {
     await reader.stop();
 });
 
+// The first tokens' logarithms of probabilities, by token.
+const firstLogprobs = (answer) => new Map(answer.choices[0].logprobs.content[0].top_logprobs
+    .map(({ token, logprob }) => [token, logprob]));
+
+test('pages in 8 bits take half the bytes, come back close, and never mix with exact ones', async (t) => {
+    const own = mkdtempSync(path.join(os.tmpdir(), 'submind-q8-'));
+    const request = { ...ask('one'), messages: [{ role: 'system', content: notes(3000, 32) },
+        { role: 'user', content: 'repeat after me: one' }] };
+    after(() => rmSync(own, { recursive: true }));
+    const flags = ['--cache-dir', own, '--cache-type', 'q8_0'];
+    const first = await startServer(...flags);
+    assert.match(first.log, /INFO cache: pages below the device are q8_0/);
+    assert.equal((await first.json('/props')).cache_type, 'q8_0');
+    const computed = await chat(first, request);
+    await saved(first, computed.usage.prompt_tokens);
+    const stats = await first.json('/submind/cache/stats');
+    const ratio = stats.disk.bytes / stats.disk.pages / stats.device.page_bytes;
+    assert.ok(ratio < 0.56, `${ratio} of the bytes`);
+    await first.stop('SIGKILL');
+
+    const next = await startServer(...flags);
+    const restored = await chat(next, request);
+    assert.ok(restored.submind.cache.disk_tokens >= computed.usage.prompt_tokens - 2 * page);
+    assert.equal(restored.submind.cache.cache_type, 'q8_0');
+    const [was, is] = [computed, restored].map(firstLogprobs);
+    const off = [...was].filter(([token]) => is.has(token)).map(([token, p]) => Math.abs(p - is.get(token)));
+    t.diagnostic(`${ratio.toFixed(3)} of the bytes; logprobs off by ${Math.max(...off)} at most; `
+        + `restored in ${restored.submind.cache.restored_ms} ms`);
+    assert.ok(off.length >= 3 && off[0] < 0.2 && Math.max(...off) < 0.7, `off by ${off}`);
+    await next.stop();
+
+    const exact = await startServer('--cache-dir', own);
+    assert.doesNotMatch(exact.log, /q8_0/);
+    const again = await chat(exact, request);
+    assert.equal(again.submind.cache.disk_tokens, 0);
+    assert.equal(again.submind.cache.cache_type, undefined);
+    assert.equal(said(again), said(computed)); // what was computed there was exact
+    await exact.stop();
+});
+
 test('another KV type finds nothing of it', async () => {
     const server = await startServer('--cache-dir', dir, '--device', 'ref', '--ctx', '512');
     const short = { ...ask('hello'), messages: [{ role: 'user', content: 'hello there' }] };

@@ -56,6 +56,16 @@ static void prepare_pages(void *arg, uint32_t first, uint32_t n)
     atomic_fetch_add(&r->n_prepared, n);
 }
 
+// The network's slots are hashes, which no code may change: where pages are encoded, they are the rest.
+static struct page_code code_of(const struct rig_settings *s, size_t page_bytes)
+{
+    struct page_code c = {.page_bytes = page_bytes, .stored_bytes = page_bytes};
+    if (!s->encoded) return c;
+    c.encoding = PAGES_Q8_0;
+    c.form = (struct page_form){.values = PAGE_I16, .n_units = 1, .rest_bytes = page_bytes};
+    return c;
+}
+
 void rig_attach(struct rig *r)
 {
     struct err e = {0};
@@ -65,6 +75,7 @@ void rig_attach(struct rig *r)
         .cap_bytes = r->settings.cap_bytes > 0 ? r->settings.cap_bytes : 1 << 26,
         .shape = {.family = {3, 4},
                   .n_ids = r->net->page_tokens,
+                  .encoding = r->settings.encoded ? PAGES_Q8_0 : PAGES_EXACT,
                   .data_bytes = r->net->page_tokens * sizeof *r->net->slots}};
     if (!store_open(&store, &s, &e)) fail_msg("%s", e.msg);
     loop_attach(r->loop, store);
@@ -98,7 +109,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                          .begin = begin_page,
                          .end = end_page,
                          .prepare = prepare_pages},
-                  .page_bytes = page_tokens * sizeof(uint64_t),
+                  .code = code_of(s, page_tokens * sizeof(uint64_t)),
                   .ram_bytes = s->ram_bytes,
                   .disk = s->cache_dir != NULL,
                   .warm = s->warm,

@@ -359,6 +359,17 @@ static size_t cpu_page_bytes(const struct backend *b, const struct kv_shape *s)
     return hostbuf_page_bytes(s, cpu_kv_unit_bytes(s));
 }
 
+// [layer][kv head]: keys and values as int16, then their scales.
+static struct page_form page_form(const struct backend *b, const struct kv_shape *s)
+{
+    (void)b;
+    const size_t n_tokens = 2 * (size_t)PAGE_TOKENS;
+    return (struct page_form){.values = PAGE_I16,
+                              .n_units = (size_t)s->n_layers * s->n_kv_heads,
+                              .n_values = n_tokens * s->head_dim,
+                              .rest_bytes = n_tokens * sizeof(float)};
+}
+
 static bool cpu_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e)
 {
     struct cpu *c = (struct cpu *)b;
@@ -472,6 +483,7 @@ const struct backend_class backend_cpu = {
     .read = hostbuf_read,
     .write = hostbuf_write,
     .page_bytes = cpu_page_bytes,
+    .page_form = page_form,
     .page_read = hostbuf_page_read,
     .page_begin = hostbuf_page_begin,
     .page_end = hostbuf_page_end,

@@ -122,7 +122,7 @@ static void saved_records_come_back(void **state)
     for (uint32_t i = 0; i < 200; i++) assert_true(put(st, i));
     for (uint32_t i = 0; i < 200; i++) assert_int_equal(get(st, i), STORE_OK);
     assert_int_equal(get(st, 200), STORE_MISSING);
-    assert_int_equal(store_record_bytes(&(struct store_shape){{1, 7}, N_IDS, DATA}), RECORD);
+    assert_int_equal(store_record_bytes(&(struct store_shape){{1, 7}, N_IDS, 0, DATA}), RECORD);
     store_close(st);
     st = open_store(1 << 20);
     assert_int_equal(figures(st).n_records, 200);
@@ -132,8 +132,11 @@ static void saved_records_come_back(void **state)
     while ((n = store_list(st, &next, list, NULL, 64)) > 0)
         for (size_t i = 0; i < n; i++) sum += list[i].depth;
     assert_int_equal(sum, 199 * 200 / 2);
-    store_drop(st, key_of(3));
+    struct store_entry where;
+    assert_true(store_forget(st, key_of(3), &where));
+    assert_false(store_forget(st, key_of(3), &where));
     assert_int_equal(get(st, 3), STORE_MISSING);
+    store_erase(st, &where);
     assert_int_equal(figures(st).n_bad, 0);
     store_close(st);
     st = open_store(1 << 20);

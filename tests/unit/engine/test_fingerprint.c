@@ -228,6 +228,12 @@ static void everything_that_counts_changes_it(void **state)
     other = device;
     other.prefill_fp8 = true; // exact pages and those of 8-bit products never mix
     assert_false(same(h, all_of(&a)));
+    const struct page_code exact = {.encoding = PAGES_EXACT}, q8 = {.encoding = PAGES_Q8_0};
+    a = base;
+    a.code = &exact;
+    assert_true(same(h, all_of(&a)));
+    a.code = &q8; // exact pages and those in 8 bits never mix
+    assert_false(same(h, all_of(&a)));
 #define CHANGED(field, value)              \
     do {                                   \
         a = base;                          \

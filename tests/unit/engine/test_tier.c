@@ -133,6 +133,33 @@ static void memory_is_taken_before_pages_come_back(void **state)
     rig_close(&r);
 }
 
+// Through the threads that encode: the same answers from host memory and from disk; neither kind of page is found
+// where the other is looked for.
+static void encoded_pages_come_back(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 16);
+    const struct job job = greedy_job(ids, LEN, 5);
+    struct rig_settings s = on_disk;
+    s.encoded = true;
+    for (int mapped = 0; mapped < 2; mapped++) {
+        s.mapped = mapped;
+        for (int start = mapped; start < 2; start++) {
+            rig_open(&r, &s);
+            const struct outcome o = expect(&r, &job);
+            assert_int_equal(o.status.cache.n_disk, start == 0 ? 0 : TRUNK);
+            rig_close(&r);
+        }
+    }
+    s.encoded = false;
+    rig_open(&r,
+             &s); // the rig has one family for both, so it is the records that say what they are
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, 0);
+    rig_close(&r);
+}
+
 static int compute_and_die(void)
 {
     struct rig r;
@@ -283,14 +310,14 @@ static void damaged_pages_are_computed_again(void **state)
 }
 
 // More text than the device holds: what it gives up is in host memory.
-static void host_memory_takes_what_the_device_gives_up(void **state)
+static void overflow_to_host_memory(bool encoded)
 {
-    (void)state;
     enum { N = 6, N_PAGES = 60, EACH = 161 }; // 40 pages each
     struct rig r;
     int32_t ids[N][EACH];
     rig_open(&r,
-             &(struct rig_settings){.n_pages = N_PAGES, .ram_bytes = 1 << 20, .delay_us = 20000});
+             &(struct rig_settings){
+                 .n_pages = N_PAGES, .ram_bytes = 1 << 20, .encoded = encoded, .delay_us = 20000});
     for (int round = 0; round < 3; round++)
         for (int i = 0; i < N; i++) {
             fill_tokens(ids[i], EACH, (uint64_t)50 + (uint64_t)i);
@@ -304,6 +331,13 @@ static void host_memory_takes_what_the_device_gives_up(void **state)
     assert_int_equal(stats_of(&r).prefill_tokens, N * EACH + 2 * N);
     assert_true(stats_of(&r).tiers.ram_pages >= N * 40);
     rig_close(&r);
+}
+
+static void host_memory_takes_what_the_device_gives_up(void **state)
+{
+    (void)state;
+    overflow_to_host_memory(false);
+    overflow_to_host_memory(true);
 }
 
 static void set_rate(struct loop *l, void *arg)
@@ -489,25 +523,39 @@ static void forget_texts(struct loop *l, void *arg)
     while (l->tree.first_root != KV_NONE) tree_drop(&l->tree, l->tree.first_root);
 }
 
-// What an operator drops is gone from all tiers.
-static void dropped_pages_do_not_come_back(void **state)
+// What an operator drops is gone from all tiers, also where it is more than the threads take at once, and what they are
+// writing just then.
+static void drop_all(uint64_t ram_bytes, bool encoded, bool at_once)
 {
-    (void)state;
     struct rig r;
     int32_t ids[LEN];
     struct err e = {0};
     fill_tokens(ids, LEN, 10);
     const struct job job = greedy_job(ids, LEN, 1);
     struct rig_settings s = on_disk;
-    s.ram_bytes = 1 << 20;
+    s.ram_bytes = ram_bytes;
+    s.encoded = encoded;
     rig_open(&r, &s);
     expect(&r, &job);
-    wait_saved(&r, 100);
+    if (!at_once) wait_saved(&r, 100);
     assert_true(loop_call(r.loop, forget_texts, NULL, &e));
+    if (ram_bytes > 0) assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    if (ram_bytes > 0) assert_true(loop_call(r.loop, forget_texts, NULL, &e));
     rig_close(&r);
     rig_open(&r, &s);
     assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    assert_true(loop_call(r.loop, forget_texts, NULL, &e));
     rig_close(&r);
+}
+
+static void dropped_pages_do_not_come_back(void **state)
+{
+    (void)state;
+    drop_all(1 << 20, false, false);
+    drop_all(0, false, false);
+    drop_all(1 << 20, true, false);
+    drop_all(1 << 20, false, true);
+    drop_all(0, true, true);
 }
 
 struct traffic {
@@ -568,6 +616,7 @@ static void random_traffic_over_all_tiers_is_answered_right(void **state)
                                        .cap_bytes = 60000,
                                        .ram_bytes = draw(&t, 3) * 10000,
                                        .warm = draw(&t, 2) == 0,
+                                       .encoded = round % 4 >= 2,
                                        .mapped = draw(&t, 2) == 0};
         rig_open(&r, &s);
         for (int i = 0; i < 25; i++) run_some(&r, &t);
@@ -635,6 +684,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_was_computed_comes_back_after_a_restart),
         TEST(memory_is_taken_before_pages_come_back),
+        TEST(encoded_pages_come_back),
         TEST(what_was_saved_before_a_crash_comes_back),
         TEST(pages_wait_for_a_late_store),
         TEST(salts_keep_apart_on_disk_too),

@@ -311,7 +311,13 @@ static void drop(struct loop *l, void *arg)
     uint32_t n = 0;
     if (a->id != 0) {
         const uint32_t page = find_page(l, a);
-        if (page != KV_NONE) n = tree_drop(t, run_start(t, page));
+        if (page == KV_NONE) return;
+        const bool held = t->nodes[page].n_holds > 0;
+        n = tree_drop(t, run_start(t, page));
+        if (n == 0)
+            err_set(&a->error, ERR_INPUT, "nothing of the trunk %016llx can be dropped: it is %s",
+                    (unsigned long long)a->id,
+                    held ? "pinned (submind cache unpin)" : "used by a request that runs");
     } else {
         for (uint32_t page = t->first_root, older; page != KV_NONE; page = older) {
             older = t->nodes[page].older;

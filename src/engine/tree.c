@@ -130,8 +130,8 @@ uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n
         if (!same_salt(t->nodes[page].salt, r->salt)) continue;
         uint32_t same = 0;
         while (same < n && tokens[same] == r->tokens[same]) same++;
-        if (same == 0 || same < most) continue;
-        if (same == most && t->nodes[page].used < t->nodes[best].used) continue;
+        if ((same == 0 && r->parent == KV_NONE) || same < most) continue;
+        if (best != KV_NONE && same == most && t->nodes[page].used < t->nodes[best].used) continue;
         best = page;
         most = same;
     }

@@ -173,6 +173,19 @@ static void say_cost(struct buf *b, const struct explain_input *in, size_t n_tok
         buf_printf(b, " = %.1f s a run", (double)n_tokens / in->probe->prefill_tps);
 }
 
+// Does the chat go on with another message? Templates begin each with the name of its role.
+static bool is_next_message(const struct place *p, const struct drift *d)
+{
+    static const struct str roles[] = {{"assistant", 9}, {"user", 4}, {"system", 6}, {"tool", 4}};
+    enum { N_ROLES = sizeof roles / sizeof roles[0] };
+    bool ours = false, theirs = false;
+    for (int i = 0; i < N_ROLES; i++) {
+        ours |= str_starts(d->ours, roles[i]);
+        theirs |= str_starts(d->theirs, roles[i]);
+    }
+    return ours && theirs && !p->before_all && strcmp(p->what, "template") == 0;
+}
+
 // Tokens of our side that would be found again if the change stood last.
 static size_t tokens_saved(const struct explain_input *in, const struct sides *s,
                            const struct drift *d)
@@ -191,7 +204,9 @@ static void say_nothing_differs(struct buf *b, const struct explain_input *in)
         [CACHE_ENDS] =
             "nothing: what is cached ends here and the prompt goes on; the next one will "
             "find this too",
-        [CACHE_DIFFERS] = "compare with the other request: from here on nothing is cached",
+        [CACHE_DIFFERS] =
+            "compare with the other request (it may be under a cache_salt): from here on nothing "
+            "is cached",
         [CACHE_COLD] =
             "nothing in the cache begins like this: warm it (submind cache warm), and look "
             "whether the requests carry different cache_salts",
@@ -284,6 +299,11 @@ bool explain_put(const struct explain_input *in, struct buf *out, struct err *e)
     if (ok) {
         const struct place p = find_place(in, buf_view(&s.ours), s.at);
         s.same_text = s.at == s.ours.n || s.at == s.theirs.n;
+        if (differs && is_next_message(&p, &d)) {
+            d.kind = "another message";
+            d.advice = "nothing to change: the conversations part here";
+            d.same_bytes = 0;
+        }
         put_head(out, in);
         put_place(out, &p);
         put_context(out, &s);

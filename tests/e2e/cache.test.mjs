@@ -112,6 +112,29 @@ test('explain sees tools that changed places', async () => {
     assert.equal(e3.place.name, 'delta');
 });
 
+test('explain shows both sides where they part at the first token of a page', async () => {
+    await drop();
+    const ids = await server.tokens(notes(300, 6));
+    const first = ids.slice(0, 4 * page + 40), second = [...first];
+    second[4 * page] = first[4 * page] + 1;
+    await server.json('/v1/completions', { prompt: first, max_tokens: 1 });
+    const e = await explain({ prompt: second });
+    assert.deepEqual([e.hit_tokens, e.diverged_at, e.reason], [4 * page, 4 * page, 'differs']);
+    assert.notEqual(e.text.theirs, null);
+    assert.notEqual(e.culprit, undefined);
+});
+
+test('explain knows two conversations from a mistake', async () => {
+    await drop();
+    const turn = { ...ask(notes(100, 8), 'is it up?'), max_tokens: 16 };
+    const { message } = (await chat(turn)).choices[0];
+    turn.messages.push(message, user('and now?'));
+    await chat(turn);
+    const e = await explain({ ...turn, messages: [...turn.messages.slice(0, -1), { role: 'assistant', content: 'Yes, it is.' }, user('good')] });
+    assert.equal(e.culprit.kind, 'another message');
+    assert.match(e.advice, /nothing to change/);
+});
+
 test('ls shows trunks as a tree, their words only when asked', async () => {
     await drop();
     assert.deepEqual(await list(), []);
@@ -149,7 +172,9 @@ test('a pinned trunk stays under pressure, an unpinned one goes', async () => {
     assert.ok(held.hit_tokens >= warm.pinned_tokens, `${held.hit_tokens}`);
     const pinned = (await list()).find((t) => t.name === 'home');
     assert.ok(pinned.pinned && pinned.id === warm.id);
-    assert.equal((await server.json('/submind/cache/drop', { id: warm.id })).dropped_tokens, 0);
+    const kept = await server.post('/submind/cache/drop', { id: warm.id });
+    assert.equal(kept.status, 400);
+    assert.match((await kept.json()).error.message, /pinned \(submind cache unpin\)/);
     assert.equal((await server.json('/submind/cache/unpin', { id: warm.id })).unpinned_tokens, warm.pinned_tokens);
     await flood(2);
     const gone = await explain(ask(bootstrap, 'hello'));

@@ -510,6 +510,22 @@ enum store_result store_get_to(struct store *st, struct hash128 key, struct hash
     return STORE_BAD;
 }
 
+bool store_peek(struct store *st, struct hash128 key, int32_t *ids)
+{
+    struct store_header h;
+    pthread_mutex_lock(&st->lock);
+    const struct store_entry *entry = store_index_find(&st->index, key);
+    const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
+    pthread_mutex_unlock(&st->lock);
+    const int fd = entry == NULL ? -1 : open_segment(st, where.i_segment, O_RDONLY);
+    const uint64_t off = where.slot * (uint64_t)st->record_bytes;
+    const bool ok = fd >= 0 && store_read_all(fd, &h, sizeof h, off) &&
+                    store_header_valid(&h, &st->shape) && hash128_equal(h.key, key) &&
+                    store_read_all(fd, ids, st->shape.n_ids * sizeof *ids, off + sizeof h);
+    if (fd >= 0) close(fd);
+    return ok;
+}
+
 bool store_near(struct store *st, struct hash128 key)
 {
     pthread_mutex_lock(&st->lock);

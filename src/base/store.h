@@ -106,6 +106,8 @@ void store_figures(struct store *st, struct store_figures *out);
 // are in uses[] where that is not NULL. Returns how many were written, 0 at the end.
 size_t store_list(struct store *st, size_t *next, struct store_entry *out, double *uses,
                   size_t max);
+// Reads a record's ids[n_ids] alone, for somebody to look at: only its header is verified.
+bool store_peek(struct store *st, struct hash128 key, int32_t *ids);
 // Forgets a record: from now on nothing finds it here. False where there is none. *where is for store_erase, which
 // makes it unreadable on disk (writer only), so that no later process finds it.
 bool store_forget(struct store *st, struct hash128 key, struct store_entry *where);

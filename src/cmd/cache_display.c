@@ -104,6 +104,10 @@ void cache_show_list(struct buf *out, const json_t *answer)
 {
     const json_t *trunks = json_object_get(answer, "trunks");
     double tokens = 0, bytes = 0;
+    if (json_array_size(trunks) == 0) {
+        buf_z(out, "nothing is cached\n");
+        return;
+    }
     buf_z(out,
           "id                       tokens    before     below       MB  tier    hits     idle\n");
     for (size_t i = 0; i < json_array_size(trunks); i++) {
@@ -117,7 +121,10 @@ void cache_show_list(struct buf *out, const json_t *answer)
         put_count_wide(out, number_of(t, "tokens_below"), 10);
         buf_printf(out, " %8.1f  %-6s %5.0f", number_of(t, "bytes") / 1e6, text_of(t, "tier"),
                    number_of(t, "hits"));
-        put_age(out, number_of(t, "idle_s"));
+        if (json_is_number(json_object_get(t, "idle_s")))
+            put_age(out, number_of(t, "idle_s"));
+        else
+            buf_printf(out, " %8s", "-");
         put_marks(out, t);
         buf_c(out, '\n');
         tokens += number_of(t, "tokens");

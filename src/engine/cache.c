@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/cache_below.h"
 #include "engine/seq.h"
 
 enum { OTHER_TOKENS_MAX = 32768 }; // of the other side: enough to see that two tools changed places
@@ -23,8 +24,9 @@ const char *engine_cache_reason(enum cache_reason r)
 // ---- the list -----------------------------------------------------------------------------------
 
 struct list_ask {
-    struct cache_trunk *items;
-    size_t n, cap;
+    struct trunk_list trunks;
+    struct page_list pages;
+    uint64_t page_bytes;
     bool failed;
 };
 
@@ -55,22 +57,26 @@ static uint32_t run_end(const struct tree *t, uint32_t first)
     }
 }
 
-static struct cache_trunk *add_trunk(struct list_ask *a)
+// The run's pages, for what goes on from them below the device.
+static void note_pages(struct list_ask *a, const struct tier *tier, const struct tree *t,
+                       uint32_t first, uint32_t last)
 {
-    if (a->n == a->cap) {
-        const size_t cap = a->cap == 0 ? 64 : a->cap * 2;
-        struct cache_trunk *items = realloc(a->items, cap * sizeof *items);
-        if (items == NULL) return NULL;
-        a->items = items;
-        a->cap = cap;
+    for (uint32_t page = last; tier != NULL; page = t->nodes[page].parent) {
+        struct page_at *at = tier->marks[page].known ? page_list_add(&a->pages) : NULL;
+        if (at != NULL) {
+            at->tier = CACHE_DEVICE;
+            at->chain = tier->marks[page].chain;
+            at->depth = t->nodes[page].depth;
+            at->trunk = (uint32_t)a->trunks.n - 1;
+        }
+        if (page == first) return;
     }
-    return &a->items[a->n++];
 }
 
 static bool put_trunk(struct list_ask *a, const struct tree *t, uint32_t first, uint32_t last,
                       uint32_t parent)
 {
-    struct cache_trunk *c = add_trunk(a);
+    struct cache_trunk *c = trunk_list_add(&a->trunks);
     if (c == NULL) return false;
     const struct tree_node *n = &t->nodes[last];
     const uint32_t page_tokens = t->pool->page_tokens;
@@ -80,6 +86,7 @@ static bool put_trunk(struct list_ask *a, const struct tree *t, uint32_t first, 
         .parent = parent,
         .n_before = t->nodes[first].depth * page_tokens,
         .n_tokens = (n->depth - t->nodes[first].depth + 1) * page_tokens,
+        .bytes = (n->depth - t->nodes[first].depth + 1) * a->page_bytes,
         .hits = t->nodes[first].hits,
         .idle_s = t->now_s - t->nodes[first].used_s,
         .in_use = t->pool->refs[last] > 1u + n->n_holds,
@@ -105,9 +112,10 @@ static void list_all(struct loop *l, void *arg)
             a->failed = true;
             return;
         }
+        note_pages(a, l->tier, t, first, last);
         uint32_t at = last;
         if (t->nodes[last].first_child != KV_NONE) {
-            parent = (uint32_t)a->n - 1;
+            parent = (uint32_t)a->trunks.n - 1;
             first = t->nodes[last].first_child;
             continue;
         }
@@ -115,28 +123,47 @@ static void list_all(struct loop *l, void *arg)
         while (at != KV_NONE && t->nodes[at].older == KV_NONE) {
             at = t->nodes[at].parent; // the parent trunk's last page; climb to its first
             if (at == KV_NONE) break;
-            const uint32_t before = a->items[parent].n_before / t->pool->page_tokens;
+            const uint32_t before = a->trunks.items[parent].n_before / t->pool->page_tokens;
             while (t->nodes[at].depth > before) at = t->nodes[at].parent;
-            parent = a->items[parent].parent;
+            parent = a->trunks.items[parent].parent;
         }
         first = at == KV_NONE ? KV_NONE : t->nodes[at].older;
     }
+    page_list_add_ram(&a->pages, l->tier);
+}
+
+static void list_free(struct list_ask *a)
+{
+    free(a->trunks.items);
+    page_list_free(&a->pages);
+}
+
+// All trunks of all tiers, and the pages with the trunks that they belong to.
+static bool list_tiers(struct engine *en, struct list_ask *a, struct err *e)
+{
+    const struct engine_info *info = engine_info(en);
+    *a = (struct list_ask){.page_bytes = info->n_pages > 0 ? info->kv_bytes / info->n_pages : 0};
+    if (!engine_call(en, list_all, a, e)) return false;
+    struct tier *tier = engine_tier(en);
+    page_list_complete(&a->pages, tier);
+    if (!a->failed && !a->pages.failed && page_list_to_trunks(&a->pages, tier, &a->trunks))
+        return true;
+    err_set(e, ERR_MEMORY, "no memory for a list of %zu trunks", a->trunks.n);
+    list_free(a);
+    return false;
 }
 
 bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, struct err *e)
 {
-    struct list_ask a = {0};
-    if (!engine_call(en, list_all, &a, e)) return false;
-    if (a.failed) {
-        free(a.items);
-        return err_set(e, ERR_MEMORY, "no memory for a list of %zu trunks", a.n);
-    }
-    for (size_t i = a.n; i-- > 0;) {
-        struct cache_trunk *c = &a.items[i];
-        if (c->parent != UINT32_MAX) a.items[c->parent].n_below += c->n_below + c->n_tokens;
-    }
-    *out = a.items;
-    *n = a.n;
+    struct list_ask a;
+    if (!list_tiers(en, &a, e)) return false;
+    struct cache_trunk *items = a.trunks.items;
+    for (size_t i = a.trunks.n; i-- > 0;)
+        if (items[i].parent != UINT32_MAX)
+            items[items[i].parent].n_below += items[i].n_below + items[i].n_tokens;
+    *out = items;
+    *n = a.trunks.n;
+    page_list_free(&a.pages);
     return true;
 }
 
@@ -247,7 +274,8 @@ static uint32_t find_page(struct loop *l, struct page_ask *a)
     page = page_of(l, a);
     if (page == KV_NONE)
         err_set(&a->error, ERR_NOT_FOUND,
-                "no trunk has the id %016llx; `submind cache ls` shows them",
+                "no trunk on the device has the id %016llx; `submind cache ls` shows them (what is in "
+                "a lower tier is pinned by warming it: submind cache warm --pin)",
                 (unsigned long long)a->id);
     return page;
 }
@@ -359,9 +387,58 @@ bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, stru
     return ask(en, unpin, &(struct page_ask){.id = id}, n_tokens, e);
 }
 
+struct forget_ask {
+    const struct page_list *pages;
+    const bool *doomed; // [trunks]; NULL: all
+    uint32_t n;
+};
+
+static void forget(struct loop *l, void *arg)
+{
+    struct forget_ask *a = arg;
+    for (size_t i = 0; i < a->pages->n; i++) {
+        const struct page_at *p = &a->pages->at[i];
+        if (p->tier == CACHE_DEVICE || !(a->doomed == NULL || a->doomed[p->trunk])) continue;
+        tier_drop(l->tier, p->chain);
+        a->n++;
+    }
+}
+
+// Below the device: the trunk, and what goes on from it. *found: it is one of those.
+static bool drop_below(struct engine *en, const struct list_ask *a, uint64_t id, bool *found,
+                       uint32_t *n_tokens, struct err *e)
+{
+    const struct trunk_list *t = &a->trunks;
+    bool *doomed = calloc(t->n + 1, sizeof *doomed);
+    if (doomed == NULL) return err_set(e, ERR_MEMORY, "no memory to drop a trunk");
+    *found = false;
+    for (size_t i = 0; i < t->n; i++) {
+        const bool is_it = t->items[i].id == id;
+        doomed[i] =
+            id == 0 || is_it || (t->items[i].parent != UINT32_MAX && doomed[t->items[i].parent]);
+        if (is_it && t->items[i].tier != CACHE_DEVICE) *found = true;
+    }
+    struct forget_ask f = {.pages = &a->pages, .doomed = doomed};
+    const bool ok = engine_call(en, forget, &f, e);
+    free(doomed);
+    *n_tokens = f.n * engine_info(en)->page_tokens;
+    return ok;
+}
+
 bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e)
 {
-    return ask(en, drop, &(struct page_ask){.id = id}, n_tokens, e);
+    struct list_ask a;
+    struct err why = {0};
+    uint32_t n = 0, n_below = 0;
+    bool found = false;
+    if (!list_tiers(en, &a, e)) return false;
+    const bool on_device = ask(en, drop, &(struct page_ask){.id = id}, &n, &why);
+    bool ok = on_device || why.code == ERR_NOT_FOUND || err_set(e, why.code, "%s", why.msg);
+    ok = ok && drop_below(en, &a, id, &found, &n_below, e);
+    list_free(&a);
+    if (ok && !on_device && !found) ok = err_set(e, why.code, "%s", why.msg);
+    if (ok) *n_tokens = n + n_below;
+    return ok;
 }
 
 // ---- events -------------------------------------------------------------------------------------

@@ -569,6 +569,11 @@ bool engine_call(struct engine *en, void (*run)(struct loop *l, void *arg), void
     return loop_call(en->loop, run, arg, e);
 }
 
+struct tier *engine_tier(struct engine *en)
+{
+    return en->loop == NULL ? NULL : en->loop->tier; // set before the loop runs, until it is closed
+}
+
 bool engine_seq(struct engine *en, const struct job *job, struct seq **out, struct err *e)
 {
     if (en->loop == NULL)

@@ -196,23 +196,28 @@ void stream_close(struct stream *s);
 
 enum { CACHE_HEAD_TOKENS = 32, CACHE_NAME_BYTES = 64 };
 
-// Cached pages in a row without a branch: what `submind cache ls` shows as one line.
+enum cache_tier { CACHE_DEVICE, CACHE_RAM, CACHE_DISK };
+// Cached pages in a row without a branch: what `submind cache ls` shows as one line. What is in two tiers stands in the
+// upper one only.
 struct cache_trunk {
-    uint64_t id;                 // of its last page: what pin, unpin and drop take
-    uint32_t parent;             // index of the trunk that it goes on from, UINT32_MAX = none
-    uint32_t n_before;           // tokens in front of it
-    uint32_t n_tokens;           // its own
-    uint32_t n_below;            // tokens in the trunks that go on from it
-    uint32_t hits;               // times that its first page was taken instead of computed
-    double idle_s;               // since its last use
-    bool in_use;                 // by a running request
-    bool pinned, public;         // its last page is
-    uint64_t salt;               // 0: none; else a number for the salt
+    enum cache_tier tier;
+    uint64_t id;         // of its last page: what pin, unpin and drop take
+    uint32_t parent;     // index of the trunk that it goes on from, UINT32_MAX = none
+    uint32_t n_before;   // tokens in front of it
+    uint32_t n_tokens;   // its own
+    uint32_t n_below;    // tokens in the trunks that go on from it
+    uint32_t hits;       // times that its first page was taken instead of computed
+    double idle_s;       // since its last use, on disk since it was written; negative: not known
+    uint64_t bytes;      // of its own tokens
+    bool in_use;         // by a running request
+    bool pinned, public; // its last page is
+    uint64_t salt;       // 0: none; else a number for the salt
     char name[CACHE_NAME_BYTES]; // of the pin that ends here
     uint32_t n_head;
     int32_t head[CACHE_HEAD_TOKENS]; // its first tokens
 };
-// All trunks, parents before children, the last used first; an array that the caller frees.
+// All trunks, parents before children: of the device, the last used first, then those that are in lower tiers only.
+// An array that the caller frees.
 bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, struct err *e);
 
 // What would be found for a prompt now, and what is cached in place of its first missing page.
@@ -240,7 +245,7 @@ bool engine_cache_pin_text(struct engine *en, const int32_t *ids, size_t n_ids, 
 bool engine_cache_pin(struct engine *en, uint64_t id, bool public, const char *name,
                       uint32_t *n_tokens, struct err *e);
 bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
-// Takes a trunk and all that goes on from it out (id 0: everything), except what is pinned or in use.
+// Takes a trunk and all that goes on from it out of all tiers (id 0: everything), except what is pinned or in use.
 bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
 
 // What comes into the device's cache and leaves it, for routers. Called on the engine thread: must not

@@ -168,6 +168,9 @@ void tier_close(struct tier *t); // writes what is queued, closes the store; NUL
 // Takes the store; from any thread, at most once.
 void tier_attach(struct tier *t, struct store *store);
 
+// A page below the device goes from all tiers; engine thread.
+void tier_drop(struct tier *t, struct hash128 chain);
+
 // Verifies every page on disk; from any thread. *stop is looked at before each page.
 bool tier_verify(struct tier *t, bool (*stop)(void *arg), void *arg, struct cache_check *out,
                  struct err *e);

@@ -121,7 +121,7 @@ static void drop_on_disk(struct tier *t, struct hash128 chain)
 }
 
 // What a thread has just now is marked: it is not kept when it comes back.
-static void forget_below(struct tier *t, struct hash128 chain)
+void tier_drop(struct tier *t, struct hash128 chain)
 {
     const uint32_t slot = tier_find(t, chain);
     if (slot != SLOT_NONE && t->slots[slot].state == SLOT_KEPT)
@@ -137,7 +137,7 @@ static void on_removed(void *arg, uint32_t page, enum evict_reason reason)
     struct tier *t = arg;
     if (!is_known(t, page)) return;
     if (reason == EVICT_DROPPED)
-        forget_below(t, t->marks[page].chain);
+        tier_drop(t, t->marks[page].chain);
     else if (t->marks[page].queued && !save_page(t, page))
         t->figures.skipped++;
     t->marks[page].known = false;

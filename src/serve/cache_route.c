@@ -15,21 +15,22 @@
 static void put_trunk(struct buf *b, const struct server *sv, const struct cache_trunk *t,
                       bool text)
 {
-    const struct engine_info *info = engine_info(sv->engine);
-    const uint64_t page_bytes = info->n_pages > 0 ? info->kv_bytes / info->n_pages : 0;
+    static const char *const tiers[] = {"device", "ram", "disk"};
     buf_printf(b, "{\"id\":\"%016llx\",\"parent\":", (unsigned long long)t->id);
     if (t->parent == UINT32_MAX)
         buf_z(b, "null");
     else
         buf_printf(b, "%u", t->parent);
     buf_printf(b, ",\"tokens_before\":%u,\"tokens\":%u,\"tokens_below\":%u,\"bytes\":%llu",
-               t->n_before, t->n_tokens, t->n_below,
-               (unsigned long long)(t->n_tokens / info->page_tokens * page_bytes));
+               t->n_before, t->n_tokens, t->n_below, (unsigned long long)t->bytes);
+    buf_printf(b, ",\"tier\":\"%s\",\"hits\":%u,\"idle_s\":", tiers[t->tier], t->hits);
+    if (t->idle_s >= 0)
+        buf_printf(b, "%.1f", t->idle_s);
+    else
+        buf_z(b, "null");
     buf_printf(b,
-               ",\"tier\":\"device\",\"hits\":%u,\"idle_s\":%.1f,\"in_use\":%s,\"pinned\":%s,"
-               "\"public\":%s,\"salt\":",
-               t->hits, t->idle_s, t->in_use ? "true" : "false", t->pinned ? "true" : "false",
-               t->public ? "true" : "false");
+               ",\"in_use\":%s,\"pinned\":%s,\"public\":%s,\"salt\":", t->in_use ? "true" : "false",
+               t->pinned ? "true" : "false", t->public ? "true" : "false");
     if (t->salt == 0)
         buf_z(b, "null");
     else

@@ -339,6 +339,55 @@ test('the command says what is wrong', () => {
     assert.match(away.stderr, /no server answers.*submind serve/);
 });
 
+test('what is on disk only is listed, and dropped for good', async () => {
+    const dir = mkdtempSync(path.join(tmpdir(), 'submind-below-'));
+    const start = () => startServer('--ctx', 2048, '--cache-dir', dir);
+    const trunk = notes(300, 71), tasks = [1, 2, 3].map((i) => ask(trunk, `${i}: ${notes(60, i)}`));
+    const other = ask(notes(200, 72), 'hello');
+    let sv = await start();
+    for (const request of [...tasks, other]) await sv.json('/v1/chat/completions', request);
+    const before = (await sv.json('/submind/cache')).trunks;
+    assert.equal(before.length, 5);
+    assert.ok(before.every((t) => t.tier === 'device'));
+    await sv.stop();
+
+    sv = await start();
+    const below = (await sv.json('/submind/cache?show_text=1')).trunks;
+    const sizes = (trunks) => trunks.map((t) => t.tokens).sort((a, b) => a - b);
+    assert.deepEqual(sizes(below), sizes(before));
+    assert.ok(below.every((t) => t.tier === 'disk' && t.bytes > 0 && t.text.length > 10));
+    const root = below.findIndex((t) => t.tokens_below > 0);
+    assert.equal(below.filter((t) => t.parent === root).length, 3);
+    // One comes back: what goes on from it stays on disk, under it.
+    await sv.json('/v1/chat/completions', tasks[0]);
+    const mixed = (await sv.json('/submind/cache')).trunks;
+    assert.equal(mixed.filter((t) => t.tier === 'disk').length, 3);
+    const on = mixed.findIndex((t) => t.tier === 'device');
+    assert.equal(mixed.filter((t) => t.tier === 'disk' && t.parent === on).length, 2);
+    const out = spawnSync(binary, ['cache', 'ls', '--server', sv.url], { encoding: 'utf8' });
+    assert.match(out.stdout, /\bdisk\b/);
+    // One on disk is dropped, then the trunk itself with all that goes on from it, in every tier.
+    const leaf = mixed.find((t) => t.tier === 'disk' && t.parent === on);
+    assert.equal((await sv.json('/submind/cache/drop', { id: leaf.id })).dropped_tokens, leaf.tokens);
+    assert.equal((await sv.json('/submind/cache')).trunks.length, mixed.length - 1);
+    const gone = (await sv.json('/submind/cache/drop', { id: mixed[on].id })).dropped_tokens;
+    assert.ok(gone > mixed[on].tokens, `${gone} of ${mixed[on].tokens}`);
+    assert.equal((await sv.json('/submind/cache/explain', tasks[1])).hit_tokens, 0);
+    assert.ok((await sv.json('/submind/cache/explain', other)).disk_tokens > 0);
+    await sv.stop();
+
+    sv = await start();
+    for (const request of tasks) assert.equal((await sv.json('/submind/cache/explain', request)).hit_tokens, 0);
+    assert.equal((await sv.json('/submind/cache')).trunks.length, 1);
+    await sv.json('/submind/cache/drop', { all: true });
+    await sv.stop();
+    sv = await start();
+    assert.deepEqual((await sv.json('/submind/cache')).trunks, []);
+    assert.equal((await sv.json('/submind/cache/stats')).disk.pages, 0);
+    await sv.stop();
+    rmSync(dir, { recursive: true });
+});
+
 test('after a restart explain counts what is on disk', async () => {
     const dir = mkdtempSync(path.join(tmpdir(), 'submind-disk-'));
     const request = ask(notes(400, 61), 'hello');

@@ -273,10 +273,11 @@ static uint32_t find_page(struct loop *l, struct page_ask *a)
     }
     page = page_of(l, a);
     if (page == KV_NONE)
-        err_set(&a->error, ERR_NOT_FOUND,
-                "no trunk on the device has the id %016llx; `submind cache ls` shows them (what is in "
-                "a lower tier is pinned by warming it: submind cache warm --pin)",
-                (unsigned long long)a->id);
+        err_set(
+            &a->error, ERR_NOT_FOUND,
+            "no trunk on the device has the id %016llx; `submind cache ls` shows them (what is in "
+            "a lower tier is pinned by warming it: submind cache warm --pin)",
+            (unsigned long long)a->id);
     return page;
 }
 

@@ -1,7 +1,7 @@
-// A server with a cache on disk that is killed at random points while the cache grows, whose files are
-// then cut or damaged; every start must come up and answer as a server without a cache does:
+// A server with a cache on disk, warmed at start or not, with host memory or not, that is killed at random points while the
+// cache grows, whose files are then cut, lengthened, removed or damaged; every start must come up and answer as a server without a cache does:
 //   node.sh kills.mjs --kills 1000 [--seed 1]
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -37,17 +37,28 @@ export function segmentsOf(dir) {
         .filter((name) => name.startsWith('seg-')).map((name) => path.join(dir, family, name)));
 }
 
-// What crashes and disks do: a file ends early, or a bit is another.
+// Segments most of all, and what else the server reads there: measured speeds, the model's fingerprint.
+function filesOf(dir) {
+    const others = readdirSync(dir, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile() && !entry.name.startsWith('seg-'))
+        .map((entry) => path.join(entry.parentPath, entry.name));
+    return [...segmentsOf(dir), ...segmentsOf(dir), ...others];
+}
+
+// What crashes, disks and people do: a file ends early, goes on with something else, is gone, or a bit is another.
 function damage(file, rand) {
-    const { size } = statSync(file);
-    if (size === 0) return;
-    if (rand() < 0.5) {
+    const { size } = statSync(file), kind = rand();
+    if (kind < 0.4) {
         truncateSync(file, Math.floor(rand() * size));
-        return;
+    } else if (kind < 0.5) {
+        appendFileSync(file, Buffer.alloc(Math.floor(rand() * 300_000), 0x53));
+    } else if (kind < 0.55) {
+        rmSync(file);
+    } else if (size > 0) {
+        const bytes = readFileSync(file);
+        bytes[Math.floor(rand() * size)] ^= 1 << Math.floor(rand() * 8);
+        writeFileSync(file, bytes);
     }
-    const bytes = readFileSync(file);
-    bytes[Math.floor(rand() * size)] ^= 1 << Math.floor(rand() * 8);
-    writeFileSync(file, bytes);
 }
 
 async function killOne(server, prompts, rand) {
@@ -68,7 +79,8 @@ export async function kills({ n, seed = 1, log = console.log }) {
     await plain.stop();
     const tally = { kills: 0, checked: 0, diskTokens: 0, bad: 0 };
     for (; tally.kills < n && problems.length < 5; tally.kills++) {
-        const server = await startServer(...flags);
+        const server = await startServer(...flags, ...(rand() < 0.3 ? ['--warm'] : []),
+            ...(rand() < 0.3 ? ['--cache-ram', '4M', '--kv-memory', '56M'] : []));
         if (tally.kills % 5 === 4) { // what is there is used, and right
             for (const request of prompts.slice(0, 6)) {
                 tally.checked++;
@@ -80,7 +92,7 @@ export async function kills({ n, seed = 1, log = console.log }) {
             tally.bad += (await server.metrics())['submind:cache_verification_failures_total'];
         }
         await killOne(server, prompts, rand);
-        const files = segmentsOf(dir);
+        const files = filesOf(dir);
         if (files.length > 0 && rand() < 0.3) damage(files[Math.floor(rand() * files.length)], rand);
         if (tally.kills % 100 === 99) log(JSON.stringify(tally));
     }

@@ -4,6 +4,7 @@
 #include "engine/loop.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -110,6 +111,11 @@ static bool pick(struct loop *l, struct seq *s, uint32_t out, int32_t *id, float
 {
     struct topk_row *row = &l->scratch.topk[out];
     float *logits = NULL;
+    if (row->n == 0 || !isfinite(row->logits[0]))
+        return err_set(
+            e, ERR_DEVICE,
+            "the model's logits are no numbers: its file may be damaged; fetch it again, "
+            "or try another --device");
     if (!sample_pick(row, &s->sampling, &s->rng, id)) {
         logits = l->scratch.logits;
         if (!net_read_logits(l->cfg.net, out, logits, e)) return false;
@@ -175,8 +181,8 @@ void loop_emit(struct loop *l, struct seq *s, uint32_t out)
         loop_end(l, s, ok ? FINISH_STOP : FINISH_ERROR, &error);
         return;
     }
-    int32_t id;
-    float logit;
+    int32_t id = 0;
+    float logit = 0;
     if (!pick(l, s, out, &id, &logit, &error)) {
         loop_end(l, s, FINISH_ERROR, &error);
         return;

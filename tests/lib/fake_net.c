@@ -169,6 +169,11 @@ bool net_step(struct net *n, struct dbuf *kv, const struct batch *b, struct err 
         }
     }
     if (out != b->n_out) atomic_fetch_add(&n->n_wrong, 1);
+    if (out > 0 && atomic_load(&n->n_spoilt) > 0) {
+        atomic_fetch_sub(&n->n_spoilt, 1);
+        for (uint32_t i = 0; i < out * FAKE_VOCAB; i++)
+            n->logits[i / FAKE_VOCAB][i % FAKE_VOCAB] = NAN;
+    }
     atomic_fetch_add(&n->n_steps, 1);
     atomic_fetch_add(&n->n_rows, b->n_rows);
     if (b->n_seqs > atomic_load(&n->max_seqs)) atomic_store(&n->max_seqs, b->n_seqs);

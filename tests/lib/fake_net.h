@@ -19,6 +19,7 @@ struct net {
     atomic_uint n_steps, n_rows, max_seqs;
     atomic_uint delay_us;  // of a step
     atomic_uint n_failing; // this many next steps fail
+    atomic_uint n_spoilt;  // this many next logits are no numbers
     atomic_bool hold;      // steps wait while it is set
     atomic_uint n_held;    // steps that wait now
     atomic_uint n_wrong;   // batches that break net.h's rules

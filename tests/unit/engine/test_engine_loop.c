@@ -455,6 +455,23 @@ static void a_device_error_ends_its_step_and_the_engine_goes_on(void **state)
     rig_close(&r);
 }
 
+static void logits_that_are_no_numbers_end_the_request(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[50];
+    rig_open(&r, &(struct rig_settings){.n_parallel = 2});
+    fill_tokens(ids, 50, 41);
+    const struct job job = greedy_job(ids, 50, 4);
+    atomic_store(&r.net->n_spoilt, 1);
+    struct outcome o = rig_run(&r, &job);
+    assert_int_equal(o.error.code, ERR_DEVICE);
+    assert_non_null(strstr(o.error.msg, "no numbers"));
+    outcome_free(&o);
+    expect_alone(rig_run(&r, &job), ids, 50, 4);
+    rig_close(&r);
+}
+
 static void stopping_ends_everything(void **state)
 {
     (void)state;
@@ -786,6 +803,7 @@ int main(void)
         cmocka_unit_test(the_urgent_go_first),
         cmocka_unit_test(who_is_waited_for_becomes_urgent),
         cmocka_unit_test(a_device_error_ends_its_step_and_the_engine_goes_on),
+        cmocka_unit_test(logits_that_are_no_numbers_end_the_request),
         cmocka_unit_test(stopping_ends_everything),
         cmocka_unit_test(a_vanished_client_stops_within_a_step),
         cmocka_unit_test(full_logits_come_through_the_same_steps),

@@ -15,7 +15,7 @@
 #include "compute/backend.h"
 
 enum { ROWS = 8192, KV_HEADS = 8, DIM = 128, EMBD_MAX = 5120 };
-enum { CTX = 14336, SEQS = 8, OPS_MAX = 256 };
+enum { CTX = 14336, SEQS = 8, OPS_MAX = 256, VOCAB = 151936 };
 
 static const struct shape {
     const char *name;
@@ -80,7 +80,7 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
     static unsigned char *bytes[FMT_COUNT];
     const size_t n = rows * fmt_row_bytes(f, cols);
     if (!bytes[f]) {
-        const size_t most = shape->n_ff * fmt_row_bytes(f, shape->n_embd);
+        const size_t most = VOCAB * fmt_row_bytes(f, shape->n_embd);
         bytes[f] = malloc(most);
         fill_blocks(f, bytes[f], most);
     }
@@ -97,22 +97,26 @@ static struct dbuf *weight(enum fmt f, uint32_t rows, uint32_t cols)
     return b;
 }
 
-// Milliseconds of one op of the list of n, over a few submits; how long the shortest call of submit took.
-static double time_ops(uint32_t n, const struct batch *b, double *submit_us)
+struct times {
+    double best, mean; // ms of one op of the list
+    double submit_us;  // of the shortest call
+};
+
+// The list of n ops over and over, the first two times apart. What is quickest in ten may be slower in a row.
+static struct times time_ops(uint32_t n, const struct batch *b, int turns)
 {
-    double best = 1e30;
-    *submit_us = 1e30;
-    const int turns = b->n_rows > 64 ? 4 : 10;
+    struct times t = {1e30, 0, 1e30};
     for (int turn = 0; turn < turns; turn++) {
         const uint64_t start = clock_ns();
         must(dev->class->submit(dev, ops, n, b, &e));
         const double us = clock_ms_since(start) * 1e3;
-        if (us < *submit_us) *submit_us = us;
+        if (us < t.submit_us) t.submit_us = us;
         must(dev->class->wait(dev, &e));
         const double ms = clock_ms_since(start) / n;
-        if (turn > 1 && ms < best) best = ms;
+        if (turn > 1 && ms < t.best) t.best = ms;
+        if (turn > 1) t.mean += ms / (turns - 2);
     }
-    return best;
+    return t;
 }
 
 static struct batch rows_batch(uint32_t rows)
@@ -259,17 +263,40 @@ static void time_layers(const struct decode_rig *r, const char *fmt, uint32_t n_
         for (uint32_t p = 0; p < own; p++) pages[b.n_page_ids++] = CTX / 64 + s * own + p;
         b.n_rows += rows;
     }
-    double all = 0, submit_us;
+    double all = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         uint32_t n = 0;
         if (i && rows > 1) break;
         for (uint32_t l = 0; l < LAYERS; l++) n = put_layer(r, l, i ? parts[i] : "-", n);
-        const double us = time_ops(n, &b, &submit_us) * n / LAYERS * 1e3;
+        const struct times t = time_ops(n, &b, i == 0 && rows == 1 ? 200 : 10);
+        const double us = t.best * n / LAYERS * 1e3;
         if (i == 0) all = us;
-        if (i == 0) printf("submit %u ops %8.2f us\n", n, submit_us);
+        if (i == 0)
+            printf("submit %u ops %8.2f us, a layer in a row %8.2f us\n", n, t.submit_us,
+                   t.mean * n / LAYERS * 1e3);
         printf("layer %s %ux%u at %u %-18s %8.2f us\n", fmt, n_seqs, rows, pos0,
                i ? parts[i] : "whole", i ? all - us : us);
         fflush(stdout);
+    }
+}
+
+// What follows the layers: the norm, the logits, the candidates.
+static void time_output(const struct decode_rig *r, enum fmt f)
+{
+    const enum fmt out = f == FMT_Q4_K ? FMT_Q6_K : f;
+    struct dbuf *logits = buffer(BUF_LOGITS, 8, VOCAB), *topk = buffer(BUF_TOPK, 8, 64);
+    struct dbuf *w = weight(out, VOCAB, shape->n_embd);
+    for (uint32_t rows = 1; rows <= SEQS; rows *= SEQS) {
+        struct batch b = rows_batch(rows);
+        b.n_out = rows;
+        b.out_rows = (const uint32_t[SEQS]){0, 1, 2, 3, 4, 5, 6, 7};
+        ops[0] = (struct op){.kind = OP_RMS_NORM, .rms_norm = {r->x, r->norm, r->h, 1e-6f, 0}};
+        ops[1] = linear(r->h, w, logits);
+        ops[2] = (struct op){.kind = OP_TOPK, .topk = {logits, topk}};
+        double us[3];
+        for (uint32_t n = 1; n <= 3; n++) us[n - 1] = time_ops(n, &b, 10).best * n * 1e3;
+        printf("%u rows: a step of one norm %.2f us, logits %s %.2f more, candidates %.2f more\n",
+               rows, us[0], fmt_info[out].name, us[1] - us[0], us[2] - us[1]);
     }
 }
 
@@ -278,10 +305,7 @@ static void bench_layers(enum fmt f)
     struct decode_rig r = {0};
     open_layers(&r, f);
     const char *name = fmt_info[f].name;
-    const struct batch one = rows_batch(1);
-    ops[0] = (struct op){.kind = OP_RMS_NORM, .rms_norm = {r.x, r.norm, r.h, 1e-6f, 0}};
-    double submit_us;
-    printf("a step of one norm %8.2f us\n", time_ops(1, &one, &submit_us) * 1e3);
+    time_output(&r, f);
     time_layers(&r, name, 1, 1, 64);
     time_layers(&r, name, 1, 1, CTX);
     time_layers(&r, name, SEQS, 1, CTX);

@@ -138,6 +138,23 @@ struct args_linear {
 // Residuals times norm weights can pass f16's range, and small ones still have enough of its bits.
 #define NORM_SCALE (1.0f / 64.0f)
 
+// Products of up to eight columns one after another (kernels/cuda/chain.cu), each as few_* would take it.
+// X(pack, warps, slots of a warp's ring, bytes of a slot, columns from which on it is quicker): with two boxes of
+// sums a block takes 195 KiB at most (allow_shared in gpu.c). K formats are not here: eight or sixteen warps cannot
+// expand them as fast as they come; q8_0 was measured with one column (4 % slower) and with eight (4 % quicker).
+#define CHAIN_CLASSES(X)   \
+    X(H16, 8, 11, 2048, 1) \
+    X(Q8_0, 8, 5, 4352, 8)
+enum { CHAIN_PRODUCTS = 4 };
+#define CHAIN_SHARED(warps, slots, slot_bytes) ((warps) * ((slots) * (slot_bytes) + 2 * 1024))
+struct args_chain {
+    struct args_linear product[CHAIN_PRODUCTS];
+    uint64_t *arrived; // at meetings, of all blocks of all launches; 0 at first
+    uint32_t n_products;
+    uint32_t n_panels[CHAIN_PRODUCTS]; // of all parts; with SWIGLU of gate
+    uint32_t n_warps[CHAIN_PRODUCTS];  // that share a panel
+};
+
 // Activations in the order in which wide_* wants them: a tile [n_tile columns][64 of a granule] as it lies in
 // shared memory, one granule after another.
 struct args_tiles {

@@ -32,6 +32,12 @@
 
 #define DEV static __device__ inline __attribute__((always_inline))
 #define KERNEL extern "C" __global__
+// A kernel's argument that is only read, also by an index: stays where the launch put it.
+#if PORT_BARE
+#define PARAM_FIXED
+#else
+#define PARAM_FIXED __grid_constant__
+#endif
 #if PORT_BARE
 #define BOUNDS(threads, blocks) __attribute__((launch_bounds(threads, blocks)))
 #if PORT_AMD
@@ -123,6 +129,11 @@ DEV void dependents_wait(void)
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+
+#if PORT_SM90
+// What this thread wrote, and saw written, before it is seen by others of the device that see what it writes after.
+DEV void fence_device(void) { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+#endif
 
 // ---- lanes of a warp exchange -----------------------------------------------------------------
 

@@ -8,10 +8,9 @@
 //
 // Equality: how K is divided depends on the matrix alone and sums are added in a fixed order, so a
 // column's result does not depend on the columns beside it.
-#include "kernels/cuda/linear.h"
+#include "kernels/cuda/few.h"
 
 extern __shared__ __attribute__((aligned(128))) char shared_bytes[];
-
 
 // ---- up to eight columns ------------------------------------------------------------------------
 
@@ -70,13 +69,6 @@ DEV void few_multiply(float sum[NP][4], const char *const w[NP], const args_line
         }
     }
 }
-
-// K formats and Q5_1: the compiler sinks loads of scales to where they are used, and each unit then waits for memory
-// (measured: half the bandwidth). So whole units come by asynchronous copies, two or three deep, into a piece of
-// shared memory that only this warp uses.
-template <int KIND> struct staged {
-    enum { YES = KIND == PACK_Q5_1 || KIND == PACK_Q4_K || KIND == PACK_Q5_K || KIND == PACK_Q6_K };
-};
 
 template <int KIND, int NP>
 DEV void stage_fetch(char *box, const char *const w[NP], uint32_t u, uint32_t slot)
@@ -161,82 +153,6 @@ DEV void few_staged(float sum[NP][4], const char *const w[NP], const args_linear
         few_stages<KIND, NP, 2>(sum, w, a, u0, u1);
 }
 
-// Factors that columns of x still lack, warp by warp: what the norm divides by.
-DEV void column_factors(const args_linear &a, float *factor)
-{
-    for (uint32_t col = warp_id(); col < a.n; col += n_threads() >> 5) {
-        float sum = 0;
-        for (uint32_t i = lane_id() * 4; i < a.n_squares; i += 128) {
-            const f32x4 v = *(const f32x4 *)(a.row_squares + col * a.n_squares + i);
-            sum += v.x + v.y + v.z + v.w;
-        }
-        sum = warp_sum(sum);
-        if (lane_id() == 0) factor[col] = 1.0f / NORM_SCALE / sqrt_f(sum / a.n_norm + a.eps);
-    }
-}
-
-// The residual stream's new value as the next product wants it, and the panel's share of the row's squares. By
-// whole warps; sixteen lanes are a column's rows.
-DEV void store_normed(const args_linear &a, const linear_part &m, uint32_t panel, uint32_t row, uint32_t col,
-                      float weight, float x, bool live)
-{
-    float square = live ? x * x : 0.0f;
-    for (uint32_t i = 8; i; i >>= 1) square += lane_xor_f(square, i);
-    if (live) {
-        ((uint16_t *)a.norm_out)[(uint64_t)col * row_stride(m.n_rows) + row] = half_bits(x * weight * NORM_SCALE);
-    }
-    if ((row & 15) != 0 || col >= a.n) return;
-    float *to = a.squares + col * a.n_squares + panel;
-    to[0] = square;
-    if (panel + 1 == (m.n_rows + 15) / 16) // up to a multiple of four
-        for (uint32_t i = panel + 1; i < a.n_squares; i++) *++to = 0;
-}
-
-// Adds the warps' sums in order and stores: element i of a tile is row i % 16, column i / 16.
-template <int NP>
-DEV void few_finish(const float sum[NP][4], const args_linear &a, const linear_part &m, uint32_t panel)
-{
-    __shared__ float factor[8];
-    f32x4 *const box = (f32x4 *)shared_bytes; // [warp][NP][lane]
-    const float *f = (const float *)box;
-    const uint32_t n_warps = n_threads() >> 5;
-    const uint32_t r = tid() & 15, col = tid() >> 4, row = panel * 16 + r;
-    const bool live = col < 8 && col < a.n && row < m.n_rows;
-    const bool adds = NP == 1 && a.mode == LINEAR_ADD && live, norms = NP == 1 && a.norm_out;
-    float old = 0, weight = 0;
-    if (adds) old = ((const float *)m.out)[(uint64_t)col * row_stride(m.n_rows) + row];
-    if (norms && live) weight = a.norm_w[row];
-#pragma unroll
-    for (uint32_t p = 0; p < NP; p++) {
-        const f32x4 v = {sum[p][0], sum[p][1], sum[p][2], sum[p][3]};
-        box[(warp_id() * NP + p) * 32 + lane_id()] = v;
-    }
-    if (a.row_squares) column_factors(a, factor);
-    sync_block();
-    if (tid() >= 128) return;
-    const uint32_t at = ((r & 7) * 4 + (col >> 1)) * 4 + (col & 1) + (r >> 3) * 2;
-    const float alpha = a.row_squares && live ? a.alpha * factor[col] : a.alpha;
-    float v[NP];
-#pragma unroll
-    for (uint32_t p = 0; p < NP; p++) {
-        v[p] = 0;
-        for (uint32_t w = 0; w < n_warps; w++) v[p] += f[(w * NP + p) * 128 + at];
-        v[p] *= alpha;
-    }
-    if (NP == 2) {
-        if (live) store_gated(m, a.part[1], row, col, v[0], v[NP - 1]);
-        return;
-    }
-    if (adds) {
-        if (m.bias) v[0] += m.bias[row];
-        v[0] += old;
-        ((float *)m.out)[(uint64_t)col * row_stride(m.n_rows) + row] = v[0];
-    } else if (live) {
-        store_one(m, a.mode, row, col, v[0]);
-    }
-    if (norms) store_normed(a, m, panel, row, col, weight, v[0], live);
-}
-
 // Panel `panel` of part m, and with NP 2 of the up projection.
 template <int KIND, int NP> DEV void few_panel(const args_linear &a, const linear_part &m, uint32_t panel)
 {
@@ -257,7 +173,13 @@ template <int KIND, int NP> DEV void few_panel(const args_linear &a, const linea
     else
         few_multiply<KIND, NP>(sum, w, a, u0, u1);
     dependents_wait(); // also where this warp had no units
-    few_finish<NP>(sum, a, m, panel);
+    __shared__ float factor[8];
+    const few_team team = {(f32x4 *)shared_bytes, factor, tid(), warp, n_warps};
+    const few_old old = few_look(a, m, panel, team, NP == 2);
+    few_put<NP>(sum, team);
+    if (a.row_squares) column_factors(a, factor, warp, n_warps);
+    sync_block();
+    few_store<NP>(old, a, m, panel, team);
 }
 
 // Grid: panels of all parts; NP 2: of the gate.

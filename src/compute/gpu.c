@@ -1,10 +1,11 @@
 // The CUDA backend: one NVIDIA GPU through the driver's API. Opens the device, loads the kernels that
 // the build embedded, runs steps; small decode steps are recorded once as a graph and replayed.
-// Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap" or ":noblas" behind, and
+// Device names: "cuda", "cuda:N"; for diagnosis with ":nograph", ":nooverlap", ":nochain" or ":noblas" behind, and
 // ":fault=N" for tests: step N writes where no memory is, and the device is lost.
 // Invariant: all steps run on one stream in order, pages come and go beside them; a graph is replayed only for a step whose ops and
 // shape are those it was recorded from.
 #include "compute/gpu.h"
+#include "compute/gpu_chain.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,7 +133,7 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
 {
     char *end = NULL;
     g->device = 0;
-    g->use_graphs = g->use_overlap = g->use_blas = g->use_tuning = true;
+    g->use_graphs = g->use_overlap = g->use_blas = g->use_tuning = g->use_chain = true;
     if (strncmp(name, "cuda", 4) != 0)
         return err_set(e, ERR_NOT_FOUND, "\"%s\" is no CUDA device", name);
     name += 4;
@@ -150,6 +151,8 @@ static bool parse_device(struct gpu *g, const char *name, struct err *e)
             g->use_blas = false;
         else if (n == 6 && strncmp(name, ":notune", 7) == 0)
             g->use_tuning = false;
+        else if (n == 7 && strncmp(name, ":nochain", 8) == 0)
+            g->use_chain = false;
         else if (strncmp(name, ":fault=", 7) == 0)
             g->fault_at = strtoull(name + 7, NULL, 10);
         else
@@ -231,8 +234,8 @@ static void cuda_close(struct backend *b)
         gpu_step_close(g);
         gpu_blas_close(g->blas);
         gpu_large_close(g);
-        const gpu_ptr own[] = {g->workspace, g->parts,      g->slices,   g->tiles,
-                               g->squares,   g->kv_scratch, g->topk_work};
+        const gpu_ptr own[] = {g->workspace, g->parts,      g->slices,    g->tiles,
+                               g->squares,   g->kv_scratch, g->topk_work, g->arrived};
         for (size_t i = 0; i < sizeof own / sizeof *own; i++)
             if (own[i]) g->api.mem_free(own[i]);
         if (g->host_box) g->api.host_free(g->host_box);
@@ -270,7 +273,7 @@ static bool cuda_open(struct backend **out, const struct backend_settings *s, st
                 e) ||
         !gpu_ok(&g->api, g->api.stream_create(&g->page_stream, GPU_STREAM_NON_BLOCKING), "a stream",
                 e) ||
-        !load_modules(g, e))
+        !load_modules(g, e) || !gpu_chain_open(g, e))
         goto fail;
     const double kernels_ms = clock_ms_since(start);
     open_blas(g);

@@ -5,6 +5,7 @@
 //   gpu_load.c   weights from file to packed form
 //   gpu_step.c   what a batch means for the kernels: rows, attention work; its way to the device
 //   gpu_ops.c    ops to kernel launches, with fusion
+//   gpu_chain.c  products of few columns, several in a launch
 //   gpu_plan.c   memory beside the buffers, before it is taken
 //   gpu_large.c  products of many rows, by the library
 //
@@ -157,7 +158,7 @@ struct gpu {
     gpu_ctx ctx;
     gpu_stream stream, page_stream;
     uint32_t cc, n_sm, n_devices;
-    bool integrated, use_graphs, use_overlap, use_blas, use_tuning;
+    bool integrated, use_graphs, use_overlap, use_blas, use_tuning, use_chain;
     size_t mem_bytes; // of the device
     char no_fp8[160]; // why not, where it was asked for
     bool fp8;         // products of many rows in e4m3: asked for, and possible
@@ -172,7 +173,7 @@ struct gpu {
     struct gpu_large large;
     struct gpu_planned planned;
     gpu_ptr workspace, parts, slices, tiles, squares, region[REGION_COUNT], kv_scratch, box,
-        topk_work;
+        topk_work, arrived; // arrived: args_chain's counter
     size_t parts_bytes, slices_bytes, tiles_bytes, squares_bytes, kv_scratch_bytes, topk_bytes;
     uint32_t region_cap[REGION_COUNT];
     struct gpu_upload uploads[GPU_UPLOADS];

@@ -3,7 +3,7 @@
 // the library's product on weights expanded to f16.
 // Invariant: a fused pair leaves the buffers that later ops of the list read as the single ops would;
 // the last op's result always exists.
-#include "compute/gpu.h"
+#include "compute/gpu_chain.h"
 
 #include <assert.h>
 
@@ -34,13 +34,22 @@ struct run {
     const struct dbuf *x8; // the activations whose e4m3 form is at hand
     struct raw raw;
     const struct op_rope_kv *rope; // what the attention at hand does itself; NULL: nothing
+    struct gpu_chain *chain;       // products that wait for those after them
 };
 
 static bool launch(const struct run *r, enum gpu_kernel k, uint32_t x, uint32_t y, uint32_t threads,
                    uint32_t shared_bytes, void *args)
 {
     return x == 0 || y == 0 ||
-           gpu_run(r->g, k, x, y, threads, shared_bytes, args, r->g->stream, r->e);
+           (gpu_chain_flush(r->g, r->chain, r->e) &&
+            gpu_run(r->g, k, x, y, threads, shared_bytes, args, r->g->stream, r->e));
+}
+
+// Memory that waiting products use may move.
+static bool grow(const struct run *r, gpu_ptr *p, size_t *have, size_t n, const char *what)
+{
+    return *have >= n ||
+           (gpu_chain_flush(r->g, r->chain, r->e) && gpu_grow(r->g, p, have, n, what, r->e));
 }
 
 static uint32_t rows_of(const struct run *r, uint32_t n)
@@ -128,7 +137,10 @@ static bool launch_few(const struct run *r, struct args_linear *a)
     const enum gpu_kernel k =
         is_mixed(a) ? GPU_few_mixed
                     : gpu_pick(GPU_OP_FEW, (enum pack_kind)a->pack[0], a->n, gated, NULL);
-    return launch(r, k, blocks, 1, warps * 32, most > live ? most : live, a);
+    const struct gpu_few_launch l = {*a, k, blocks, warps, most > live ? most : live};
+    if (r->batch->n_rows > FEW_COLUMNS_MAX) // then some launches do not come by here
+        return launch(r, k, blocks, 1, warps * 32, l.shared_bytes, a);
+    return gpu_chain_add(r->g, r->chain, &l, r->e);
 }
 
 // Blocks of a launch of SOME or WIDE, and the slices of K that they divide it into.
@@ -141,7 +153,7 @@ static bool slice_up(const struct run *r, struct args_linear *a, uint32_t live, 
     a->n_slices = gated ? 1 : (uint8_t)gpu_slices(a->n_units, *blocks, live);
     if (a->n_slices == 1) return true;
     const size_t n = (size_t)a->n_slices * SOME_COLUMNS_MAX * *blocks * SOME_ROWS * sizeof(float);
-    if (!gpu_grow(g, &g->slices, &g->slices_bytes, n, "slices of a product", r->e)) return false;
+    if (!grow(r, &g->slices, &g->slices_bytes, n, "slices of a product")) return false;
     a->slices = AT(g->slices);
     return true;
 }
@@ -180,7 +192,7 @@ static bool put_tiles_of(const struct run *r, gpu_ptr x, uint32_t n, uint32_t n_
     gpu_pick(GPU_OP_WIDE, PACK_H16, n, false, &columns);
     struct args_tiles a = {.x = AT(x), .n = n, .n_tile = columns, .n_granules = n_units * 4};
     const size_t most = (size_t)SOME_COLUMNS_MAX * n_units * PACK_COLS * 2;
-    if (!gpu_grow(g, &g->tiles, &g->tiles_bytes, most, "tiles of activations", r->e)) return false;
+    if (!grow(r, &g->tiles, &g->tiles_bytes, most, "tiles of activations")) return false;
     a.out = AT(g->tiles);
     return launch(r, GPU_wide_tiles, a.n_granules, columns / 32, 256, 0, &a);
 }
@@ -361,8 +373,7 @@ static bool run_small(struct run *r, const struct op_linear *o)
     struct dbuf *add_to = residual_of(r, o);
     const struct op_rms_norm *norm = norm_after(r, o, add_to);
     const size_t n = FEW_COLUMNS_MAX * n_squares_of(o->w[0]) * sizeof(float);
-    if (norm && !gpu_grow(g, &g->squares, &g->squares_bytes, n, "sums of squares", r->e))
-        return false;
+    if (norm && !grow(r, &g->squares, &g->squares_bytes, n, "sums of squares")) return false;
     const bool ok = linear_small(r, o, add_to, norm);
     r->h.x = NULL;
     if (norm) {
@@ -599,8 +610,7 @@ static bool expand_pages(const struct run *r, const struct op_attention *o, stru
     struct gpu *g = r->g;
     const size_t head = (size_t)KV_PAGE_TOKENS * o->head_dim * 2, page = head * 2 * o->n_kv_heads;
     uint32_t page0 = 0;
-    if (!gpu_grow(g, &g->kv_scratch, &g->kv_scratch_bytes, page * g->step.kv_pages, "keys as f16",
-                  r->e))
+    if (!grow(r, &g->kv_scratch, &g->kv_scratch_bytes, page * g->step.kv_pages, "keys as f16"))
         return false;
     for (uint32_t i = 0; i < r->batch->n_seqs; i++) {
         const struct batch_seq *s = &r->batch->seqs[i];
@@ -651,9 +661,9 @@ static bool run_attention(struct run *r, const struct op_attention *o)
     struct gpu *g = r->g;
     const size_t parts = (size_t)SPLIT_PARTS_MAX * o->n_heads * (o->head_dim + 4) * sizeof(float);
     o->out->scale = 1;
-    const bool ok =
-        gpu_grow(g, &g->parts, &g->parts_bytes, parts, "attention's partial results", r->e) &&
-        (g->step.n_waves == 0 || attend_few(r, o)) && (!g->step.flash || attend_many(r, o));
+    const bool ok = grow(r, &g->parts, &g->parts_bytes, parts, "attention's partial results") &&
+                    (g->step.n_waves == 0 || attend_few(r, o)) &&
+                    (!g->step.flash || attend_many(r, o));
     r->rope = NULL;
     return ok;
 }
@@ -721,8 +731,8 @@ static bool run_topk(const struct run *r, const struct op_topk *o)
 {
     struct gpu *g = r->g;
     const uint32_t n = o->logits->n_cols, n_out = r->batch->n_out;
-    if (!gpu_grow(g, &g->topk_work, &g->topk_bytes, n_out * sizeof(struct topk_work),
-                  "candidates of logits", r->e))
+    if (!grow(r, &g->topk_work, &g->topk_bytes, n_out * sizeof(struct topk_work),
+              "candidates of logits"))
         return false;
     struct args_topk a = {.logits = AT(o->logits->p),
                           .out = AT(o->out->p),
@@ -757,9 +767,11 @@ static bool run_one(struct run *r)
 
 bool gpu_ops_run(struct gpu *g, const struct op *ops, uint32_t n_ops, struct err *e)
 {
-    struct run r = {.g = g, .ops = ops, .n_ops = n_ops, .batch = g->step.batch, .e = e};
+    struct gpu_chain chain = {.n = 0};
+    struct run r = {
+        .g = g, .ops = ops, .n_ops = n_ops, .batch = g->step.batch, .e = e, .chain = &chain};
     while (r.n_single < r.batch->n_seqs && r.batch->seqs[r.n_single].n_rows == 1) r.n_single++;
     for (; r.i < n_ops; r.i++)
         if (!run_one(&r)) return false;
-    return true;
+    return gpu_chain_flush(g, &chain, e);
 }

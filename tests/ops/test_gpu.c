@@ -2,274 +2,7 @@
 // and prompts, both kinds of key/value pages. Inputs are random, outputs are poisoned with NaN first.
 // Errors are ||gpu - ref|| / ||ref||. What is bounded by f16 inputs (2^-11 each) gets 1e-3.
 // Skips where there is no GPU.
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/half.h"
-#include "compute/backend.h"
-
-enum { MAX_ROWS = 1024, MAX_OUT = 64, POSITIONS = 2048, SEQS_MAX = 16 };
-enum { GPU, REF };
-
-static struct backend *both[2];
-static uint64_t seed = 1;
-
-static uint32_t random_bits(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 32);
-}
-
-// Roughly normal, variance 1.
-static float random_value(void)
-{
-    float s = 0;
-    for (int i = 0; i < 4; i++) s += (float)random_bits() * 0x1p-32f - 0.5f;
-    return s * 1.7320508f;
-}
-
-static float *random_floats(size_t n, float scale)
-{
-    float *p = malloc(n * sizeof *p);
-    for (size_t i = 0; i < n; i++) p[i] = scale * random_value();
-    return p;
-}
-
-static void must(bool ok, const struct err *e)
-{
-    if (!ok) fail_msg("%s", e->msg);
-}
-
-// A buffer on both devices.
-struct twin {
-    struct dbuf *at[2];
-    uint32_t n_rows, n_cols;
-    enum buf_kind kind;
-    void *source;
-};
-
-static struct twin twin_make(struct buf_desc d)
-{
-    struct twin t = {.n_rows = d.n_rows,
-                     .n_cols = d.n_cols,
-                     .kind = d.kind,
-                     .source = (void *)(uintptr_t)d.source.map};
-    struct err e = {0};
-    d.name = "test";
-    for (int i = 0; i < 2; i++) must(both[i]->class->alloc(both[i], &d, &t.at[i], &e), &e);
-    for (int i = 0; i < 2; i++) must(both[i]->class->wait(both[i], &e), &e);
-    return t;
-}
-
-static void twin_free(struct twin *t)
-{
-    for (int i = 0; i < 2; i++) both[i]->class->free(both[i], t->at[i]);
-    free(t->source);
-}
-
-static struct twin activations(enum buf_kind kind, uint32_t rows, uint32_t cols)
-{
-    return twin_make(
-        (struct buf_desc){.kind = kind, .n_rows = rows, .n_cols = cols, .source.fd = -1});
-}
-
-static struct twin vector(uint32_t n, float mean, float spread)
-{
-    float *p = random_floats(n, spread);
-    for (uint32_t i = 0; i < n; i++) p[i] += mean;
-    return twin_make((struct buf_desc){.kind = BUF_VECTOR,
-                                       .fmt = FMT_F32,
-                                       .n_rows = 1,
-                                       .n_cols = n,
-                                       .source = {p, n * 4u, -1, 0}});
-}
-
-static void put_half(unsigned char *at, float v)
-{
-    const uint16_t h = f32_to_f16(v);
-    memcpy(at, &h, sizeof h);
-}
-
-// Random bytes are valid blocks once their scales are sensible.
-static void fill_block(enum fmt f, unsigned char *b)
-{
-    const float d = 0.002f * (1 + 0.5f * random_value() * 0.2f);
-    const uint16_t bf = f32_to_bf16(0.05f * random_value());
-    const float plain = 0.05f * random_value();
-    for (uint32_t i = 0; i < fmt_info[f].block_bytes; i++) b[i] = (unsigned char)random_bits();
-    switch (f) {
-    case FMT_F32: memcpy(b, &plain, 4); break;
-    case FMT_F16: put_half(b, plain); break;
-    case FMT_BF16: memcpy(b, &bf, 2); break;
-    case FMT_Q8_0: put_half(b, d / 4); break;
-    case FMT_Q4_0: put_half(b, d * 4); break;
-    case FMT_Q4_K:
-    case FMT_Q5_K:
-        put_half(b, random_bits() % 32 ? d / 16 : 0); // mins alone, too
-        put_half(b + 2, random_bits() % 32 ? d / 3 : 0);
-        break;
-    case FMT_Q6_K: put_half(b + 208, d / 64); break;
-    case FMT_Q4_1:
-    case FMT_Q5_1:
-        put_half(b, d * 2);
-        put_half(b + 2, d * -24);
-        break;
-    case FMT_Q5_0: put_half(b, d * 2); break;
-    case FMT_Q2_K:
-        put_half(b + 80, d * 2);
-        put_half(b + 82, d * 3);
-        break;
-    case FMT_Q3_K: put_half(b + 108, d / 2); break;
-    case FMT_IQ4_NL: put_half(b, d / 4); break;
-    case FMT_IQ4_XS: put_half(b, d / 64); break;
-    case FMT_MXFP4: b[0] = (unsigned char)(120 + random_bits() % 3); break;
-    case FMT_COUNT: break;
-    }
-}
-
-static struct twin weight(enum fmt f, uint32_t rows, uint32_t cols)
-{
-    const size_t row_bytes = fmt_row_bytes(f, cols), n = rows * row_bytes;
-    unsigned char *p = malloc(n);
-    for (size_t i = 0; i < n; i += fmt_info[f].block_bytes) fill_block(f, p + i);
-    return twin_make((struct buf_desc){
-        .kind = BUF_WEIGHT, .fmt = f, .n_rows = rows, .n_cols = cols, .source = {p, n, -1, 0}});
-}
-
-static void put_on(int i, struct twin *t, uint32_t rows, const float *v)
-{
-    struct err e = {0};
-    must(both[i]->class->write(both[i], t->at[i], 0, rows, v, &e), &e);
-}
-
-static void randomize(struct twin *t, uint32_t rows, float scale)
-{
-    float *v = random_floats((size_t)rows * t->n_cols, scale);
-    put_on(GPU, t, rows, v);
-    put_on(REF, t, rows, v);
-    free(v);
-}
-
-static void poison(struct twin *t, uint32_t rows)
-{
-    float *v = malloc((size_t)rows * t->n_cols * sizeof *v);
-    for (size_t i = 0; i < (size_t)rows * t->n_cols; i++) v[i] = NAN;
-    put_on(GPU, t, rows, v);
-    free(v);
-}
-
-static float *read_on(int i, const struct twin *t, uint32_t row, uint32_t rows)
-{
-    struct err e = {0};
-    float *v = malloc((size_t)rows * t->n_cols * sizeof *v);
-    must(both[i]->class->read(both[i], t->at[i], row, rows, v, &e), &e);
-    return v;
-}
-
-static double distance(const float *a, const float *b, size_t n)
-{
-    double diff = 0, norm = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double d = (double)a[i] - (double)b[i];
-        diff += d * d;
-        norm += (double)b[i] * (double)b[i];
-    }
-    return sqrt(diff / (norm > 0 ? norm : 1));
-}
-
-static void expect_near(const struct twin *t, uint32_t rows, double bound, const char *what)
-{
-    float *a = read_on(GPU, t, 0, rows), *b = read_on(REF, t, 0, rows);
-    const double d = distance(a, b, (size_t)rows * t->n_cols);
-    free(a);
-    free(b);
-    print_message("%-44s error %.2e (bound %.0e)\n", what, d, bound);
-    if (!(d <= bound)) fail_msg("%s: error %g above %g", what, d, bound);
-}
-
-// ---- steps on both devices --------------------------------------------------------------------
-
-struct step {
-    struct op ops[2][8];
-    uint32_t n_ops;
-};
-
-static struct op *next_op(struct step *s, enum op_kind kind, int i)
-{
-    if (i == GPU) s->n_ops++;
-    struct op *o = &s->ops[i][s->n_ops - 1];
-    *o = (struct op){.kind = kind};
-    return o;
-}
-
-static void run_on(int i, const struct step *s, const struct batch *b)
-{
-    struct err e = {0};
-    must(both[i]->class->submit(both[i], s->ops[i], s->n_ops, b, &e), &e);
-    must(both[i]->class->wait(both[i], &e), &e);
-}
-
-// Rows without sequences: what ops other than attention need.
-static struct batch plain_batch(uint32_t rows)
-{
-    static struct batch_seq seq;
-    static int32_t tokens[MAX_ROWS];
-    static const uint32_t page = 0;
-    seq = (struct batch_seq){0, rows, 0, 0, 1};
-    return (struct batch){.n_rows = rows,
-                          .tokens = tokens,
-                          .seqs = &seq,
-                          .n_seqs = 1,
-                          .pages = &page,
-                          .n_page_ids = 1};
-}
-
-static void run_both(const struct step *s, uint32_t rows)
-{
-    const struct batch b = plain_batch(rows);
-    run_on(GPU, s, &b);
-    run_on(REF, s, &b);
-}
-
-static void add_linear(struct step *s, struct twin *x, struct twin *w, struct twin *bias,
-                       struct twin *out, uint32_t n)
-{
-    for (int i = 0; i < 2; i++) {
-        struct op_linear *o = &next_op(s, OP_LINEAR, i)->linear;
-        o->x = x->at[i];
-        o->n = n;
-        for (uint32_t j = 0; j < n; j++) {
-            o->w[j] = w[j].at[i];
-            o->out[j] = out[j].at[i];
-            o->bias[j] = bias && j == 1 ? bias->at[i] : NULL;
-        }
-    }
-}
-
-static void add_norm(struct step *s, struct twin *x, struct twin *w, struct twin *out)
-{
-    for (int i = 0; i < 2; i++)
-        next_op(s, OP_RMS_NORM, i)->rms_norm =
-            (struct op_rms_norm){x->at[i], w->at[i], out->at[i], 1e-6f, 0};
-}
-
-static void add_add(struct step *s, struct twin *x, struct twin *y)
-{
-    for (int i = 0; i < 2; i++) next_op(s, OP_ADD, i)->add = (struct op_add){x->at[i], y->at[i], 0};
-}
-
-static void add_swiglu(struct step *s, struct twin *gate, struct twin *up)
-{
-    for (int i = 0; i < 2; i++)
-        next_op(s, OP_SWIGLU, i)->swiglu =
-            (struct op_swiglu){gate->at[i], up->at[i], gate->at[i], 0};
-}
+#include "ops/gpu_twins.h"
 
 // ---- products ---------------------------------------------------------------------------------
 
@@ -388,257 +121,112 @@ static void test_columns_equal(void **state)
     twin_free(&w);
 }
 
-// ---- products in e4m3 -------------------------------------------------------------------------
+// ---- several products in a launch ---------------------------------------------------------------
 
-// What the sums' own precision costs in long rows: 0.004 was measured over 25,600 products.
-#define FP8_BOUND 1e-2
-static struct backend *exact, *eights; // the GPU without and with prefill_fp8
+static struct backend *apart; // the GPU with a launch for each product
 
-// The nearest e4m3 number, ties to even: 3 bits of mantissa, 2^-9 the smallest step, 448 the largest.
-static double e4m3(double v)
+enum { TOGETHER_EMBD = 1280, TOGETHER_FF = 5376, TOGETHER_ROWS = 8 };
+
+// From attention's result to the next layer's queries, keys and values, on both devices of `both`.
+struct together {
+    struct twin attn, x, h, gu[2], qkv[3], w_out, w_gu[2], w_down, w_qkv[3], norm;
+    struct step step;
+};
+
+// most: what values and down are of, as in Q4_K_M.
+static void together_open(struct together *t, enum fmt f, enum fmt most)
 {
-    int exponent = 0;
-    frexp(v, &exponent); // v = f 2^exponent, f in [0.5, 1)
-    const double step = ldexp(1, exponent - 4 > -9 ? exponent - 4 : -9),
-                 r = nearbyint(v / step) * step;
-    return r > 448 ? 448 : r < -448 ? -448 : r;
-}
-
-static double half_of(double v)
-{
-    return (double)f16_to_f32(f32_to_f16((float)v));
-}
-
-// Rows as e4m3 numbers, times[i] back to values. Weights: held as f16 64 times too large, by a factor in f16.
-static void to_e4m3(const float *v, uint32_t rows, uint32_t cols, bool weights, double *out,
-                    double *times)
-{
-    for (uint32_t r = 0; r < rows; r++) {
-        double most = 0, factor;
-        for (uint32_t i = 0; i < cols; i++) {
-            out[r * cols + i] = half_of((double)v[r * cols + i] * (weights ? 64 : 1));
-            most = fmax(most, fabs(out[r * cols + i]));
-        }
-        factor = weights ? half_of(fmin(448 / most, 32768)) : (double)(1.0f / (float)(most / 448));
-        times[r] = 1 / factor / (weights ? 64 : 1);
-        for (uint32_t i = 0; i < cols; i++) {
-            const double x = out[r * cols + i] * factor;
-            out[r * cols + i] = e4m3(weights ? half_of(x) : (double)(float)x);
-        }
-    }
-}
-
-// The library's product with scales of rows and our conversions, against e4m3 arithmetic in double precision.
-static void fp8_definition_case(uint32_t cols, double bound)
-{
-    enum { ROWS = 500, OUT = 64 };
-    char what[80];
-    float *wv = random_floats((size_t)OUT * cols, 0.05f);
-    float *xv = random_floats((size_t)ROWS * cols, 1), *copy = malloc(sizeof *copy * OUT * cols);
-    double *w8 = malloc(sizeof *w8 * OUT * cols), *x8 = malloc(sizeof *x8 * ROWS * cols);
-    double w_times[OUT], x_times[ROWS], diff = 0, norm = 0;
-    memcpy(copy, wv, sizeof *copy * OUT * cols);
-    struct twin x = activations(BUF_ACT, ROWS, cols), out = activations(BUF_ACT, ROWS, OUT);
-    struct twin w =
-        twin_make((struct buf_desc){.kind = BUF_WEIGHT,
-                                    .fmt = FMT_F32,
-                                    .n_rows = OUT,
-                                    .n_cols = cols,
-                                    .source = {copy, sizeof *copy * OUT * cols, -1, 0}});
-    struct step s = {0};
-    put_on(GPU, &x, ROWS, xv);
-    put_on(REF, &x, ROWS, xv);
-    poison(&out, ROWS);
-    add_linear(&s, &x, &w, NULL, &out, 1);
-    run_both(&s, ROWS);
-    float *got = read_on(GPU, &out, 0, ROWS);
-    to_e4m3(wv, OUT, cols, true, w8, w_times);
-    to_e4m3(xv, ROWS, cols, false, x8, x_times);
-    for (uint32_t i = 0; i < ROWS; i++)
-        for (uint32_t j = 0; j < OUT; j++) {
-            double sum = 0;
-            for (uint32_t k = 0; k < cols; k++)
-                sum += x8[(size_t)i * cols + k] * w8[(size_t)j * cols + k];
-            sum *= x_times[i] * w_times[j];
-            const double d = (double)got[i * OUT + j] - sum;
-            diff += d * d;
-            norm += sum * sum;
-        }
-    snprintf(what, sizeof what, "e4m3 product of %u by its definition", cols);
-    print_message("%-44s error %.2e (bound %.0e)\n", what, sqrt(diff / norm), bound);
-    if (!(sqrt(diff / norm) <= bound)) fail_msg("%s: error %g", what, sqrt(diff / norm));
-    expect_near(&out, ROWS, 6e-2, "e4m3 product");
-    free(got), free(wv), free(xv), free(w8), free(x8);
-    twin_free(&x), twin_free(&w), twin_free(&out);
-}
-
-static void test_fp8_definition(void **state)
-{
-    (void)state;
-    if (!eights) skip();
-    both[GPU] = eights;
-    fp8_definition_case(512, 2e-3);
-    fp8_definition_case(5120, FP8_BOUND);
-    fp8_definition_case(25600, FP8_BOUND);
-    both[GPU] = exact;
-}
-
-static double rows_distance(const struct twin *t, uint32_t row, uint32_t rows)
-{
-    float *a = read_on(GPU, t, row, rows), *b = read_on(REF, t, row, rows);
-    const double d = distance(a, b, (size_t)rows * t->n_cols);
-    free(a);
-    free(b);
-    return d;
-}
-
-// A feed-forward block in every format: norm, gate and up, their product, down, added to the stream. Three rows
-// are decode steps beside a prompt: those are exact. Errors of 2^-4 in both factors are 4 % of a sum; below 1 %
-// it was no e4m3.
-static void fp8_chain_case(enum fmt f)
-{
-    enum { EMBD = 512, FF = 1536, ROWS = 453, SINGLE = 3 };
-    struct twin x = activations(BUF_STREAM, ROWS, EMBD), h = activations(BUF_ACT, ROWS, EMBD);
-    struct twin gu[2] = {activations(BUF_ACT, ROWS, FF), activations(BUF_ACT, ROWS, FF)};
-    struct twin w[2] = {weight(f, FF, EMBD), weight(f, FF, EMBD)}, down = weight(f, EMBD, FF);
-    struct twin norm = vector(EMBD, 1, 0.1f), bias = vector(EMBD, 0, 0.1f);
-    struct batch_seq seqs[SINGLE + 1];
-    const uint32_t pages[SINGLE + 1] = {0};
-    struct step s = {0}, t = {0};
-    for (uint32_t i = 0; i <= SINGLE; i++)
-        seqs[i] = (struct batch_seq){i, i < SINGLE ? 1 : ROWS - SINGLE, 0, i, 1};
-    struct batch b = plain_batch(ROWS);
-    b.seqs = seqs, b.n_seqs = SINGLE + 1, b.pages = pages, b.n_page_ids = SINGLE + 1;
-    randomize(&x, ROWS, 2);
-    poison(&h, ROWS), poison(&gu[0], ROWS), poison(&gu[1], ROWS);
-    add_norm(&s, &x, &norm, &h);
-    add_linear(&s, &h, w, NULL, gu, 2);
-    run_on(GPU, &s, &b), run_on(REF, &s, &b);
+    static const uint32_t outs[3] = {1024, 256, 256};
+    const uint32_t rows = TOGETHER_ROWS, embd = TOGETHER_EMBD, ff = TOGETHER_FF;
+    *t = (struct together){.attn = activations(BUF_ACT, rows, 1024),
+                           .x = activations(BUF_STREAM, rows, embd),
+                           .h = activations(BUF_ACT, rows, embd),
+                           .w_out = weight(f, embd, 1024),
+                           .w_down = weight(most, embd, ff),
+                           .norm = vector(embd, 1, 0.1f)};
     for (int i = 0; i < 2; i++) {
-        const double few = rows_distance(&gu[i], 0, SINGLE);
-        const double many = rows_distance(&gu[i], SINGLE, ROWS - SINGLE);
-        print_message("fp8 gate, up %-31s error %.2e and %.2e\n", fmt_info[f].name, few, many);
-        assert_true(few <= 1e-3 && many > 1e-2 && many <= 6e-2);
+        t->gu[i] = activations(BUF_ACT, rows, ff);
+        t->w_gu[i] = weight(f, ff, embd);
     }
-    randomize(&gu[0], ROWS, 1), randomize(&gu[1], ROWS, 1);
-    add_swiglu(&t, &gu[0], &gu[1]);
-    add_linear(&t, &gu[0], &down, NULL, &h, 1);
-    add_add(&t, &x, &h);
-    add_norm(&t, &x, &norm, &h);
-    run_on(GPU, &t, &b), run_on(REF, &t, &b);
-    assert_true(rows_distance(&x, 0, SINGLE) <= 2e-3);
-    expect_near(&x, ROWS, 6e-2, "fp8 down, added to the stream");
-    // all of it, and a product of the norm after it
-    struct step u = {0};
-    randomize(&x, ROWS, 2);
-    poison(&h, ROWS), poison(&gu[0], ROWS), poison(&gu[1], ROWS);
-    add_norm(&u, &x, &norm, &h);
-    add_linear(&u, &h, w, NULL, gu, 2);
-    add_swiglu(&u, &gu[0], &gu[1]);
-    add_linear(&u, &gu[0], &down, NULL, &h, 1);
-    add_add(&u, &x, &h);
-    add_norm(&u, &x, &norm, &h);
-    add_linear(&u, &h, w, NULL, &gu[1], 1);
-    run_on(GPU, &u, &b), run_on(REF, &u, &b);
-    assert_true(rows_distance(&x, 0, SINGLE) <= 2e-3);
-    assert_true(rows_distance(&gu[1], 0, SINGLE) <= 3e-3);
-    expect_near(&x, ROWS, 1e-1, "fp8 block, on the stream");
-    expect_near(&gu[1], ROWS, 1.2e-1, "fp8 block, a product after it");
-    struct twin *all[] = {&x, &h, &gu[0], &gu[1], &w[0], &w[1], &down, &norm, &bias};
+    for (int i = 0; i < 3; i++) {
+        t->qkv[i] = activations(BUF_ACT, rows, outs[i]);
+        t->w_qkv[i] = weight(i == 2 ? most : f, outs[i], embd);
+    }
+    add_linear(&t->step, &t->attn, &t->w_out, NULL, &t->h, 1);
+    add_add(&t->step, &t->x, &t->h);
+    add_norm(&t->step, &t->x, &t->norm, &t->h);
+    add_linear(&t->step, &t->h, t->w_gu, NULL, t->gu, 2);
+    add_swiglu(&t->step, &t->gu[0], &t->gu[1]);
+    add_linear(&t->step, &t->gu[0], &t->w_down, NULL, &t->h, 1);
+    add_add(&t->step, &t->x, &t->h);
+    add_norm(&t->step, &t->x, &t->norm, &t->h);
+    add_linear(&t->step, &t->h, t->w_qkv, NULL, t->qkv, 3);
+}
+
+static void together_close(struct together *t)
+{
+    struct twin *all[] = {&t->attn,  &t->x,        &t->h,        &t->gu[0],
+                          &t->gu[1], &t->qkv[0],   &t->qkv[1],   &t->qkv[2],
+                          &t->w_out, &t->w_gu[0],  &t->w_gu[1],  &t->w_down,
+                          &t->norm,  &t->w_qkv[0], &t->w_qkv[1], &t->w_qkv[2]};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) twin_free(all[i]);
 }
 
-static void test_fp8_chain(void **state)
+static void expect_same(const struct twin *t, uint32_t rows, const char *what)
 {
-    (void)state;
-    if (!eights) skip();
-    both[GPU] = eights;
-    for (int f = 0; f < FMT_COUNT; f++) fp8_chain_case((enum fmt)f);
-    both[GPU] = exact;
+    float *a = read_on(0, t, 0, rows), *b = read_on(1, t, 0, rows);
+    for (size_t i = 0; i < (size_t)rows * t->n_cols; i++)
+        if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+            fail_msg("%s, row %zu, column %zu: %.9g and %.9g", what, i / t->n_cols, i % t->n_cols,
+                     (double)a[i], (double)b[i]);
+    free(a), free(b);
 }
 
-static double same_distance(const float *a, const struct twin *t, uint32_t rows)
+// Steps follow one another without a pause, so that one finds what another left behind.
+static void together_case(struct together *t, uint32_t rows, const char *what)
 {
-    float *b = read_on(GPU, t, 0, rows);
-    const double d = distance(b, a, (size_t)rows * t->n_cols);
-    free(b);
-    return d;
-}
-
-// Products whose scales the next op applies give what those with scales of their own do, but for f16's rounding:
-// that moves a hundredth of the e4m3 numbers after it by a step.
-static void test_fp8_raw(void **state)
-{
-    enum { EMBD = 1280, FF = 2560, ROWS = 500 };
-    (void)state;
-    if (!eights) skip();
-    both[GPU] = eights;
-    struct twin x = activations(BUF_STREAM, ROWS, EMBD), h = activations(BUF_ACT, ROWS, EMBD);
-    struct twin gu[2] = {activations(BUF_ACT, ROWS, FF), activations(BUF_ACT, ROWS, FF)};
-    struct twin w[2] = {weight(FMT_Q4_K, FF, EMBD), weight(FMT_Q6_K, FF, EMBD)};
-    struct twin down = weight(FMT_Q8_0, EMBD, FF), norm = vector(EMBD, 1, 0.1f);
-    struct step whole = {0}, first = {0}, second = {0}, third = {0};
-    const struct batch b = plain_batch(ROWS);
-    float *start = random_floats((size_t)ROWS * EMBD, 2);
-    put_on(GPU, &x, ROWS, start);
-    add_norm(&first, &x, &norm, &h);
-    add_linear(&first, &h, w, NULL, gu, 2);
-    add_swiglu(&second, &gu[0], &gu[1]);
-    add_linear(&second, &gu[0], &down, NULL, &h, 1);
-    add_add(&second, &x, &h);
-    add_norm(&third, &x, &norm, &h);
-    add_linear(&third, &h, w, NULL, &gu[1], 1);
-    run_on(GPU, &first, &b), run_on(GPU, &second, &b), run_on(GPU, &third, &b);
-    float *stream = read_on(GPU, &x, 0, ROWS), *after = read_on(GPU, &gu[1], 0, ROWS);
-    put_on(GPU, &x, ROWS, start);
-    poison(&h, ROWS), poison(&gu[0], ROWS), poison(&gu[1], ROWS);
-    add_norm(&whole, &x, &norm, &h);
-    add_linear(&whole, &h, w, NULL, gu, 2);
-    add_swiglu(&whole, &gu[0], &gu[1]);
-    add_linear(&whole, &gu[0], &down, NULL, &h, 1);
-    add_add(&whole, &x, &h);
-    add_norm(&whole, &x, &norm, &h);
-    add_linear(&whole, &h, w, NULL, &gu[1], 1);
-    run_on(GPU, &whole, &b);
-    print_message("fp8 raw: error %.2e on the stream, %.2e after it\n",
-                  same_distance(stream, &x, ROWS), same_distance(after, &gu[1], ROWS));
-    assert_true(same_distance(stream, &x, ROWS) <= 1e-2);
-    assert_true(same_distance(after, &gu[1], ROWS) <= 2e-2);
-    free(start), free(stream), free(after);
-    struct twin *all[] = {&x, &h, &gu[0], &gu[1], &w[0], &w[1], &down, &norm};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) twin_free(all[i]);
-    both[GPU] = exact;
-}
-
-// A prompt cut anywhere into long chunks gives the same rows bit for bit, in e4m3 too.
-static void test_fp8_cuts(void **state)
-{
-    enum { EMBD = 1280, OUT = 96, ROWS = 1000 };
-    static const uint32_t cuts[] = {400, 465, 600};
-    (void)state;
-    if (!eights) skip();
-    both[GPU] = eights;
-    struct twin x = activations(BUF_ACT, ROWS, EMBD), out = activations(BUF_ACT, ROWS, OUT);
-    struct twin w = weight(FMT_Q4_K, OUT, EMBD);
-    struct step s = {0};
-    float *v = random_floats((size_t)ROWS * EMBD, 1);
-    add_linear(&s, &x, &w, NULL, &out, 1);
-    put_on(GPU, &x, ROWS, v);
-    const struct batch all = plain_batch(ROWS);
-    run_on(GPU, &s, &all);
-    float *whole = read_on(GPU, &out, 0, ROWS);
-    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
-        const uint32_t rest = ROWS - cuts[i];
-        put_on(GPU, &x, rest, v + (size_t)cuts[i] * EMBD);
-        const struct batch part = plain_batch(rest);
-        run_on(GPU, &s, &part);
-        float *got = read_on(GPU, &out, 0, rest);
-        assert_memory_equal(got, whole + (size_t)cuts[i] * OUT, (size_t)rest * OUT * sizeof *got);
-        free(got);
+    const struct batch b = plain_batch(rows);
+    struct err e = {0};
+    randomize(&t->attn, rows, 1);
+    randomize(&t->x, rows, 2);
+    for (int i = 0; i < 3; i++) poison(&t->qkv[i], rows);
+    for (int i = 0; i < 2; i++) {
+        for (int turn = 0; turn < 5; turn++)
+            must(both[i]->class->submit(both[i], t->step.ops[i], t->step.n_ops, &b, &e), &e);
+        must(both[i]->class->wait(both[i], &e), &e);
     }
-    free(whole), free(v);
-    twin_free(&x), twin_free(&out), twin_free(&w);
-    both[GPU] = exact;
+    expect_same(&t->x, rows, what);
+    for (int i = 0; i < 3; i++) expect_same(&t->qkv[i], rows, what);
+}
+
+// Bit for bit what a launch for each product gives, for every kind of packed weights.
+static void test_launches_joined(void **state)
+{
+    (void)state;
+    for (int f = 0; f < FMT_COUNT; f++) {
+        struct together t;
+        together_open(&t, (enum fmt)f, f == FMT_Q4_K || f == FMT_Q5_K ? FMT_Q6_K : (enum fmt)f);
+        for (uint32_t rows = 1; rows <= TOGETHER_ROWS; rows += rows == 1 ? 2 : 5)
+            together_case(&t, rows, fmt_info[f].name);
+        together_close(&t);
+    }
+}
+
+static struct backend *reference;
+
+static int compare_with_apart(void **state)
+{
+    (void)state;
+    reference = both[REF];
+    both[REF] = apart;
+    return 0;
+}
+
+static int compare_with_reference(void **state)
+{
+    (void)state;
+    both[REF] = reference;
+    return 0;
 }
 
 // ---- rows -------------------------------------------------------------------------------------
@@ -1059,43 +647,35 @@ static void test_pages(void **state)
     world_close(&w);
 }
 
-static bool open_one(struct backend **out, const char *name, bool fp8, struct err *e)
-{
-    const struct backend_settings s = {.device = name,
-                                       .n_threads = 16,
-                                       .max_rows = MAX_ROWS,
-                                       .max_out = MAX_OUT,
-                                       .prefill_fp8 = fp8};
-    return backend_open(out, &s, e);
-}
-
-// An argument names the device, another the tests (as test_fp8*); "cuda:noblas" leaves the library out.
+// An argument names the device, another the tests (as test_l*); "cuda:noblas" leaves the library out.
 int main(int argc, char **argv)
 {
     const char *const name = argc > 1 ? argv[1] : "cuda";
+    char alone[80];
     struct err e = {0};
-    struct backend_info info = {0};
+    snprintf(alone, sizeof alone, "%.60s:nochain", name);
     if (!open_one(&both[GPU], name, false, &e) || !open_one(&both[REF], "ref", false, &e) ||
-        !open_one(&eights, name, true, &e)) {
+        !open_one(&apart, alone, false, &e)) {
         print_message("skipped: %s\n", e.msg);
         return e.code == ERR_NOT_FOUND && !both[GPU] ? 77 : 1;
     }
-    exact = both[GPU];
-    eights->class->info(eights, &info);
-    struct backend *const second = eights;
-    if (!info.prefill_fp8) eights = NULL;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),           cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_linear),         cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_columns_equal),  cmocka_unit_test(test_topk),
-        cmocka_unit_test(test_attention),      cmocka_unit_test(test_cuts_equal),
-        cmocka_unit_test(test_decodes_equal),  cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_fp8_definition), cmocka_unit_test(test_fp8_chain),
-        cmocka_unit_test(test_fp8_cuts),       cmocka_unit_test(test_fp8_raw),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_columns_equal),
+        cmocka_unit_test(test_topk),
+        cmocka_unit_test_setup_teardown(test_launches_joined, compare_with_apart,
+                                        compare_with_reference),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cuts_equal),
+        cmocka_unit_test(test_decodes_equal),
+        cmocka_unit_test(test_pages),
     };
     if (argc > 2) cmocka_set_test_filter(argv[2]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     for (int i = 0; i < 2; i++) both[i]->class->close(both[i]);
-    second->class->close(second);
+    apart->class->close(apart);
     return failed != 0;
 }

@@ -4,8 +4,9 @@
 //
 // Pages: what precedes the cut was computed by the same steps either way, so it must be equal bit for bit; what
 // follows is computed in a shorter step, which may go to other kernels (few rows, up to 384, more), whose sums
-// run in another order: 13 of 28 such pages were equal. Logits of random tokens: 0.04 to 0.08 at most with f16 pages
-// and 0.25 to 0.27 with q8_0 were seen on an H200; the bounds are a little above.
+// run in another order: 13 of 28 such pages were equal. Each of the two is within 0.08 of the golden logits (golden.logits
+// holds that), so with f16 pages they may be 0.16 apart; on random tokens 0.04 to 0.11 was seen on an H200, and with
+// q8_0 pages 0.25 to 0.29.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,7 +162,7 @@ int main(void)
         enum kv_type type;
         double bound;
     } table[] = {
-        {"BF16", KV_F16, 0.1},  {"Q8_0", KV_F16, 0.1},  {"Q4_K_M", KV_F16, 0.1},
+        {"BF16", KV_F16, 0.16}, {"Q8_0", KV_F16, 0.16}, {"Q4_K_M", KV_F16, 0.16},
         {"BF16", KV_Q8_0, 0.3}, {"Q8_0", KV_Q8_0, 0.3}, {"Q4_K_M", KV_Q8_0, 0.3},
     };
     const char *shared = getenv("SUBMIND_SHARED");

@@ -12,6 +12,8 @@ for source in kernels/cuda/*.cu; do
     "$clang" -x hip --cuda-device-only --offload-arch=gfx1151 -nogpulib -nogpuinc -I. -std=c++17 -O1 -S \
         -o /dev/null "$source"
     for arch in sm_80 sm_90a; do
+        # where clang made the build's kernels it has compiled this
+        [ ! "${SUBMIND_BUILD:-build}/kernels/$(basename "$source" .cu).$arch.ptx" -nt "$source" ] || continue
         "$clang" -x cuda --cuda-device-only --cuda-gpu-arch=$arch -nocudainc -nocudalib \
             -Wno-unknown-cuda-version -I. -std=c++17 -O1 -S -o /dev/null "$source"
     done

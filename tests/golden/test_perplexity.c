@@ -165,7 +165,11 @@ static bool check_model(const char *shared, const struct expected *x, const stru
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         struct path p = paths[i];
         if (few && strcmp(p.device, "cpu:portable") == 0) continue;
-        if (few) p.max_tokens = N_DECODED;
+        if (few) {
+            p.max_tokens = N_DECODED;
+            p.bound =
+                BOUND_8_BIT; // of so few tokens the 8-bit products of AVX2 are as far off, too
+        }
         if (has_device(p.device))
             check_path(model, x->format, &p, text, expected_for(x, p.max_tokens));
     }

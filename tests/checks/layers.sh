@@ -17,7 +17,7 @@ bad=0
 checked=0
 for layer in "${!may[@]}"; do
     while IFS=: read -r file line text; do
-        target=$(sed -E 's/.*"([^"]+)".*/\1/' <<<"$text")
+        target=${text#*\"} target=${target%%\"*}
         checked=$((checked + 1))
         ok=0
         for allowed in ${may[$layer]}; do

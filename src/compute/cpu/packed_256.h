@@ -8,13 +8,9 @@
 // |w| by the activation with w's sign (128 * 127 * 2 = 32,512). Then vpmaddwd widens: nothing saturates.
 #pragma once
 
-#include <math.h>
-
-#include "compute/cpu/lanes.h"
-#include "compute/cpu/repack.h"
+#include "compute/cpu/quantize_256.h"
 #include "compute/cpu/tile_256.h"
 
-#define INLINE      static inline __attribute__((always_inline))
 #define EACH_ROW(t) _Pragma("GCC unroll 4") for (uint32_t t = 0; t < n; t++)
 #define BOTH(v)     _Pragma("GCC unroll 2") for (uint32_t v = 0; v < VECTORS; v++)
 
@@ -23,143 +19,6 @@ enum {
     VECTORS = PANEL_ROWS / LANE_ROWS,
     PREFETCH_BYTES = 4096, // how far ahead of few rows' reading memory is asked for
 };
-
-// ---- quantising -----------------------------------------------------------------------------
-
-// 32 values of one row, and the same as integers.
-struct floats {
-    __m256 v[4];
-};
-struct ints {
-    __m256i v[4];
-};
-
-INLINE struct ints round_32(const struct floats *x, float inverse)
-{
-    struct ints out;
-    const __m256 z = _mm256_set1_ps(inverse);
-    for (int i = 0; i < 4; i++) out.v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x->v[i], z));
-    return out;
-}
-
-// Sums of the two halves.
-INLINE void sum_32(const struct ints *x, int32_t out[2])
-{
-    out[0] = lanes_sum_i32(_mm256_add_epi32(x->v[0], x->v[1]));
-    out[1] = lanes_sum_i32(_mm256_add_epi32(x->v[2], x->v[3]));
-}
-
-// As bytes in order.
-INLINE __m256i pack_32(const struct ints *x)
-{
-    const __m256i a = _mm256_packs_epi32(x->v[0], x->v[1]);
-    const __m256i b = _mm256_packs_epi32(x->v[2], x->v[3]);
-    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b),
-                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
-INLINE void put_high(const struct ints *x, float scale, uint32_t r, struct act_block *out)
-{
-    int32_t s[2], quads[PACK_QUADS];
-    sum_32(x, s);
-    store_i(quads, pack_32(x));
-    for (uint32_t i = 0; i < PACK_QUADS; i++) memcpy(out->q[i][r], &quads[i], sizeof quads[i]);
-    out->scale[r] = scale;
-    out->sum[r] = scale * (float)(s[0] + s[1]);
-    out->bias[r] = -128 * (s[0] + s[1]);
-    out->half[0][r] = -32 * s[0];
-    out->half[1][r] = -32 * s[1];
-}
-
-// What rounding x to v left over, in steps of 1 / LOW_STEPS.
-INLINE void put_low(const struct floats *x, const struct ints *v, float inverse, float scale,
-                    uint32_t at, struct act_low *out)
-{
-    struct floats left;
-    int32_t s[2];
-    const __m256 z = _mm256_set1_ps(inverse);
-    for (int i = 0; i < 4; i++)
-        left.v[i] = _mm256_fmsub_ps(x->v[i], z, _mm256_cvtepi32_ps(v->v[i]));
-    const struct ints l = round_32(&left, LOW_STEPS);
-    sum_32(&l, s);
-    store_i(out->q, pack_32(&l));
-    out->scale = scale / LOW_STEPS;
-    out->bias = -128 * (s[0] + s[1]);
-    out->half[0] = -32 * s[0];
-    out->half[1] = -32 * s[1];
-    out->at = at;
-}
-
-// Block i of a row of n, zeros behind its end.
-INLINE struct floats load_32(const float *x, uint32_t i, uint32_t n)
-{
-    const uint32_t k = i * PACK_COLS, left = n - k;
-    float padded[PACK_COLS] = {0};
-    if (left < PACK_COLS) memcpy(padded, x + k, left * sizeof *x);
-    const float *from = left < PACK_COLS ? padded : x + k;
-    struct floats out;
-    for (int j = 0; j < 4; j++) out.v[j] = _mm256_loadu_ps(from + 8 * j);
-    return out;
-}
-
-// Each block's absmax into its scale[r]; returns the absmax above which a second term is needed. Sums in
-// the order of the AVX-512 table: sixteen lanes, the second half of a block first.
-INLINE float find_outliers(const float *x, uint32_t n, uint32_t n_blocks, uint32_t r,
-                           struct act_block *blocks)
-{
-    __m256 a = _mm256_setzero_ps(), b = a;
-    float top = 0, error = 0;
-    for (uint32_t i = 0; i < n_blocks; i++) {
-        const struct floats f = load_32(x, i, n);
-        a = _mm256_fmadd_ps(f.v[0], f.v[0], _mm256_fmadd_ps(f.v[2], f.v[2], a));
-        b = _mm256_fmadd_ps(f.v[1], f.v[1], _mm256_fmadd_ps(f.v[3], f.v[3], b));
-        const __m256 m0 = _mm256_max_ps(lanes_abs(f.v[0]), lanes_abs(f.v[1]));
-        const __m256 m1 = _mm256_max_ps(lanes_abs(f.v[2]), lanes_abs(f.v[3]));
-        const float max = lanes_max(_mm256_max_ps(m0, m1));
-        blocks[i].scale[r] = max;
-        top = max > top ? max : top;
-        error += max * max;
-    }
-    const float bound = ERROR_BOUND / (float)PACK_COLS * lanes_sum(_mm256_add_ps(a, b));
-    // Steps of 3 dB: at most one octave of errors is taken that need not be. Ends where nothing is left.
-    for (float last = -1; error > bound && error != last;) {
-        last = error;
-        top *= 0.84f;
-        error = 0;
-        for (uint32_t i = 0; i < n_blocks; i++)
-            if (blocks[i].scale[r] <= top) error += blocks[i].scale[r] * blocks[i].scale[r];
-        if (error == last && top > 0) last = -1; // no block between the steps
-    }
-    return top;
-}
-
-static void quantize_row(const float *x, uint32_t n, uint32_t r, uint32_t n_blocks,
-                         struct act_block *high, struct act_low *low, uint32_t *n_low)
-{
-    const float bound = find_outliers(x, n, n_blocks, r, high);
-    *n_low = 0;
-    for (uint32_t i = 0; i < n_blocks; i++) {
-        const struct floats f = load_32(x, i, n);
-        const float max = high[i].scale[r], scale = max / 127.0f;
-        const float inverse = max > 0 ? 127.0f / max : 0.0f;
-        const struct ints v = round_32(&f, inverse);
-        put_high(&v, scale, r, &high[i]);
-        if (!(max > bound)) continue;
-        struct act_low *l = &low[(*n_low)++];
-        put_low(&f, &v, inverse, scale, i, l);
-        high[i].sum[r] += l->scale * (float)(l->bias / -128);
-    }
-}
-
-static void quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
-                           const struct act_groups *to, uint32_t group)
-{
-    for (uint32_t r = 0; r < n_rows; r++) {
-        const size_t row = (size_t)group * ACT_GROUP + r;
-        quantize_row(x[r], n, r, to->n_blocks, to->high + (size_t)group * to->n_blocks,
-                     to->low + row * to->n_blocks, &to->n_low[row]);
-    }
-}
 
 // ---- formats --------------------------------------------------------------------------------
 

@@ -5,136 +5,15 @@
 
 #if defined(__AVX512VNNI__) // nothing on machines of another kind
 
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
+#include "compute/cpu/quantize_256.h"
 
 // How far ahead of a single row's reading memory is asked for.
 enum { PREFETCH_BYTES = 4096 };
 
-// ---- quantising -----------------------------------------------------------------------------
-
-// 32 values of one row as integers.
-struct ints {
-    __m512i a, b;
-};
-
-INLINE struct ints round_32(__m512 a, __m512 b, float inverse)
-{
-    const __m512 z = _mm512_set1_ps(inverse);
-    return (struct ints){_mm512_cvtps_epi32(_mm512_mul_ps(a, z)),
-                         _mm512_cvtps_epi32(_mm512_mul_ps(b, z))};
-}
-
-struct sums {
-    int32_t a, b;
-};
-
-INLINE struct sums sum_32(struct ints v)
-{
-    return (struct sums){_mm512_reduce_add_epi32(v.a), _mm512_reduce_add_epi32(v.b)};
-}
-
-INLINE void store_32(struct ints v, void *to)
-{
-    _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(v.a));
-    _mm_storeu_si128((__m128i *)to + 1, _mm512_cvtsepi32_epi8(v.b));
-}
-
-// v, the rounded values, into row r of a block.
-INLINE void put_high(struct ints v, float scale, uint32_t r, struct act_block *out)
-{
-    const struct sums s = sum_32(v);
-    int32_t quads[PACK_QUADS];
-    store_32(v, quads);
-    for (uint32_t i = 0; i < PACK_QUADS; i++) memcpy(out->q[i][r], &quads[i], sizeof quads[i]);
-    out->scale[r] = scale;
-    out->sum[r] = scale * (float)(s.a + s.b);
-    out->bias[r] = -128 * (s.a + s.b);
-    out->half[0][r] = -32 * s.a;
-    out->half[1][r] = -32 * s.b;
-}
-
-// What rounding a and b to v left over, in steps of 1 / LOW_STEPS.
-INLINE void put_low(__m512 a, __m512 b, struct ints v, float inverse, float scale, uint32_t at,
-                    struct act_low *out)
-{
-    const __m512 z = _mm512_set1_ps(inverse);
-    a = _mm512_fmsub_ps(a, z, _mm512_cvtepi32_ps(v.a));
-    b = _mm512_fmsub_ps(b, z, _mm512_cvtepi32_ps(v.b));
-    const struct ints l = round_32(a, b, LOW_STEPS);
-    const struct sums s = sum_32(l);
-    store_32(l, out->q);
-    out->scale = scale / LOW_STEPS;
-    out->bias = -128 * (s.a + s.b);
-    out->half[0] = -32 * s.a;
-    out->half[1] = -32 * s.b;
-    out->at = at;
-}
-
-// Sixteen values from column k on of n, zeros behind them.
-INLINE __m512 load_cols(const float *x, uint32_t k, uint32_t n)
-{
-    const uint32_t left = k < n ? n - k : 0;
-    const __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-    return _mm512_maskz_loadu_ps(mask, x + k);
-}
-
-// Each block's absmax into its scale[r]; returns the absmax above which a second term is needed.
-INLINE float find_outliers(const float *x, uint32_t n, uint32_t n_blocks, uint32_t r,
-                           struct act_block *blocks)
-{
-    __m512 squares = _mm512_setzero_ps();
-    float top = 0, error = 0;
-    for (uint32_t i = 0; i < n_blocks; i++) {
-        const __m512 a = load_cols(x, i * PACK_COLS, n), b = load_cols(x, i * PACK_COLS + 16, n);
-        const float max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        squares = _mm512_fmadd_ps(a, a, _mm512_fmadd_ps(b, b, squares));
-        blocks[i].scale[r] = max;
-        top = max > top ? max : top;
-        error += max * max;
-    }
-    const float bound = ERROR_BOUND / (float)PACK_COLS * _mm512_reduce_add_ps(squares);
-    // Steps of 3 dB: at most one octave of errors is taken that need not be. Ends where nothing is left.
-    for (float last = -1; error > bound && error != last;) {
-        last = error;
-        top *= 0.84f;
-        error = 0;
-        for (uint32_t i = 0; i < n_blocks; i++)
-            if (blocks[i].scale[r] <= top) error += blocks[i].scale[r] * blocks[i].scale[r];
-        if (error == last && top > 0) last = -1; // no block between the steps
-    }
-    return top;
-}
-
-static void quantize_row(const float *x, uint32_t n, uint32_t r, uint32_t n_blocks,
-                         struct act_block *high, struct act_low *low, uint32_t *n_low)
-{
-    const float bound = find_outliers(x, n, n_blocks, r, high);
-    *n_low = 0;
-    for (uint32_t i = 0; i < n_blocks; i++) {
-        const __m512 a = load_cols(x, i * PACK_COLS, n), b = load_cols(x, i * PACK_COLS + 16, n);
-        const float max = high[i].scale[r], scale = max / 127.0f;
-        const float inverse = max > 0 ? 127.0f / max : 0.0f;
-        const struct ints v = round_32(a, b, inverse);
-        put_high(v, scale, r, &high[i]);
-        if (!(max > bound)) continue;
-        struct act_low *l = &low[(*n_low)++];
-        put_low(a, b, v, inverse, scale, i, l);
-        high[i].sum[r] += l->scale * (float)(l->bias / -128);
-    }
-}
-
 void avx512_quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
                            const struct act_groups *to, uint32_t group)
 {
-    for (uint32_t r = 0; r < n_rows; r++) {
-        const size_t row = (size_t)group * ACT_GROUP + r;
-        quantize_row(x[r], n, r, to->n_blocks, to->high + (size_t)group * to->n_blocks,
-                     to->low + row * to->n_blocks, &to->n_low[row]);
-    }
+    quantize_group(x, n_rows, n, to, group);
 }
 
 // ---- formats --------------------------------------------------------------------------------
@@ -188,6 +67,23 @@ INLINE void open_block(enum fmt f, const uint8_t *p, struct scales *s)
     if (f == FMT_Q4_K) open_k((const void *)p, s);
     if (f == FMT_Q5_K) open_k(&((const struct packed_Q5_K *)(const void *)p)->low, s);
     if (f == FMT_Q6_K) s->d = load_halves(((const struct packed_Q6_K *)(const void *)p)->d);
+}
+
+// The same for what a second term of sub-block i wants, which needs no minimums.
+INLINE void open_sub(enum fmt f, const uint8_t *p, uint32_t i, struct scales *s)
+{
+    if (f != FMT_Q4_K && f != FMT_Q5_K) {
+        open_block(f, p, s);
+        return;
+    }
+    const struct packed_Q4_K *b = (const void *)p; // Q5_K begins with one
+    const __m128i low = _mm_loadu_si128((const void *)b->scales[0][i % 4]);
+    const __m128i high = _mm_loadu_si128((const void *)b->scales[2][i % 4]);
+    const __m128i top = _mm_and_si128(_mm_srli_epi16(low, 2), _mm_set1_epi8(0x30));
+    const __m128i scale = i < 4 ? _mm_and_si128(low, _mm_set1_epi8(63))
+                                : _mm_or_si128(_mm_and_si128(high, _mm_set1_epi8(15)), top);
+    _mm_store_si128((void *)s->scale[i], scale);
+    s->d = load_halves(b->d);
 }
 
 INLINE uint32_t halves_of(enum fmt f)
@@ -330,7 +226,7 @@ INLINE void add_low(enum fmt f, const uint8_t *p, const struct act_low *low, uin
         const uint8_t *block = p + l->at / PACK_SUBS * pack_block_bytes(f);
         const uint32_t s = l->at % PACK_SUBS;
         struct scales sc;
-        open_block(f, block, &sc);
+        open_sub(f, block, s, &sc);
         for (uint32_t h = 0; h < halves; h++) {
             __m512i sum = low_bias(f, l, h);
 #pragma GCC unroll 8

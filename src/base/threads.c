@@ -122,6 +122,19 @@ uint32_t threads_core_count(void)
     return n ? n : 1;
 }
 
+// Numbers of the Linux interface (asm/prctl.h; state component 18), which older headers lack. Nowhere else
+// does such a request succeed.
+enum { REQUEST_STATE_PERMISSION = 0x1023, TILE_DATA = 18 };
+
+bool threads_may_use_tiles(void)
+{
+#if defined(__x86_64__)
+    return syscall(SYS_arch_prctl, REQUEST_STATE_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 // A pinned worker keeps its cache; the caller stays free, for it has other work between runs.
 static void pin_workers(struct threads *t)
 {

@@ -20,6 +20,10 @@ bool threads_open(struct threads **out, uint32_t n, struct err *e);
 void threads_close(struct threads *t); // NULL is fine
 uint32_t threads_count(const struct threads *t);
 
+// Asks the system for the tile registers (AMX) on behalf of all threads of the process, present and
+// future; false where there are none, or none to be had. Asking again is free.
+bool threads_may_use_tiles(void);
+
 typedef void (*threads_fn)(void *arg, uint32_t i_thread, uint32_t n_threads);
 // Runs fn on every worker and returns when all are done. From one thread at a time only.
 void threads_run(struct threads *t, threads_fn fn, void *arg);

@@ -32,8 +32,8 @@ void ops_open(struct ops_rig *r, const char *device, uint32_t n_threads, uint32_
     if (!backend_open(&r->b, &s, &e)) die(device, e.msg);
 }
 
-const char *const ops_cpu_devices[OPS_CPU_DEVICES] = {"cpu:avx512", "cpu:avxvnni", "cpu:avx2",
-                                                      "cpu:i8mm",   "cpu:dotprod", "cpu:portable"};
+const char *const ops_cpu_devices[OPS_CPU_DEVICES] = {
+    "cpu:amx", "cpu:avx512", "cpu:avxvnni", "cpu:avx2", "cpu:i8mm", "cpu:dotprod", "cpu:portable"};
 
 bool ops_can(const char *device)
 {

@@ -14,7 +14,7 @@ void ops_close(struct ops_rig *r);
 // Whether this machine has the device: instruction sets are tested where they exist.
 bool ops_can(const char *device);
 // The CPU's instruction sets by name, of all machines.
-enum { OPS_CPU_DEVICES = 6 };
+enum { OPS_CPU_DEVICES = 7 };
 extern const char *const ops_cpu_devices[OPS_CPU_DEVICES];
 // bytes are borrowed as long as the buffer lives.
 struct dbuf *ops_weight(struct ops_rig *r, enum fmt f, const void *bytes, uint32_t rows,

@@ -359,7 +359,8 @@ static void decode_twins(const char *device, uint32_t n_threads, const struct sh
 static void shared_pages_change_nothing(void **state)
 {
     (void)state;
-    static const char *const devices[] = {"cpu:avx512", "cpu:avxvnni", "cpu:avx2", "cpu:portable"};
+    static const char *const devices[] = {"cpu:amx", "cpu:avx512", "cpu:avxvnni", "cpu:avx2",
+                                          "cpu:portable"};
     const struct shape *s = &shapes[0];
     const size_t n = (size_t)N_POS * q_cols(s), n_prompt = SPLIT * q_cols(s);
     struct rope r;

@@ -1,5 +1,7 @@
 // Packed weights (compute/cpu/repack.h): the tables that have kernels for them against the arithmetic as
-// that header states it, written out in C, bit for bit. Skipped where this machine runs none of them.
+// that header states it, written out in C, bit for bit. Skipped where this machine runs none of them. What
+// is done with tiles for many rows (packed_tile.h) is checked everywhere, the instructions themselves
+// being written out in C where this machine has none.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,10 +13,11 @@
 
 #include "base/half.h"
 #include "compute/cpu/cpu.h"
+#include "compute/cpu/packed_tile.h"
 #include "kernels/common/decode.h"
 #include "lib/ops_rig.h"
 
-enum { SKIP = 77, K = 1056, ROWS = 12 };
+enum { SKIP = 77, K = 1056, ROWS = 12, MANY_ROWS = 131 };
 
 static const enum fmt formats[] = {FMT_Q8_0, FMT_Q4_0, FMT_Q4_K, FMT_Q5_K, FMT_Q6_K};
 
@@ -159,12 +162,12 @@ struct groups {
     struct act_groups g;
 };
 
-static void groups_open(struct groups *out, uint32_t n)
+static void groups_open(struct groups *out, uint32_t n, uint32_t n_rows)
 {
-    const uint32_t n_blocks = n / PACK_COLS, n_groups = ROWS / ACT_GROUP;
+    const uint32_t n_blocks = n / PACK_COLS, n_groups = (n_rows + ACT_GROUP - 1) / ACT_GROUP;
     out->g = (struct act_groups){.high = test_alloc(n_groups * n_blocks * sizeof *out->g.high),
-                                 .low = test_alloc(ROWS * n_blocks * sizeof *out->g.low),
-                                 .n_low = test_alloc(ROWS * sizeof(uint32_t)),
+                                 .low = test_alloc(n_rows * n_blocks * sizeof *out->g.low),
+                                 .n_low = test_alloc(n_rows * sizeof(uint32_t)),
                                  .n_blocks = n_blocks};
     memset(out->g.high, 0, n_groups * n_blocks * sizeof *out->g.high);
 }
@@ -176,20 +179,22 @@ static void groups_close(struct groups *g)
     free(g->g.n_low);
 }
 
-static void check_rows(const struct cpu_kernels *k, enum fmt f, const uint8_t *w,
-                       const uint8_t *panel, const float *x, uint32_t n, uint32_t n_rows)
+static void quantize(const struct cpu_kernels *k, const float *x, uint32_t n, uint32_t n_rows,
+                     struct groups *g)
 {
-    static struct row stated;
-    struct groups g;
-    float out[ROWS][PANEL_ROWS];
-    groups_open(&g, n);
+    groups_open(g, n, n_rows);
     for (uint32_t r = 0; r < n_rows; r += ACT_GROUP) {
         const float *rows[ACT_GROUP];
         const uint32_t left = n_rows - r;
-        for (uint32_t i = 0; i < ACT_GROUP; i++) rows[i] = x + (r + i) * n;
-        k->quantize_group(rows, left < ACT_GROUP ? left : ACT_GROUP, n, &g.g, r / ACT_GROUP);
+        for (uint32_t i = 0; i < ACT_GROUP && i < left; i++) rows[i] = x + (r + i) * n;
+        k->quantize_group(rows, left < ACT_GROUP ? left : ACT_GROUP, n, &g->g, r / ACT_GROUP);
     }
-    k->packed_dot(f, panel, n, &g.g, 0, n_rows, out);
+}
+
+static void check_stated(const struct cpu_kernels *k, enum fmt f, const uint8_t *w, const float *x,
+                         uint32_t n, uint32_t n_rows, float (*out)[PANEL_ROWS])
+{
+    static struct row stated;
     for (uint32_t r = 0; r < n_rows; r++) {
         state_row(x + r * n, n, &stated);
         for (uint32_t c = 0; c < PANEL_ROWS; c++) {
@@ -200,19 +205,59 @@ static void check_rows(const struct cpu_kernels *k, enum fmt f, const uint8_t *w
                          (double)want);
         }
     }
+}
+
+static void check_rows(const struct cpu_kernels *k, enum fmt f, const uint8_t *w,
+                       const uint8_t *panel, const float *x, uint32_t n, uint32_t n_rows)
+{
+    struct groups g;
+    float out[ROWS][PANEL_ROWS];
+    quantize(k, x, n, n_rows, &g);
+    k->packed_dot(f, panel, n, &g.g, 0, n_rows, out);
+    check_stated(k, f, w, x, n, n_rows, out);
     groups_close(&g);
+}
+
+// All rows by tiles, in chunks as a worker makes them.
+static void check_tiles(const struct cpu_kernels *k, enum fmt f, const uint8_t *w,
+                        const uint8_t *panel, const float *x, uint32_t n, uint32_t n_rows)
+{
+    static float out[(MANY_ROWS / TILE_ROWS + 1) * TILE_ROWS][PANEL_ROWS];
+    struct groups g;
+    const uint32_t n_blocks = n / PACK_COLS, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    struct act_tiles a = {.n_blocks = n_blocks};
+    struct weight_tile *open = aligned_alloc(64, n_blocks * sizeof *open);
+    a.high = aligned_alloc(64, n_tiles * n_blocks * sizeof *a.high);
+    a.low = aligned_alloc(64, n_tiles * n_blocks * sizeof *a.low);
+    a.chunks = test_alloc(n_tiles * sizeof *a.chunks);
+    assert_true(open && a.high && a.low);
+    quantize(k, x, n, n_rows, &g);
+    for (uint32_t r = 0; r < n_rows; r += CHUNK_ROWS)
+        tiles_arrange(&g.g, r / ACT_GROUP, n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS, &a);
+    (k->tile_open ? k->tile_open : tile_open)(f, panel, n_blocks, open);
+    for (uint32_t t = 0; t < n_tiles; t += a.chunks[t].n_tiles)
+        (k->tile_dot ? k->tile_dot : tile_dot)(f, open, &a, t, out + t * TILE_ROWS);
+    check_stated(k, f, w, x, n, n_rows, out);
+    groups_close(&g);
+    free(open);
+    free(a.high);
+    free(a.low);
+    free(a.chunks);
 }
 
 static void check_format(const struct cpu_kernels *k, enum fmt f, uint32_t n)
 {
     random_seed(n + (uint32_t)f);
     uint8_t *w = random_weight(f, PANEL_ROWS, n), *panel = test_alloc(pack_bytes(f, PANEL_ROWS, n));
-    float *x = test_alloc(ROWS * n * sizeof *x);
-    random_floats(x, ROWS * n, 1);
-    for (uint32_t r = 0; r < ROWS; r += 3) x[r * n + 40 * r % n] = 30; // outliers in some rows
-    memset(x + n, 0, n * sizeof *x);                                   // and a row of zeros
+    float *x = test_alloc(MANY_ROWS * n * sizeof *x);
+    random_floats(x, MANY_ROWS * n, 1);
+    for (uint32_t r = 0; r < MANY_ROWS; r += 3) x[r * n + 40 * r % n] = 30; // outliers in some rows
+    memset(x + n, 0, n * sizeof *x);                                        // and a row of zeros
     pack_panel(f, w, fmt_row_bytes(f, n), PANEL_ROWS, n, panel);
     for (uint32_t rows = 1; rows <= ROWS; rows++) check_rows(k, f, w, panel, x, n, rows);
+    check_tiles(k, f, w, panel, x, n, ROWS + 1);
+    check_tiles(k, f, w, panel, x, n, TILE_ROWS);
+    check_tiles(k, f, w, panel, x, n, MANY_ROWS);
     free(w);
     free(panel);
     free(x);

@@ -15,8 +15,8 @@
 
 enum { ROWS = 23, COLS = 1027 };
 
-static const char *const devices[] = {"ref",      "cpu:avx512",  "cpu:avxvnni", "cpu:avx2",
-                                      "cpu:i8mm", "cpu:dotprod", "cpu:portable"};
+static const char *const devices[] = {"ref",      "cpu:amx",  "cpu:avx512",  "cpu:avxvnni",
+                                      "cpu:avx2", "cpu:i8mm", "cpu:dotprod", "cpu:portable"};
 enum { N_DEVICES = sizeof devices / sizeof *devices };
 
 static void near(double got, double expected, double bound)

@@ -115,7 +115,7 @@ INLINE __m512 exp2_z(__m512 x)
 }
 
 // Scores, in units of log 2, become int16 weights; hidden keys weigh exactly 0.
-static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t i)
+void avx512_soften(struct attend_tile *t, const struct kv_unit *units, uint32_t i)
 {
     enum { VECTORS = KEY_BLOCK / 16 };
     const float *scores = t->scores + i * KEY_BLOCK;
@@ -194,13 +194,13 @@ static void add_values(struct attend_tile *t, uint32_t first, uint32_t end,
     }
 }
 
-static void attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
+void avx512_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
                    uint32_t n_pages)
 {
     for (uint32_t p = 0; p < n_pages; p++)
         score_page(t, first, end, &units[p], t->scores + p * PAGE_TOKENS);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
-    for (uint32_t i = first; i < end; i++) soften(t, both, i);
+    for (uint32_t i = first; i < end; i++) avx512_soften(t, both, i);
     for (uint32_t d = 0; d < t->head_dim; d += 32) add_values(t, first, end, units, n_pages, d);
 }
 
@@ -216,7 +216,7 @@ const struct cpu_kernels cpu_kernels_avx512 = {
     .quantize_group = avx512_quantize_group,
     .packed_dot = avx512_packed_dot,
     .quantize_head = avx2_quantize_head,
-    .attend = attend,
+    .attend = avx512_attend,
     .rms_norm = avx2_rms_norm,
     .swiglu = avx2_swiglu,
     .scan = {avx2_find_above, avx2_sum_exp},

@@ -14,6 +14,8 @@
 #include "kernels/common/decode.h"
 
 enum { PREFILL_ROWS = 512 };
+// What a worker unpacks at once for many rows: 352 KB, beside a chunk of rows in a core's second cache.
+enum { MANY_WEIGHT_TILES = 512 };
 
 void cpu_sync(struct cpu_worker *w)
 {
@@ -51,7 +53,7 @@ uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos
 }
 
 // ---- row-wise ops: each worker does rows [first, end) ------------------------------------------
-// Whole groups of ACT_GROUP rows, as LINEAR quantises them: so no barrier stands between the two.
+// Whole groups of rows, as LINEAR quantises them: so no barrier stands between the two.
 
 void cpu_embed(struct cpu_worker *w, const struct op_embed *o, uint32_t first, uint32_t end)
 {
@@ -80,8 +82,8 @@ static void do_swiglu(struct cpu_worker *w, const struct op_swiglu *o, uint32_t 
 static void do_add(const struct op_add *o, uint32_t first, uint32_t end)
 {
     for (uint32_t r = first; r < end; r++) {
-        float *x = hostbuf_row(o->x, r);
-        const float *y = hostbuf_row(o->y, r);
+        float *restrict x = hostbuf_row(o->x, r);
+        const float *restrict y = hostbuf_row(o->y, r);
         for (uint32_t i = 0; i < o->x->n_cols; i++) x[i] += y[i];
     }
 }
@@ -122,15 +124,26 @@ void cpu_rope_angles(const struct cpu *c, const struct op_rope_kv *o, uint32_t r
     }
 }
 
-static void rotate(float *x, const float *c, const struct op_rope_kv *o)
+// Pairs of neighbouring elements.
+static void rotate_pairs(float *x, const float *c, uint32_t half)
 {
-    const uint32_t half = o->n_rot / 2, step = o->neox ? 1 : 2, apart = o->neox ? half : 1;
     const float *s = c + half;
     for (uint32_t i = 0; i < half; i++) {
-        float *a = x + i * step, *b = a + apart;
-        const float u = *a, v = *b;
-        *a = u * c[i] - v * s[i];
-        *b = v * c[i] + u * s[i];
+        const float u = x[2 * i], v = x[2 * i + 1];
+        x[2 * i] = u * c[i] - v * s[i];
+        x[2 * i + 1] = v * c[i] + u * s[i];
+    }
+}
+
+// Pairs of elements half the rotated width apart.
+static void rotate_halves(float *x, const float *c, uint32_t half)
+{
+    float *restrict a = x, *restrict b = x + half;
+    const float *restrict s = c + half;
+    for (uint32_t i = 0; i < half; i++) {
+        const float u = a[i], v = b[i];
+        a[i] = u * c[i] - v * s[i];
+        b[i] = v * c[i] + u * s[i];
     }
 }
 
@@ -152,7 +165,7 @@ static void rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const st
                       uint32_t row, float *x)
 {
     if (norm) w->cpu->k->rms_norm(x, hostbuf_row(norm, 0), x, o->head_dim, o->eps);
-    rotate(x, rope_row(w->cpu, row), o);
+    (o->neox ? rotate_halves : rotate_pairs)(x, rope_row(w->cpu, row), o->n_rot / 2);
 }
 
 void cpu_rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const struct batch_seq *seq,
@@ -208,7 +221,7 @@ static void do_op(struct cpu_worker *w, const struct op *op)
     uint32_t first, end;
     if (n == 0) return;
     if (w->partition && (alone || w->partition != n)) cpu_sync(w);
-    threads_share(n, op->kind == OP_TOPK ? 1 : ACT_GROUP, w->i, w->n, &first, &end);
+    threads_share(n, op->kind == OP_TOPK ? 1 : cpu_row_unit(w->cpu, n), w->i, w->n, &first, &end);
     w->partition = n;
     switch (op->kind) {
     case OP_EMBED: cpu_embed(w, &op->embed, first, end); break;
@@ -294,6 +307,22 @@ static bool fit_groups(struct act_groups *g, uint32_t n_rows, uint32_t n_blocks)
            grow((void **)&g->n_low, n_rows * sizeof *g->n_low);
 }
 
+static bool fit_tiles(struct act_tiles *t, uint32_t n_rows, uint32_t n_blocks)
+{
+    const size_t n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS, n = n_tiles * n_blocks * PACK_SUBS;
+    return grow((void **)&t->high, n * sizeof *t->high) &&
+           grow((void **)&t->low, n * sizeof *t->low) &&
+           grow((void **)&t->chunks, n_tiles * sizeof *t->chunks);
+}
+
+// One panel at least, and several of short rows.
+static bool fit_weight_tiles(struct cpu_scratch *s, uint32_t n_blocks)
+{
+    const size_t n = (size_t)n_blocks * PACK_SUBS;
+    s->n_tiles = n > MANY_WEIGHT_TILES ? n : MANY_WEIGHT_TILES;
+    return grow((void **)&s->tiles, s->n_tiles * sizeof *s->tiles);
+}
+
 static bool fit_scratch(struct cpu_scratch *s, uint32_t n_blocks)
 {
     return grow((void **)&s->panel, n_blocks * sizeof *s->panel) &&
@@ -324,6 +353,9 @@ static bool fit_weight(struct cpu *c, uint32_t n_cols)
     bool ok =
         fit_acts(&c->acts, c->n_rows, n_blocks) && fit_groups(&c->groups, c->n_rows, n_blocks);
     for (uint32_t i = 0; i < c->n_threads && ok; i++) ok = fit_scratch(c->scratch[i], n_blocks);
+    if (c->k->tile_dot) ok = ok && fit_tiles(&c->tiles, c->n_rows, n_blocks);
+    for (uint32_t i = 0; i < c->n_threads && ok && c->k->tile_dot; i++)
+        ok = fit_weight_tiles(c->scratch[i], n_blocks);
     if (ok) c->max_blocks = n_blocks;
     return ok;
 }
@@ -395,6 +427,7 @@ static void cpu_close(struct backend *b)
         if (!c->scratch[i]) continue;
         free(c->scratch[i]->panel);
         free(c->scratch[i]->rows);
+        free(c->scratch[i]->tiles);
         free_acts(&c->scratch[i]->acts);
         free_groups(&c->scratch[i]->groups);
         cpu_tile_close(&c->scratch[i]->tile);
@@ -402,6 +435,9 @@ static void cpu_close(struct backend *b)
     }
     free_acts(&c->acts);
     free_groups(&c->groups);
+    free(c->tiles.high);
+    free(c->tiles.low);
+    free(c->tiles.chunks);
     free(c->seq_order);
     free(c->attend_groups);
     free(c->rope);
@@ -417,7 +453,7 @@ static bool open_scratch(struct cpu *c)
         c->scratch[i] = aligned_alloc(64, (sizeof *c->scratch[i] + 63) / 64 * 64);
         if (!c->scratch[i]) return false;
         memset(c->scratch[i], 0, sizeof *c->scratch[i]);
-        if (!cpu_tile_open(&c->scratch[i]->tile)) return false;
+        if (!cpu_tile_open(&c->scratch[i]->tile, c->k->splits_heads)) return false;
     }
     return true;
 }

@@ -6,13 +6,15 @@
 #include <stdatomic.h>
 
 #include "base/threads.h"
-#include "compute/cpu/repack.h"
+#include "compute/cpu/tiles.h"
 #include "compute/hostbuf.h"
 
 // One worker's memory. Only that worker touches it.
 struct cpu_scratch {
-    struct panel_block *panel;          // [max_blocks]
-    float acc[TOKEN_BLOCK][PANEL_ROWS]; // also what a pass over packed panels gives
+    struct panel_block *panel;                       // [max_blocks]
+    float acc[CHUNK_PANELS][CHUNK_ROWS][PANEL_ROWS]; // what passes over panels give
+    struct weight_tile *tiles;                       // [n_tiles]: panels unpacked for many rows
+    size_t n_tiles;
     struct attend_tile tile;
     // The input of a LINEAR of up to FEW_ROWS rows, which every worker quantises for itself.
     float *rows; // [FEW_ROWS][max_blocks * BLOCK_K]
@@ -45,6 +47,7 @@ struct cpu {
     uint32_t max_blocks; // blocks of the longest weight row so far
     struct acts acts;    // memory for the input of the LINEAR in progress
     struct act_groups groups; // the same for packed weights
+    struct act_tiles tiles;   // and for many rows of them
     float *rope;              // [n_rows][2][head_dim / 2]: cosines, sines
     uint32_t max_rot;
     struct cpu_scratch *scratch[THREADS_MAX];
@@ -64,11 +67,12 @@ struct cpu_worker {
     struct cpu *cpu;
     struct cpu_scratch *s;
     uint32_t i, n;
-    uint32_t phase;                // barriers passed
-    uint32_t n_empty;              // shares found empty in this phase, from the worker's own on
-    uint32_t partition;            // rows that unsynced row-wise ops were shared out over; 0 = none
-    struct acts acts;              // the LINEAR in progress: cpu->acts with its k_pad
-    struct act_groups groups;      // and cpu->groups with its n_blocks
+    uint32_t phase;           // barriers passed
+    uint32_t n_empty;         // shares found empty in this phase, from the worker's own on
+    uint32_t partition;       // rows that unsynced row-wise ops were shared out over; 0 = none
+    struct acts acts;         // the LINEAR in progress: cpu->acts with its k_pad
+    struct act_groups groups; // and cpu->groups with its n_blocks
+    struct act_tiles tiles;
     const struct op_rope_kv *rope; // what cpu->rope holds for this worker's rows
 };
 
@@ -80,6 +84,16 @@ uint32_t cpu_take(struct cpu_worker *w);
 // An item of total, each taken once: first those of the worker's own share, in order, then what others
 // have left of theirs. False when there are none.
 bool cpu_take_share(struct cpu_worker *w, uint32_t total, uint32_t *item);
+// Whether so many rows go against packed weights by tiles (tiles.h).
+static inline bool cpu_is_tiled(const struct cpu *c, uint32_t n_rows)
+{
+    return c->k->tile_dot && n_rows > PACKED_ROWS;
+}
+// Rows that stay together where rows are shared out.
+static inline uint32_t cpu_row_unit(const struct cpu *c, uint32_t n_rows)
+{
+    return cpu_is_tiled(c, n_rows) ? TILE_ROWS : ACT_GROUP;
+}
 // The page of a position and the rows' sequence.
 uint32_t cpu_page(const struct batch *b, const struct batch_seq *s, uint32_t pos);
 
@@ -118,6 +132,6 @@ void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
 void cpu_attention_plan(struct cpu *c, const struct batch *b, const struct op_attention *o);
 struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer, uint32_t head);
 size_t cpu_kv_unit_bytes(const struct kv_shape *s);
-bool cpu_tile_open(struct attend_tile *t); // its arrays, from the heap
+bool cpu_tile_open(struct attend_tile *t, bool splits_heads); // its arrays, from the heap
 void cpu_tile_close(struct attend_tile *t);
 bool cpu_ceilings(struct backend *b, struct backend_ceilings *out, struct err *e); // cpu_ceiling.c

@@ -26,7 +26,7 @@ struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer,
                             scales + PAGE_TOKENS};
 }
 
-bool cpu_tile_open(struct attend_tile *t)
+bool cpu_tile_open(struct attend_tile *t, bool splits_heads)
 {
     const size_t n = (size_t)Q_TILE * MAX_HEAD_DIM;
     t->q = aligned_alloc(64, n * sizeof *t->q);
@@ -34,7 +34,9 @@ bool cpu_tile_open(struct attend_tile *t)
     t->scores = aligned_alloc(64, Q_TILE * KEY_BLOCK * sizeof *t->scores);
     t->probs = aligned_alloc(64, Q_TILE * KEY_BLOCK * sizeof *t->probs);
     if (t->scores) memset(t->scores, 0, Q_TILE * KEY_BLOCK * sizeof *t->scores);
-    return t->q && t->out && t->scores && t->probs;
+    if (splits_heads) t->split = aligned_alloc(64, sizeof *t->split);
+    if (t->split) memset(t->split, 0, sizeof *t->split);
+    return t->q && t->out && t->scores && t->probs && (t->split || !splits_heads);
 }
 
 void cpu_tile_close(struct attend_tile *t)
@@ -43,6 +45,7 @@ void cpu_tile_close(struct attend_tile *t)
     free(t->out);
     free(t->scores);
     free(t->probs);
+    free(t->split);
     *t = (struct attend_tile){0};
 }
 
@@ -59,11 +62,17 @@ static uint32_t common_pages(const struct batch *b, const struct batch_seq *x,
     return i;
 }
 
+// q vectors of a pass over the keys.
+static uint32_t tile_vectors(const struct cpu *c)
+{
+    return c->k->splits_heads ? Q_TILE : Q_TILE / 2;
+}
+
 // Sequences that may join a group: as many as a tile holds, and few enough that no worker is idle.
 static uint32_t group_limit(const struct cpu *c, const struct batch *b,
                             const struct op_attention *o)
 {
-    const uint32_t fit = Q_TILE / (o->n_heads / o->n_kv_heads);
+    const uint32_t fit = tile_vectors(c) / (o->n_heads / o->n_kv_heads);
     const uint32_t fair = b->n_seqs * o->n_kv_heads / c->n_threads;
     const uint32_t n = fit < fair ? fit : fair;
     return n > 0 ? n : 1;
@@ -157,6 +166,7 @@ static void load_queries(struct cpu_worker *w, const struct op_attention *o, con
     const uint32_t group = o->n_heads / o->n_kv_heads;
     t->n = item_rows(it) * group;
     t->head_dim = o->head_dim;
+    t->is_split = false;
     for (uint32_t v = 0; v < t->n; v++) {
         const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
         const uint32_t head = it->kv_head * group + v % group;
@@ -239,8 +249,8 @@ void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
                    const struct op_rope_kv *rope)
 {
     const uint32_t group = o->n_heads / o->n_kv_heads;
-    assert(group > 0 && group <= Q_TILE);
-    const uint32_t tile_rows = Q_TILE / group;
+    assert(group > 0 && group <= Q_TILE / 2);
+    const uint32_t tile_rows = tile_vectors(w->cpu) / group;
     struct item it;
     while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, rope, &it);
 }

@@ -29,6 +29,14 @@ static bool can_avx512(void)
     return can_avx2() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
+
+// Leaf 7, bits 24 and 25 of edx: tiles, of 8-bit integers. The system grants their registers, or does not.
+static bool can_amx(void)
+{
+    unsigned a, b, c, d;
+    return can_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3 &&
+           threads_may_use_tiles();
+}
 #endif
 
 #if defined(__aarch64__)
@@ -58,6 +66,7 @@ static const struct isa {
     bool (*can)(void);
 } isas[] = {
 #if defined(__x86_64__)
+    {"cpu:amx", &cpu_kernels_amx, can_amx},
     {"cpu:avx512", &cpu_kernels_avx512, can_avx512},
     {"cpu:avxvnni", &cpu_kernels_avxvnni, can_avxvnni},
     {"cpu:avx2", &cpu_kernels_avx2, can_avx2},

@@ -9,6 +9,8 @@
 enum { ROWS_AT_ONCE = 2 * PANEL_ROWS };
 // The same for packed panels: some 64 KB when memory is the limit; what stays in a core's cache
 // beside the activations of a pass when many rows use it again and again.
+// What any worker takes at once of many rows leaves each some turns, so that they end together.
+enum { MAX_PANELS = 16, MIN_TURNS = 4 };
 enum { PACKED_FEW_BYTES = 64 << 10, PACKED_MANY_BYTES = 256 << 10 };
 
 // Packed for 8-bit activations; what is not takes those of 16 bits.
@@ -29,12 +31,15 @@ static void quantize_groups(struct cpu_worker *w, const struct op_linear *o, uin
 {
     const float *x[ACT_GROUP];
     uint32_t first, end;
-    threads_share(n_rows, ACT_GROUP, w->i, w->n, &first, &end);
+    threads_share(n_rows, cpu_row_unit(w->cpu, n_rows), w->i, w->n, &first, &end);
     for (uint32_t r = first; r < end; r += ACT_GROUP) {
         const uint32_t left = n_rows - r, n = left < ACT_GROUP ? left : ACT_GROUP;
         for (uint32_t i = 0; i < n; i++) x[i] = hostbuf_row(o->x, r + i);
         w->cpu->k->quantize_group(x, n, o->x->n_cols, &w->groups, r / ACT_GROUP);
     }
+    for (uint32_t r = first; r < end && cpu_is_tiled(w->cpu, n_rows); r += CHUNK_ROWS)
+        tiles_arrange(&w->groups, r / ACT_GROUP, end - r < CHUNK_ROWS ? end - r : CHUNK_ROWS,
+                      &w->tiles);
 }
 
 // x[n] as row r of w->acts; split where only few rows follow, see kernels.h.
@@ -50,7 +55,7 @@ static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint3
 static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
 {
     uint32_t first, end;
-    threads_share(n_rows, ACT_GROUP, w->i, w->n, &first, &end);
+    threads_share(n_rows, cpu_row_unit(w->cpu, n_rows), w->i, w->n, &first, &end);
     for (uint32_t r = first; r < end; r++)
         quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r, n_rows <= ROW_BATCH);
 }
@@ -69,18 +74,22 @@ static void do_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t m,
     }
 }
 
+// Weight rows first .. first + n - 1 of m for one row.
+static void store_row(const struct op_linear *o, uint32_t m, uint32_t row, uint32_t first,
+                      uint32_t n, const float *acc)
+{
+    const float *bias = o->bias[m] ? hostbuf_row(o->bias[m], 0) + first : NULL;
+    float *to = hostbuf_row(o->out[m], row) + first;
+    if (!bias && n == PANEL_ROWS)
+        memcpy(to, acc, PANEL_ROWS * sizeof *acc);
+    else
+        for (uint32_t j = 0; j < n; j++) to[j] = acc[j] + (bias ? bias[j] : 0.0f);
+}
+
 static void store_panel(const struct op_linear *o, uint32_t m, uint32_t row0, uint32_t n_rows,
                         uint32_t first, uint32_t n, float (*acc)[PANEL_ROWS])
 {
-    const float *bias = o->bias[m] ? hostbuf_row(o->bias[m], 0) + first : NULL;
-    for (uint32_t i = 0; i < n_rows; i++) {
-        float *to = hostbuf_row(o->out[m], row0 + i) + first;
-        if (!bias && n == PANEL_ROWS) {
-            memcpy(to, acc[i], sizeof acc[i]);
-            continue;
-        }
-        for (uint32_t j = 0; j < n; j++) to[j] = acc[i][j] + (bias ? bias[j] : 0.0f);
-    }
+    for (uint32_t i = 0; i < n_rows; i++) store_row(o, m, row0 + i, first, n, acc[i]);
 }
 
 // Block b of the panel that begins with weight row `first`: kept since loading, or unpacked just now.
@@ -105,11 +114,11 @@ static void do_panel(struct cpu_worker *w, const struct op_linear *o, uint32_t m
                         n, b, n_k, &w->s->panel[b]);
     for (uint32_t row0 = 0; row0 < n_rows; row0 += TOKEN_BLOCK) {
         const uint32_t rows = n_rows - row0 < TOKEN_BLOCK ? n_rows - row0 : TOKEN_BLOCK;
-        memset(w->s->acc, 0, rows * sizeof *w->s->acc);
+        memset(w->s->acc, 0, rows * sizeof *w->s->acc[0]);
         for (uint32_t b = 0; b < n_blocks; b++)
             k->panel_dot(weight->fmt, block_of(w, weight, first, b, n_blocks), &w->acts, b, n_k,
-                         row0, rows, w->s->acc);
-        store_panel(o, m, row0, rows, first, n, w->s->acc);
+                         row0, rows, w->s->acc[0]);
+        store_panel(o, m, row0, rows, first, n, w->s->acc[0]);
     }
 }
 
@@ -125,27 +134,71 @@ static void do_packed(struct cpu_worker *w, const struct op_linear *o, uint32_t 
         for (uint32_t i = first; i < end; i++) {
             const uint32_t c = i * PANEL_ROWS, left = d->n_rows - c;
             w->cpu->k->packed_dot(d->fmt, d->data + i * panel_bytes, d->n_cols, &w->groups,
-                                  row0 / ACT_GROUP, rows, w->s->acc);
-            store_panel(o, m, row0, rows, c, left < PANEL_ROWS ? left : PANEL_ROWS, w->s->acc);
+                                  row0 / ACT_GROUP, rows, w->s->acc[0]);
+            store_panel(o, m, row0, rows, c, left < PANEL_ROWS ? left : PANEL_ROWS, w->s->acc[0]);
         }
     }
 }
 
-// Weight rows that a worker takes of weight m at once.
-static uint32_t unit_rows(const struct op_linear *o, uint32_t m, bool few)
+// Neighbouring panels [first, end) of m times the chunk of rows at tile t, n_rows of which exist. Results go to
+// a row's place together: rows lie pages apart, so what costs is going there.
+static void do_chunk(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t t,
+                     uint32_t n_rows, uint32_t first, uint32_t end, const struct weight_tile *tiles)
 {
     const struct dbuf *d = o->w[m];
+    for (uint32_t i = first; i < end; i++)
+        w->cpu->k->tile_dot(d->fmt, tiles + (size_t)(i - first) * w->tiles.n_blocks, &w->tiles, t,
+                            w->s->acc[i - first]);
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t i = first; i < end; i++) {
+            const uint32_t c = i * PANEL_ROWS, left = d->n_rows - c;
+            store_row(o, m, t * TILE_ROWS + r, c, left < PANEL_ROWS ? left : PANEL_ROWS,
+                      w->s->acc[i - first][r]);
+        }
+}
+
+// Packed panels [first, end) of m for many rows: unpacked once, then used for a chunk of rows after the other.
+static void do_tiled(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
+                     uint32_t first, uint32_t end)
+{
+    const struct dbuf *d = o->w[m];
+    const size_t panel_bytes = pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
+    const uint32_t n_blocks = w->tiles.n_blocks, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (uint32_t i = first; i < end; i++)
+        w->cpu->k->tile_open(d->fmt, d->data + i * panel_bytes, n_blocks,
+                             w->s->tiles + (size_t)(i - first) * n_blocks);
+    for (uint32_t t = 0; t < n_tiles; t += w->tiles.chunks[t].n_tiles) {
+        const uint32_t left = n_rows - t * TILE_ROWS, n = w->tiles.chunks[t].n_tiles * TILE_ROWS;
+        for (uint32_t i = first; i < end; i += CHUNK_PANELS)
+            do_chunk(w, o, m, t, left < n ? left : n, i,
+                     end - i < CHUNK_PANELS ? end : i + CHUNK_PANELS,
+                     w->s->tiles + (size_t)(i - first) * n_blocks);
+    }
+}
+
+// Weight rows that a worker takes of weight m at once.
+static uint32_t unit_rows(const struct cpu_worker *w, const struct op_linear *o, uint32_t m,
+                          uint32_t n_rows)
+{
+    const struct dbuf *d = o->w[m];
+    const bool few = n_rows <= ROW_BATCH;
     if (!d->data && few) return ROWS_AT_ONCE;
     if (!is_packed(d)) return PANEL_ROWS;
     const size_t at_once = few ? PACKED_FEW_BYTES : PACKED_MANY_BYTES;
-    const size_t n = at_once / pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
-    return PANEL_ROWS * (n < 1 ? 1 : n > 16 ? 16 : (uint32_t)n);
+    const size_t n = cpu_is_tiled(w->cpu, n_rows)
+                         ? w->s->n_tiles / w->tiles.n_blocks
+                         : at_once / pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
+    const uint32_t fair = d->n_rows / PANEL_ROWS / (MIN_TURNS * w->n);
+    const uint32_t most = few || fair > MAX_PANELS ? MAX_PANELS : fair;
+    return PANEL_ROWS * (n < 1 || most < 1 ? 1 : n > most ? most : (uint32_t)n);
 }
 
 static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t n_rows,
                     uint32_t first, uint32_t end)
 {
-    if (is_packed(o->w[m]))
+    if (is_packed(o->w[m]) && cpu_is_tiled(w->cpu, n_rows))
+        do_tiled(w, o, m, n_rows, first / PANEL_ROWS, (end + PANEL_ROWS - 1) / PANEL_ROWS);
+    else if (is_packed(o->w[m]))
         do_packed(w, o, m, n_rows, first / PANEL_ROWS, (end + PANEL_ROWS - 1) / PANEL_ROWS);
     else if (n_rows <= ROW_BATCH && !o->w[m]->data)
         do_rows(w, o, m, n_rows, first, end);
@@ -156,7 +209,7 @@ static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m,
 static void set_widths(struct cpu_worker *w, uint32_t n_cols)
 {
     w->acts.k_pad = (n_cols + BLOCK_K - 1) / BLOCK_K * BLOCK_K;
-    w->groups.n_blocks = (n_cols + PACK_COLS - 1) / PACK_COLS;
+    w->groups.n_blocks = w->tiles.n_blocks = (n_cols + PACK_COLS - 1) / PACK_COLS;
 }
 
 void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
@@ -166,12 +219,13 @@ void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
     uint32_t n_items[3] = {0}, unit[3] = {0};
     w->acts = w->cpu->acts;
     w->groups = w->cpu->groups;
+    w->tiles = w->cpu->tiles;
     set_widths(w, o->x->n_cols);
     if (n_packed > 0) quantize_groups(w, o, n_rows);
     if (n_packed < o->n) quantize_rows(w, o, n_rows);
     cpu_sync(w);
     for (uint32_t m = 0; m < o->n; m++) {
-        unit[m] = unit_rows(o, m, n_rows <= ROW_BATCH);
+        unit[m] = unit_rows(w, o, m, n_rows);
         n_items[m] = (o->w[m]->n_rows + unit[m] - 1) / unit[m];
     }
     for (;;) {

@@ -35,7 +35,7 @@ enum {
     PAGE_TOKENS = 32,
     KEY_BLOCK = 64, // two pages
     KEY_PAGES = KEY_BLOCK / PAGE_TOKENS,
-    Q_TILE = 48, // q vectors (rows x heads of a group) that share a pass over the keys
+    Q_TILE = 96, // q vectors (rows x heads of a group) that share a pass over the keys, at most
     MAX_HEAD_DIM = 512,
     SUM_COLS = 128, // columns of an exact score sum
     SUM_LANES = 16,
@@ -69,10 +69,12 @@ struct panel_block {
 // The state of Q_TILE q vectors on their way through the keys.
 struct attend_tile {
     uint32_t n, head_dim;
-    int16_t *q;     // [Q_TILE][head_dim]
-    float *out;     // [Q_TILE][head_dim]
-    float *scores;  // [Q_TILE][KEY_BLOCK]
-    int16_t *probs; // [Q_TILE][KEY_BLOCK]
+    int16_t *q;                 // [Q_TILE][head_dim]
+    float *out;                 // [Q_TILE][head_dim]
+    float *scores;              // [Q_TILE][KEY_BLOCK]
+    int16_t *probs;             // [Q_TILE][KEY_BLOCK]
+    struct attend_split *split; // NULL, or what a table that splits_heads works with
+    bool is_split;              // whether it holds these q
     float q_scale[Q_TILE];
     float max[Q_TILE];
     float shrink[Q_TILE];       // of this block: what the sums so far are multiplied with
@@ -89,7 +91,10 @@ struct kv_unit {
     float *v_scales; // [PAGE_TOKENS]
 };
 
-struct act_groups; // repack.h
+struct attend_split; // attend_split.h
+struct act_groups;   // repack.h
+struct act_tiles;    // tiles.h
+struct weight_tile;
 
 struct cpu_kernels {
     const char *isa;
@@ -113,6 +118,13 @@ struct cpu_kernels {
     // i < n_rows <= PACKED_ROWS. Rows behind n_rows of the last group may be written too.
     void (*packed_dot)(enum fmt f, const uint8_t *panel, uint32_t n_k, const struct act_groups *a,
                        uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
+    // The same for many rows, both or none (tiles.h). A packed panel of n_blocks times 32 columns to `to`.
+    void (*tile_open)(enum fmt f, const uint8_t *panel, uint32_t n_blocks, struct weight_tile *to);
+    // out[i] = such a panel times row i of the chunk that begins with tile `tile`, whole tiles of rows.
+    void (*tile_dot)(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
+                     uint32_t tile, float (*out)[PANEL_ROWS]);
+    // Heads are split to bytes for every pass (attend_split.h): more q vectors should share one.
+    bool splits_heads;
     // F32, F16 and BF16 weights are expanded to panels once, at load; panel_dot serves one row too.
     bool keeps_panels;
     // NULL, or what fills acts.split: n of q in the table's own order within each 32.
@@ -136,6 +148,7 @@ extern const struct cpu_kernels cpu_kernels_c;
 extern const struct cpu_kernels cpu_kernels_avx2;
 extern const struct cpu_kernels cpu_kernels_avxvnni;
 extern const struct cpu_kernels cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_amx;
 extern const struct cpu_kernels cpu_kernels_dotprod; // aarch64
 extern const struct cpu_kernels cpu_kernels_i8mm;
 

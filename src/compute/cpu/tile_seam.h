@@ -1,0 +1,325 @@
+// What packed_tile.h needs of the processor: tiles of 8-bit integers (AMX) and 16 floats at once
+// (AVX-512). Where the compiler is not told of them, the same in C, as Intel's manual defines the
+// instructions: exact integer sums, one rounding a fused operation.
+#pragma once
+
+#include <assert.h>
+#include <string.h>
+
+#include "compute/cpu/tiles.h"
+
+// Of split integers: high by high, high by low, low by high, low by low.
+typedef int32_t split_sums[4][16][16];
+
+#if defined(__AMX_INT8__)
+
+#include <immintrin.h>
+
+#define TILE_INLINE    static inline __attribute__((always_inline))
+#define TILE_UNROLL(n) _Pragma(n)
+
+typedef __m512 lanes_16;
+
+static inline lanes_16 v_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+static inline lanes_16 v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+static inline void v_store(float *p, lanes_16 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+static inline lanes_16 v_integers(const int32_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
+}
+static inline lanes_16 v_halves(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline lanes_16 v_mul(lanes_16 a, lanes_16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+static inline lanes_16 v_add(lanes_16 a, lanes_16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+static inline lanes_16 v_fma(lanes_16 a, lanes_16 b, lanes_16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+static inline lanes_16 v_fnma(lanes_16 a, lanes_16 b, lanes_16 c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
+
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+static_assert(sizeof(struct tile_config) == 64, "as the instruction reads it");
+
+// For products of rows of n_quads * 4 columns. Registers: 0 to 3 sums; 4 and 5 rows of activations; 6 and 7
+// weights. There are no others behind these names: what is to overlap must not share one.
+static inline void tiles_begin(uint32_t n_quads)
+{
+    const uint16_t bytes = (uint16_t)(n_quads * 4);
+    const uint8_t rows = (uint8_t)n_quads;
+    const struct tile_config config = {
+        .palette = 1,
+        .row_bytes = {64, 64, 64, 64, bytes, bytes, 64, 64},
+        .rows = {16, 16, 16, 16, 16, 16, rows, rows},
+    };
+    _tile_loadconfig(&config);
+}
+
+static inline void tiles_end(void)
+{
+    _tile_release();
+}
+
+#define TILE_PRODUCT(sum, a, b)            \
+    do {                                   \
+        _tile_loadd(a, q, PACK_COLS);      \
+        _tile_loadd(b, w, PANEL_ROWS * 4); \
+        _tile_zero(sum);                   \
+        _tile_dpbssd(sum, a, b);           \
+    } while (0)
+
+// Register `sum` = 16 rows at q times 16 weight rows at w.
+static inline __attribute__((always_inline)) void tile_product(const uint32_t sum, const void *q,
+                                                               const void *w)
+{
+    switch (sum) {
+    case 0: TILE_PRODUCT(0, 4, 6); break;
+    case 1: TILE_PRODUCT(1, 5, 7); break;
+    case 2: TILE_PRODUCT(2, 4, 6); break;
+    default: TILE_PRODUCT(3, 5, 7); break;
+    }
+}
+
+static inline __attribute__((always_inline)) void tile_store(const uint32_t sum, void *to)
+{
+    switch (sum) {
+    case 0: _tile_stored(0, to, 64); break;
+    case 1: _tile_stored(1, to, 64); break;
+    case 2: _tile_stored(2, to, 64); break;
+    default: _tile_stored(3, to, 64); break;
+    }
+}
+
+// The same with tiles of full size, for products of split integers: 4 and 6 upper parts, 5 and 7 lower.
+static inline void tiles_begin_split(void)
+{
+    tiles_begin(SPLIT_COLS / 4);
+}
+
+// 16 rows of n times 64 columns, a_stride bytes apart, times the tiles at b, b_step bytes to the next 64. The
+// sums of the pass before go to `old` (NULL: there was none), each when its register is wanted: stored
+// earlier they would wait for their product, and whatever is loaded from a like address behind them too.
+static inline void tile_multiply_split(const int8_t *const a[2], size_t a_stride,
+                                       const int8_t *const b[2], size_t b_step, uint32_t n,
+                                       int32_t (*old)[16][16])
+{
+    _tile_loadd(4, a[0], a_stride);
+    _tile_loadd(6, b[0], 64);
+    if (old) _tile_stored(0, old[0], 64);
+    _tile_zero(0);
+    _tile_dpbssd(0, 4, 6);
+    _tile_loadd(7, b[1], 64);
+    if (old) _tile_stored(1, old[1], 64);
+    _tile_zero(1);
+    _tile_dpbssd(1, 4, 7);
+    _tile_loadd(5, a[1], a_stride);
+    if (old) _tile_stored(2, old[2], 64);
+    _tile_zero(2);
+    _tile_dpbssd(2, 5, 6);
+    if (old) _tile_stored(3, old[3], 64);
+    _tile_zero(3);
+    _tile_dpbssd(3, 5, 7);
+    for (uint32_t i = 1; i < n; i++) {
+        _tile_loadd(4, a[0] + i * SPLIT_COLS, a_stride);
+        _tile_loadd(6, b[0] + i * b_step, 64);
+        _tile_dpbssd(0, 4, 6);
+        _tile_loadd(7, b[1] + i * b_step, 64);
+        _tile_dpbssd(1, 4, 7);
+        _tile_loadd(5, a[1] + i * SPLIT_COLS, a_stride);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    }
+}
+
+// The sums of the last pass.
+static inline void tile_store_split(int32_t (*to)[16][16])
+{
+    _tile_stored(0, to[0], 64);
+    _tile_stored(1, to[1], 64);
+    _tile_stored(2, to[2], 64);
+    _tile_stored(3, to[3], 64);
+}
+
+// Row t of one tile's sums put together, as floats.
+static inline lanes_16 v_split_sums(int32_t (*sums)[16][16], uint32_t t)
+{
+    const __m512i top = _mm512_slli_epi32(_mm512_load_si512(sums[0][t]), 2 * SPLIT_BITS);
+    const __m512i mid = _mm512_slli_epi32(
+        _mm512_add_epi32(_mm512_load_si512(sums[1][t]), _mm512_load_si512(sums[2][t])), SPLIT_BITS);
+    const __m512i all = _mm512_add_epi32(_mm512_add_epi32(top, mid), _mm512_load_si512(sums[3][t]));
+    return _mm512_cvtepi32_ps(all);
+}
+
+// Sixteen pairs at a and at b: quads of their upper and of their lower parts.
+static inline void split_quads(const int16_t *a, const int16_t *b, int8_t *high, int8_t *low)
+{
+    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
+    const __m512i mask = _mm512_set1_epi16((1 << SPLIT_BITS) - 1);
+    const __m512i order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+    const __m512i h =
+        _mm512_packs_epi16(_mm512_srai_epi16(x, SPLIT_BITS), _mm512_srai_epi16(y, SPLIT_BITS));
+    const __m512i l = _mm512_packs_epi16(_mm512_and_si512(x, mask), _mm512_and_si512(y, mask));
+    _mm512_store_si512(high, _mm512_shuffle_epi8(h, order));
+    _mm512_store_si512(low, _mm512_shuffle_epi8(l, order));
+}
+
+#else
+
+#include <math.h>
+
+#include "base/half.h"
+
+#define TILE_INLINE    static inline
+#define TILE_UNROLL(n) // what is unrolled for registers takes minutes to compile without them
+
+typedef struct {
+    float f[16];
+} lanes_16;
+
+#define EACH_LANE(i) for (int i = 0; i < 16; i++)
+
+static inline lanes_16 v_set(float x)
+{
+    lanes_16 v;
+    EACH_LANE(i) v.f[i] = x;
+    return v;
+}
+static inline lanes_16 v_load(const float *p)
+{
+    lanes_16 v;
+    memcpy(v.f, p, sizeof v.f);
+    return v;
+}
+static inline void v_store(float *p, lanes_16 v)
+{
+    memcpy(p, v.f, sizeof v.f);
+}
+static inline lanes_16 v_integers(const int32_t *p)
+{
+    lanes_16 v;
+    EACH_LANE(i) v.f[i] = (float)p[i];
+    return v;
+}
+static inline lanes_16 v_halves(const uint16_t *p)
+{
+    lanes_16 v;
+    EACH_LANE(i) v.f[i] = f16_to_f32(p[i]);
+    return v;
+}
+static inline lanes_16 v_mul(lanes_16 a, lanes_16 b)
+{
+    EACH_LANE(i) a.f[i] *= b.f[i];
+    return a;
+}
+static inline lanes_16 v_add(lanes_16 a, lanes_16 b)
+{
+    EACH_LANE(i) a.f[i] += b.f[i];
+    return a;
+}
+static inline lanes_16 v_fma(lanes_16 a, lanes_16 b, lanes_16 c)
+{
+    EACH_LANE(i) a.f[i] = fmaf(a.f[i], b.f[i], c.f[i]);
+    return a;
+}
+static inline lanes_16 v_fnma(lanes_16 a, lanes_16 b, lanes_16 c)
+{
+    EACH_LANE(i) a.f[i] = fmaf(-a.f[i], b.f[i], c.f[i]);
+    return a;
+}
+
+static _Thread_local struct {
+    uint32_t n_quads;
+    int32_t sums[4][16][16];
+} tile_registers;
+
+static inline void tiles_begin(uint32_t n_quads)
+{
+    tile_registers.n_quads = n_quads;
+}
+static inline void tiles_end(void) {}
+
+static inline void tile_product(uint32_t sum, const void *q, const void *w)
+{
+    const int8_t *a = q, *b = w;
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int c = 0; c < PANEL_ROWS; c++) {
+            int32_t *s = &tile_registers.sums[sum][r][c];
+            *s = 0;
+            for (uint32_t i = 0; i < tile_registers.n_quads * 4; i++)
+                *s += a[r * PACK_COLS + (int)i] * b[i / 4 * 64 + (uint32_t)c * 4 + i % 4];
+        }
+}
+static inline void tile_store(uint32_t sum, void *to)
+{
+    memcpy(to, tile_registers.sums[sum], sizeof tile_registers.sums[sum]);
+}
+
+static inline void tiles_begin_split(void) {}
+
+static inline void tile_add_split(const int8_t *a, size_t a_stride, const int8_t *b,
+                                  int32_t (*sums)[16])
+{
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 16; c++)
+            for (int i = 0; i < SPLIT_COLS; i++)
+                sums[r][c] += a[(size_t)r * a_stride + (size_t)i] * b[i / 4 * 64 + c * 4 + i % 4];
+}
+static inline void tile_store_split(int32_t (*to)[16][16])
+{
+    memcpy(to, tile_registers.sums, sizeof tile_registers.sums);
+}
+static inline void tile_multiply_split(const int8_t *const a[2], size_t a_stride,
+                                       const int8_t *const b[2], size_t b_step, uint32_t n,
+                                       int32_t (*old)[16][16])
+{
+    if (old) tile_store_split(old);
+    memset(tile_registers.sums, 0, sizeof tile_registers.sums);
+    for (uint32_t i = 0; i < n; i++)
+        for (int j = 0; j < 4; j++)
+            tile_add_split(a[j / 2] + i * SPLIT_COLS, a_stride, b[j % 2] + i * b_step,
+                           tile_registers.sums[j]);
+}
+
+static inline lanes_16 v_split_sums(int32_t (*sums)[16][16], uint32_t t)
+{
+    lanes_16 v;
+    EACH_LANE(i)
+    v.f[i] = (float)(((int64_t)sums[0][t][i] << 2 * SPLIT_BITS) +
+                     ((int64_t)(sums[1][t][i] + sums[2][t][i]) << SPLIT_BITS) + sums[3][t][i]);
+    return v;
+}
+
+static inline void split_quads(const int16_t *a, const int16_t *b, int8_t *high, int8_t *low)
+{
+    for (int i = 0; i < 64; i++) {
+        const int16_t x = (i % 4 < 2 ? a : b)[i / 4 * 2 + i % 2];
+        high[i] = (int8_t)(x >> SPLIT_BITS);
+        low[i] = (int8_t)(x & ((1 << SPLIT_BITS) - 1));
+    }
+}
+
+#endif

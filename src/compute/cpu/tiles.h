@@ -1,0 +1,75 @@
+// Many rows against packed weights (repack.h) by processors that multiply whole tiles of 8-bit integers:
+// 16 rows of activations times 16 weight rows in one instruction. A panel is unpacked once for all rows
+// of a step to signed bytes and f32 scales; activations lie row by row.
+//
+// The arithmetic is that of repack.h, operation by operation, so that a row has the same bits here and
+// among few rows. What differs is who goes together: second terms, which few blocks of a row have, are
+// gathered over up to CHUNK_ROWS rows, those of the same columns to a tile.
+#pragma once
+
+#include "compute/cpu/repack.h"
+
+enum {
+    TILE_ROWS = 16,   // of activations
+    CHUNK_ROWS = 128, // whose second terms go together
+    CHUNK_PANELS = 4, // whose results are stored together
+    CHUNK_TILES = CHUNK_ROWS / TILE_ROWS,
+};
+
+// 32 columns of 16 rows of activations; rows that do not exist are zero.
+struct act_tile {
+    _Alignas(64) int8_t q[TILE_ROWS][PACK_COLS];
+    float scale[TILE_ROWS];
+    float sum[TILE_ROWS]; // of the dequantised values
+};
+
+// Second terms of the columns of block number `block`, of n rows, the others zero.
+struct low_tile {
+    _Alignas(64) int8_t q[TILE_ROWS][PACK_COLS];
+    float scale[TILE_ROWS];
+    uint8_t row[TILE_ROWS]; // within the chunk
+    uint32_t block, n;
+};
+
+struct tile_chunk {
+    uint32_t n_tiles, n_low;
+};
+
+// Tile t's blocks stand from high[t * n_blocks] on. Chunk c's second terms stand from low[t * n_blocks]
+// on, in the order of columns, where t is its first tile and chunks[t] says how many there are of both.
+struct act_tiles {
+    struct act_tile *high;
+    struct low_tile *low;
+    struct tile_chunk *chunks;
+    uint32_t n_blocks;
+};
+
+// 32 columns of a panel, unpacked. Scales are for each half of the columns, where the format has one for
+// both only the first counts.
+struct weight_tile {
+    _Alignas(64) int8_t w[PACK_QUADS][PANEL_ROWS][4];
+    float d[2][PANEL_ROWS];
+    float min[PANEL_ROWS];
+};
+
+// Rows of g, the first n_rows <= CHUNK_ROWS from group `group` on (a multiple of TILE_ROWS / ACT_GROUP),
+// to a chunk of `to`, which begins with that tile.
+void tiles_arrange(const struct act_groups *g, uint32_t group, uint32_t n_rows,
+                   const struct act_tiles *to);
+
+// ---- attention ----------------------------------------------------------------------------------
+// Integers of up to 14 bits as high * 2^SPLIT_BITS + low, both in bytes, low not negative. Of a product of two
+// such integers the sums of the four products of their parts are exact, and so is what they add up to.
+
+enum { SPLIT_BITS = 6, SPLIT_COLS = 64 };
+
+// One block of keys and of weights as bytes: [0] the upper parts, [1] the lower.
+struct attend_split {
+    _Alignas(64) int8_t
+        q[2][(Q_TILE + 16) * MAX_HEAD_DIM]; // [Q_TILE][head_dim]; tiles may read on behind it
+    int8_t k[2][MAX_HEAD_DIM / SPLIT_COLS][PAGE_TOKENS / 16][16][16][4];
+    int8_t v[2][MAX_HEAD_DIM / 16][KEY_BLOCK / 4][16][4];
+    int8_t probs[2][Q_TILE + 16][KEY_BLOCK];
+};
+
+static_assert((int)KEY_BLOCK == (int)SPLIT_COLS, "a tile of weights is a block of keys");

@@ -15,6 +15,7 @@
 enum { MAX_UNIT_BYTES = 1 << 20, GRACE_S = 90, DEADLINE_S = 600, MAX_LINES = 200 };
 
 static const char mark[] = "# Written by `submind schedule apply` for ";
+static const char run_words[] = "run --scheduled --quiet";
 static const char *const suffixes[SCHEDULE_FILES] = {".timer", ".service", "-failed.service"};
 
 void schedule_unit_name(const char *name, int i, struct buf *out)
@@ -33,32 +34,29 @@ static void put_plain(struct buf *out, const char *text)
     }
 }
 
-// A word of a command line: quoted, with what has a meaning there taken from it.
-static void put_word(struct buf *out, const char *text)
+// A word of a command line: quoted, with what has a meaning there taken from it. systemd puts
+// variables in wherever it starts a command: n_starts times.
+static void put_word(struct buf *out, const char *before, const char *text, int n_starts)
 {
-    buf_z(out, " \"");
+    buf_printf(out, "\"%s", before);
     for (; *text != '\0'; text++) {
         if (*text == '"' || *text == '\\') buf_c(out, '\\');
-        if (*text == '%' || *text == '$') buf_c(out, *text);
+        if (*text == '%') buf_c(out, '%');
+        for (int i = 1; *text == '$' && i < 1 << n_starts; i++) buf_c(out, '$');
         buf_c(out, *text);
     }
     buf_c(out, '"');
 }
 
-static void put_command(const struct schedule_place *p, const char *const *words, const char *name,
-                        struct buf *out)
+static void put_command(const struct schedule_place *p, const char *words, const char *name,
+                        int n_starts, struct buf *out)
 {
-    buf_z(out, "ExecStart=");
-    size_t start = out->n;
-    put_word(out, p->program);
-    memmove(out->p + start, out->p + start + 1, out->n - start - 1); // no blank in front
-    out->n--;
-    for (; *words != NULL; words++) buf_printf(out, " %s", *words);
-    buf_z(out, " --workspace");
-    put_word(out, p->workspace);
+    put_word(out, "", p->program, n_starts);
+    buf_printf(out, " %s ", words);
+    put_word(out, "--workspace=", p->workspace, n_starts);
     if (p->state_dir != NULL) {
-        buf_z(out, " --state-dir");
-        put_word(out, p->state_dir);
+        buf_c(out, ' ');
+        put_word(out, "--state-dir=", p->state_dir, n_starts);
     }
     buf_printf(out, " %s\n", name);
 }
@@ -78,30 +76,61 @@ static void put_timer(const struct definition *d, struct buf *out)
     buf_z(out, "\n[Install]\nWantedBy=timers.target\n");
 }
 
+static void put_title(const struct definition *d, struct buf *out)
+{
+    buf_printf(out, "Sub-mind %s", d->name);
+    if (d->description != NULL) buf_printf(out, ": %s", d->description);
+}
+
+// A service runs once at a time, and what is due meanwhile is left out or comes behind it. Where runs
+// may overlap the service only hands each to systemd as a unit of its own, so that it is free again
+// when the next is due; INVOCATION_ID is what systemd calls this start. Drop-ins for all of them:
+// submind-NAME-.service.d/.
+static void put_own_unit(const struct definition *d, const struct schedule_place *p,
+                         const char *title, const char *const *settings, struct buf *out)
+{
+    buf_printf(out, "ExecStart=systemd-run%s --quiet --collect --no-block",
+               p->system ? "" : " --user");
+    buf_printf(out, " --unit=submind-%s-${INVOCATION_ID} ", d->name);
+    put_word(out, "--description=", title, 1);
+    for (; *settings != NULL; settings++) buf_printf(out, " --property=%s", *settings);
+    buf_c(out, ' ');
+    put_word(out, "--working-directory=", p->workspace, 1);
+    buf_c(out, ' ');
+    put_command(p, run_words, d->name, 2, out);
+}
+
 // KillMode=process: the run ends its own tools; a private server that it started must stay warm.
 static void put_service(const struct definition *d, const struct schedule_place *p, struct buf *out)
 {
-    static const char *const words[] = {"run", "--scheduled", "--quiet", NULL};
-    buf_printf(out, "[Unit]\nDescription=Sub-mind %s", d->name);
-    if (d->description != NULL) {
-        buf_z(out, ": ");
-        put_plain(out, d->description);
-    }
-    buf_printf(out, "\nOnFailure=submind-%s-failed.service\n\n[Service]\nType=oneshot\n", d->name);
-    buf_z(out, "WorkingDirectory=");
+    struct buf title = {0};
+    char on_failure[80], limit[40];
+    snprintf(on_failure, sizeof on_failure, "OnFailure=submind-%s-failed.service", d->name);
+    snprintf(limit, sizeof limit, "TimeoutStartSec=%u",
+             (d->deadline_s > 0 ? d->deadline_s : DEADLINE_S) + GRACE_S);
+    const char *const settings[] = {on_failure, "Type=oneshot", limit, "KillMode=process", NULL};
+    put_title(d, &title);
+    buf_z(out, "[Unit]\nDescription=");
+    put_plain(out, buf_cstr(&title));
+    buf_printf(out, "\n%s\n\n[Service]\nType=oneshot\nWorkingDirectory=", on_failure);
     put_plain(out, p->workspace);
     buf_c(out, '\n');
-    put_command(p, words, d->name, out);
-    buf_printf(out, "TimeoutStartSec=%u\nKillMode=process\n",
-               (d->deadline_s > 0 ? d->deadline_s : DEADLINE_S) + GRACE_S);
+    if (d->overlap == OVERLAP_ALLOW) {
+        put_own_unit(d, p, buf_cstr(&title), settings, out);
+    } else {
+        buf_z(out, "ExecStart=");
+        put_command(p, run_words, d->name, 1, out);
+        buf_printf(out, "%s\nKillMode=process\n", limit);
+    }
+    out->failed |= title.failed;
+    buf_free(&title);
 }
 
 static void put_failed(const struct definition *d, const struct schedule_place *p, struct buf *out)
 {
-    static const char *const words[] = {"schedule", "failed", NULL};
     buf_printf(out, "[Unit]\nDescription=Tell that the sub-mind %s failed\n\n[Service]\n", d->name);
-    buf_z(out, "Type=oneshot\n");
-    put_command(p, words, d->name, out);
+    buf_z(out, "Type=oneshot\nExecStart=");
+    put_command(p, "schedule failed", d->name, 1, out);
 }
 
 bool schedule_unit_text(const struct definition *d, const struct schedule_place *p, int i,

@@ -11,6 +11,7 @@ struct schedule_place {    // all borrowed
     const char *program;   // this program, absolute
     const char *workspace; // absolute
     const char *state_dir; // NULL: the default
+    bool system;           // units of the system, not of a user
 };
 
 // The name of unit file i of a sub-mind: "submind-NAME.timer", ".service", "-failed.service".

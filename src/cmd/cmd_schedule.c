@@ -7,8 +7,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/notice.h"
-#include "agent/run_history.h"
 #include "agent/schedule_unit.h"
 #include "base/clock.h"
 #include "base/process.h"
@@ -16,6 +14,7 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "cmd/places.h"
+#include "cmd/schedule_failure.h"
 #include "cmd/schedule_loop.h"
 #include "host/systemd.h"
 
@@ -77,7 +76,8 @@ static bool open_command(struct schedule_command *c, struct err *e)
     if (!rundir_self(&c->program, &identity, e)) return false;
     c->place = (struct schedule_place){.program = buf_cstr(&c->program),
                                        .workspace = c->workspace,
-                                       .state_dir = c->s.given.state_dir ? c->s.state_dir : NULL};
+                                       .state_dir = c->s.given.state_dir ? c->s.state_dir : NULL,
+                                       .system = c->s.system};
     return true;
 }
 
@@ -344,7 +344,7 @@ static bool tell_failure(struct schedule_command *c, struct err *e)
 {
     if (c->s.n_args != 2) return err_set(e, ERR_INPUT, "failed takes one name");
     return !c->keeps_records ||
-           schedule_tell_failure(c->workspace, buf_cstr(&c->state_dir), c->s.args[1], e);
+           schedule_failure_tell(c->workspace, buf_cstr(&c->state_dir), c->s.args[1], e);
 }
 
 // ---- the command ----------------------------------------------------------------------------

@@ -13,27 +13,33 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/notice.h"
 #include "agent/run_history.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/rundir.h"
+#include "cmd/schedule_failure.h"
 
 enum { PASS_MS = 500, STOP_MS = 15000, RECENT = 50 };
 
 struct entry { // one sub-mind with a schedule
     struct definition d;
     int64_t due_s; // with its random delay
-    pid_t pid;     // of its run; 0: none
-    bool gone;     // its definition went away while it ran
+    bool gone;     // its definition went away
+};
+
+struct child { // a run that goes on; its definition may have changed or gone meanwhile
+    pid_t pid;
+    char name[DEFINITION_NAME_MAX + 1];
 };
 
 struct loop {
     const struct schedule_loop *l;
     struct entry *list;
     size_t n;
+    struct child *children; // [l->jobs]
+    size_t n_children;
     uint64_t seen; // of the folder
 };
 
@@ -43,94 +49,6 @@ static void on_signal(int number)
 {
     (void)number;
     atomic_store(&stopped, 1);
-}
-
-// ---- failures -------------------------------------------------------------------------------
-
-struct newest {
-    struct buf id, outcome, reason, stage, report, notified;
-    int64_t started_ms;
-};
-
-static bool keep_newest(void *arg, const struct run_row *r)
-{
-    struct newest *k = arg;
-    buf_str(&k->id, r->id);
-    buf_str(&k->outcome, r->outcome);
-    buf_str(&k->reason, r->reason);
-    buf_str(&k->stage, r->stage);
-    buf_str(&k->notified, r->notified);
-    k->started_ms = r->started_ms;
-    return false;
-}
-
-// A service that failed without a record: systemd says why in the environment of OnFailure's unit.
-static bool record_absence(struct run_store *store, const char *workspace, const char *name,
-                           const char *why, struct newest *k, struct err *e)
-{
-    char id[40];
-    run_id_make(id, sizeof id);
-    struct run_start start = {.id = id,
-                              .name = name,
-                              .workspace = workspace,
-                              .cause = "schedule",
-                              .inputs = STR("{}"),
-                              .attempt = 1};
-    struct run_end end = {
-        .outcome = "failed", .stage = STR("start"), .reason = str_from(why), .exit_code = 2};
-    buf_z(&k->id, id);
-    buf_z(&k->outcome, "failed");
-    buf_z(&k->reason, why);
-    buf_z(&k->stage, "start");
-    return run_store_start(store, &start, e) && run_store_end(store, id, &end, e);
-}
-
-static void send_notice(struct run_store *store, const struct definition *d, struct newest *k,
-                        const char *workspace)
-{
-    struct buf said = {0};
-    struct err ignored = {0};
-    struct notice n = {.name = d->name,
-                       .id = buf_cstr(&k->id),
-                       .outcome = buf_cstr(&k->outcome),
-                       .reason = buf_view(&k->reason),
-                       .stage = buf_view(&k->stage),
-                       .failed = true};
-    if (notice_wanted(&d->notify, &n)) {
-        notice_send(&d->notify, &n, (const char *const *)environ, workspace, &said);
-        run_store_set_notified(store, n.id, buf_view(&said), &ignored);
-    }
-    buf_free(&said);
-}
-
-bool schedule_tell_failure(const char *workspace, const char *state_dir, const char *name,
-                           struct err *e)
-{
-    struct run_store store = {0};
-    struct newest k = {0};
-    struct definition d = {0};
-    struct err broken = {0};
-    struct run_filter f = {.name = name, .workspace = workspace, .limit = 1};
-    bool defined = definition_open(&d, workspace, name, &broken);
-    bool ok =
-        run_store_open(&store, state_dir, e) && run_history_list(&store, &f, keep_newest, &k, e);
-    bool killed = str_eq(buf_view(&k.outcome), STR(RUN_INTERRUPTED)) && k.notified.n == 0;
-    if (ok && !defined) {
-        buf_clear(&k.id);
-        buf_clear(&k.outcome);
-        buf_clear(&k.reason);
-        buf_clear(&k.stage);
-        ok = record_absence(&store, workspace, name, broken.msg, &k, e);
-    } else if (ok && killed) {
-        send_notice(&store, &d, &k, workspace);
-    }
-    if (ok && (!defined || killed))
-        log_warn("schedule", "%s: %s (%s)", name, buf_cstr(&k.outcome), buf_cstr(&k.reason));
-    run_store_close(&store);
-    definition_close(&d);
-    struct buf *texts[] = {&k.id, &k.outcome, &k.reason, &k.stage, &k.report, &k.notified};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) buf_free(texts[i]);
-    return ok;
 }
 
 // ---- what is due ----------------------------------------------------------------------------
@@ -253,7 +171,7 @@ static void read_definitions(struct loop *l)
 static void drop_gone(struct loop *l)
 {
     for (size_t i = 0; i < l->n;) {
-        if (!l->list[i].gone || l->list[i].pid != 0) {
+        if (!l->list[i].gone) {
             i++;
             continue;
         }
@@ -289,51 +207,63 @@ static void start_run(struct loop *l, struct entry *en)
         buf_printf(&log, "%s/%s.log", s->state_dir, en->d.name);
     else
         buf_z(&log, "/dev/null");
-    if (process_start_detached(argv, (const char *const *)environ, buf_cstr(&log), &en->pid, &e))
+    struct child *c = &l->children[l->n_children];
+    snprintf(c->name, sizeof c->name, "%s", en->d.name);
+    if (process_start_detached(argv, (const char *const *)environ, buf_cstr(&log), &c->pid, &e)) {
+        l->n_children++;
         say(en->d.name, "started");
-    else
+    } else {
         log_warn("schedule", "%s: %s", en->d.name, e.msg);
+    }
     buf_free(&log);
+}
+
+static void see_end(struct loop *l, const struct child *c, int code)
+{
+    char text[60];
+    struct err e = {0};
+    snprintf(text, sizeof text, "ended with code %d", code);
+    say(c->name, text);
+    if (code == 0 || l->l->state_dir == NULL) return;
+    if (!schedule_failure_tell(l->l->place.workspace, l->l->state_dir, c->name, &e))
+        log_warn("schedule", "%s: %s", c->name, e.msg);
 }
 
 static void see_ends(struct loop *l)
 {
-    for (size_t i = 0; i < l->n; i++) {
-        struct entry *en = &l->list[i];
+    for (size_t i = 0; i < l->n_children;) {
         int code = 0;
-        char text[60];
-        struct err e = {0};
-        if (en->pid == 0 || !process_ended(en->pid, &code)) continue;
-        en->pid = 0;
-        snprintf(text, sizeof text, "ended with code %d", code);
-        say(en->d.name, text);
-        bool told = code == 0 || l->l->state_dir == NULL ||
-                    schedule_tell_failure(l->l->place.workspace, l->l->state_dir, en->d.name, &e);
-        if (!told) log_warn("schedule", "%s: %s", en->d.name, e.msg);
+        struct child c = l->children[i];
+        if (!process_ended(c.pid, &code)) {
+            i++;
+            continue;
+        }
+        l->children[i] = l->children[--l->n_children];
+        see_end(l, &c, code);
     }
 }
 
-static uint32_t count_running(const struct loop *l)
+static bool is_running(const struct loop *l, const char *name)
 {
-    uint32_t n = 0;
-    for (size_t i = 0; i < l->n; i++) n += l->list[i].pid != 0;
-    return n;
+    for (size_t i = 0; i < l->n_children; i++)
+        if (strcmp(l->children[i].name, name) == 0) return true;
+    return false;
 }
 
-// A run that is still going on when the next is due: the definition's overlap is the run's own
-// affair, except that we keep one at a time here and so a time that passes meanwhile is left out.
+// A run that is still going on when the next is due: beside it, after it, or not at all.
 static void start_due(struct loop *l)
 {
     int64_t now = clock_unix();
     for (size_t i = 0; i < l->n; i++) {
         struct entry *en = &l->list[i];
-        if (en->gone || en->due_s < 0 || en->due_s > now) continue;
-        if (en->pid == 0 && count_running(l) >= l->l->jobs) continue; // later
-        if (en->pid != 0 && en->d.overlap == OVERLAP_WAIT) continue;
-        if (en->pid == 0)
-            start_run(l, en);
-        else
+        if (en->due_s < 0 || en->due_s > now) continue;
+        bool waits = en->d.overlap != OVERLAP_ALLOW && is_running(l, en->d.name);
+        if (waits && en->d.overlap == OVERLAP_WAIT) continue;
+        if (!waits && l->n_children >= l->l->jobs) continue; // later
+        if (waits)
             say(en->d.name, "skipped: the run before still goes on");
+        else
+            start_run(l, en);
         en->due_s = definition_next(&en->d, now);
         if (en->due_s >= 0) en->due_s += random_delay(en->d.delay_s);
     }
@@ -342,14 +272,12 @@ static void start_due(struct loop *l)
 static void stop_all(struct loop *l)
 {
     uint64_t end_ns = clock_ns() + (uint64_t)STOP_MS * 1000000;
-    for (size_t i = 0; i < l->n; i++)
-        if (l->list[i].pid > 0) kill(l->list[i].pid, SIGTERM);
-    while (count_running(l) > 0 && clock_ns() < end_ns) {
+    for (size_t i = 0; i < l->n_children; i++) kill(l->children[i].pid, SIGTERM);
+    while (l->n_children > 0 && clock_ns() < end_ns) {
         see_ends(l);
         clock_sleep_ms(PASS_MS / 10);
     }
-    for (size_t i = 0; i < l->n; i++)
-        if (l->list[i].pid > 0) kill(l->list[i].pid, SIGKILL);
+    for (size_t i = 0; i < l->n_children; i++) kill(l->children[i].pid, SIGKILL);
 }
 
 bool schedule_loop_run(const struct schedule_loop *s, struct err *e)
@@ -357,6 +285,8 @@ bool schedule_loop_run(const struct schedule_loop *s, struct err *e)
     struct loop l = {.l = s};
     struct sigaction a = {.sa_handler = on_signal};
     if (s->state_dir != NULL && !rundir_make_all(s->state_dir, e)) return false;
+    l.children = calloc(s->jobs, sizeof *l.children);
+    if (l.children == NULL) return err_set(e, ERR_MEMORY, "no memory for the runs");
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     read_definitions(&l);
@@ -372,5 +302,6 @@ bool schedule_loop_run(const struct schedule_loop *s, struct err *e)
     stop_all(&l);
     for (size_t i = 0; i < l.n; i++) definition_close(&l.list[i].d);
     free(l.list);
+    free(l.children);
     return true;
 }

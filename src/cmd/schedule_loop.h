@@ -12,6 +12,3 @@ struct schedule_loop { // all borrowed
 
 // Until SIGINT or SIGTERM, which it hands on to what runs.
 bool schedule_loop_run(const struct schedule_loop *l, struct err *e);
-// The notice of a run of this name that was killed, or a record and a notice when there is none.
-bool schedule_tell_failure(const char *workspace, const char *state_dir, const char *name,
-                           struct err *e);

@@ -147,6 +147,27 @@ test('what the units start runs, and a run that was killed is told of by the fai
     assert.equal(spawnSync(program, args, { cwd: '/', env: bare }).status, 2);
     assert.equal(tell().status, 0);
     assert.match(at.records()[0].reason, /there is no setting "broken"/);
+    at.define('look', definition);
+    writeFileSync(path.join(at.dir, 'submind.yaml'), 'timeout: soon\n'); // the workspace is broken, the notice is not
+    assert.equal(spawnSync(program, args, { cwd: '/', env: bare }).status, 2);
+    assert.equal(tell().status, 0);
+    assert.match(at.records()[0].reason, /submind\.yaml:1: timeout must be/);
+    assert.deepEqual(told().map((l) => l.outcome), ['interrupted', 'failed']);
+    await fake.stop();
+});
+
+test('in the foreground runs overlap where they may', async (t) => {
+    const fake = await startFake(async () => { await sleep(20_000); return { content: 'tick' }; });
+    const at = place({ tick: `---\nschedule: "*-*-* *:*:*"\noverlap: allow\nserver: ${fake.url}\n---\nlook\n` });
+    const child = spawn(binary, ['schedule', 'run', '--jobs', '3'], { cwd: at.dir, env: at.env, stdio: 'ignore' });
+    t.after(() => child.kill());
+    const ended = new Promise((resolve) => child.on('close', resolve));
+    await until(() => at.records().filter((r) => r.outcome === 'running').length === 3, 15_000, 'three at once');
+    await sleep(1500);
+    assert.equal(at.records().length, 3, 'no more than --jobs');
+    child.kill('SIGTERM');
+    assert.equal(await ended, 0);
+    assert.deepEqual(at.records().map((r) => r.outcome), ['cancelled', 'cancelled', 'cancelled']);
     await fake.stop();
 });
 
@@ -212,5 +233,41 @@ test('what became due while a long run went on is skipped, wherever the start co
     change('UPDATE runs SET started_ms=started_ms-3*3600000');
     await go();
     assert.equal(at.records()[0].outcome, 'done', 'who waits is not skipped');
+    await fake.stop();
+});
+
+test('under a real systemd: runs overlap where they may, are skipped where not, and one that is killed is told of', { timeout: 60_000 }, async (t) => {
+    const slow = async () => { await sleep(3500); return { content: 'slowly' }; };
+    const fake = await startFake(slow);
+    const every = (overlap) => `---\nschedule: "*-*-* *:*:0/2"\noverlap: ${overlap}\nserver: ${fake.url}\nnotify:\n  file: told.jsonl\n---\nlook\n`;
+    const at = place({ both: every('allow'), one: every('skip') }, { name: 'w $HOME 100% "x"' });
+    const home = path.join(scratch, 'home'), stop = path.join(at.dir, 'stop');
+    mkdirSync(home);
+    const script = `"$1" schedule apply --state-dir "$2" && until [ -e stop ]; do if [ -e kill ]; then rm kill; systemctl --user kill -s KILL 'submind-both-*'; fi; sleep 0.2; done; "$1" schedule ls --state-dir "$2"; "$1" schedule remove`;
+    const child = spawn(path.join(import.meta.dirname, 'user_manager.sh'), ['bash', '-c', script, 'x', binary, at.state],
+        { cwd: at.dir, env: { ...process.env, HOME: home, XDG_CONFIG_HOME: path.join(home, '.config') }, stdio: ['ignore', 'pipe', 'pipe'] });
+    t.after(() => child.kill());
+    let out = '';
+    child.stdout.on('data', (text) => { out += text; });
+    child.stderr.on('data', (text) => { out += text; });
+    const ended = new Promise((resolve) => child.on('close', resolve));
+    const began = await Promise.race([ended, until(() => existsSync(at.state) && at.records().length > 0, 15_000, 'a run starts').then(() => 'runs', () => 'none')]);
+    if (began === 77) { await fake.stop(); return t.skip('no systemd of our own can be had here'); }
+    assert.equal(began, 'runs', out);
+    const running = (name) => at.records(name).filter((r) => r.outcome === 'running').length;
+    await until(() => running('both') >= 2, 10_000, 'two at once');
+    assert.equal(running('one'), 1);
+    writeFileSync(path.join(at.dir, 'kill'), '');
+    const told = path.join(at.dir, 'told.jsonl');
+    const lines = () => (existsSync(told) ? readFileSync(told, 'utf8').trim().split('\n').map((l) => JSON.parse(l)) : []);
+    await until(() => lines().length >= 2, 10_000, 'both are told of');
+    assert.ok(lines().every((l) => l.name === 'both' && l.outcome === 'interrupted'), JSON.stringify(lines()));
+    assert.equal(new Set(lines().map((l) => l.run)).size, lines().length, 'each once');
+    await until(() => at.records('one').some((r) => r.outcome === 'skipped'), 10_000, 'what was due meanwhile is skipped');
+    writeFileSync(stop, '');
+    assert.equal(await ended, 0, out);
+    assert.match(out, /^both +.* +active +/m);
+    assert.match(out, /submind-both-failed\.service \(removed\)/);
+    await until(() => running('both') + running('one') === 0, 10_000, 'their systemd is gone, and they with it');
     await fake.stop();
 });

@@ -42,7 +42,8 @@ struct allow_rule {
     // than the sandbox gives.
     struct words secrets, write;
     bool network, no_sandbox;
-    int line; // in submind.yaml
+    bool repeat; // it may be run again when a later try needs it (retries)
+    int line;    // in submind.yaml
 };
 
 struct allow_list {

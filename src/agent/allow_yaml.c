@@ -91,13 +91,20 @@ static bool read_sandbox(const struct yaml_reading *r, const struct yaml_field *
     return ok;
 }
 
+static bool read_repeat(const struct yaml_reading *r, const struct yaml_field *f,
+                        const yaml_node_t *n, struct allow_rule *rule, struct err *e)
+{
+    return yaml_read_flag(r, f, n, &rule->repeat, e);
+}
+
 static const struct {
     const char *name;
     bool (*read)(const struct yaml_reading *r, const struct yaml_field *f, const yaml_node_t *n,
                  struct allow_rule *rule, struct err *e);
 } rule_keys[] = {
-    {"run", read_run},     {"shell", read_shell},     {"secrets", read_secrets},
-    {"write", read_write}, {"network", read_network}, {"sandbox", read_sandbox},
+    {"run", read_run},       {"shell", read_shell},     {"secrets", read_secrets},
+    {"write", read_write},   {"network", read_network}, {"sandbox", read_sandbox},
+    {"repeat", read_repeat},
 };
 
 static bool read_key(const struct yaml_reading *r, const struct yaml_field *f,
@@ -107,8 +114,8 @@ static bool read_key(const struct yaml_reading *r, const struct yaml_field *f,
     for (size_t i = 0; i < sizeof rule_keys / sizeof rule_keys[0]; i++)
         if (str_eq(yaml_scalar(key), str_from(rule_keys[i].name)))
             return rule_keys[i].read(r, f, value, rule, e);
-    return yaml_wrong(r, f, key,
-                      "rules with the keys run or shell, secrets, write, network, sandbox", e);
+    return yaml_wrong(
+        r, f, key, "rules with the keys run or shell, secrets, write, network, sandbox, repeat", e);
 }
 
 static bool read_mapping(const struct yaml_reading *r, const struct yaml_field *f,

@@ -111,46 +111,46 @@ static bool take_number(struct cursor *c, int *value)
     return n > 0;
 }
 
-// cron counts days of the week from Sunday, 0 or 7; systemd knows them by name only.
+// Cron's week begins with Sunday, which is 0 or 7. Its days are counted on from our Sunday, 6 to 13,
+// so that ranges up to 7 go upwards.
 static bool take_value(struct cursor *c, enum calendar_part p, bool cron, int *value)
 {
-    if (p == CALENDAR_WEEKDAY && take_name(c, weekdays, 7, value)) return true;
+    if (p == CALENDAR_WEEKDAY && take_name(c, weekdays, 7, value)) {
+        if (cron && *value < 6) *value += 7;
+        return true;
+    }
     if (p == CALENDAR_MONTH && cron && take_name(c, months, 12, value)) {
         ++*value;
         return true;
     }
     if ((p == CALENDAR_WEEKDAY && !cron) || !take_number(c, value)) return false;
     if (p == CALENDAR_YEAR && *value < 100) *value += *value < 70 ? 2000 : 1900;
-    if (p == CALENDAR_WEEKDAY) {
-        if (*value > 7) return false;
-        *value = (*value + 6) % 7;
-    }
-    return *value >= parts[p].min && *value <= parts[p].max;
+    if (p != CALENDAR_WEEKDAY) return *value >= parts[p].min && *value <= parts[p].max;
+    *value += 6;
+    return *value <= 13;
 }
 
-// One entry of a list: "*", "a", "a..b" ("a-b" in cron), each with "/step" behind it.
+// One entry of a list: "*", "a", "a..b" ("a-b" in cron), each with "/step" behind it. Days of the
+// week may be counted beyond Sunday: Fri..Mon.
 static bool take_entry(struct cursor *c, enum calendar_part p, bool cron, struct calendar_set *s)
 {
-    int from = parts[p].min, to = parts[p].max, step = 1;
-    bool sundays_first = cron && p == CALENDAR_WEEKDAY; // steps count from there
-    if (sundays_first) {
-        from = 6;
-        to = 12;
-    }
+    bool sundays_first = cron && p == CALENDAR_WEEKDAY;
+    int from = sundays_first ? 6 : parts[p].min, to = sundays_first ? 12 : parts[p].max, step = 1;
     if (!take(c, "*")) {
+        int last = to;
         if (!take_value(c, p, cron, &from)) return false;
         to = from;
         if (take(c, cron ? "-" : "..")) {
             if (!take_value(c, p, cron, &to)) return false;
         } else if (c->p < c->end && *c->p == '/') {
-            to = sundays_first ? 5 : parts[p].max;
+            to = last;
         }
     }
     if (take(c, "/") && (!take_number(c, &step) || step < 1)) return false;
-    if (to < from) { // Fri..Mon, 0-7 of cron's Sundays
-        if (p != CALENDAR_WEEKDAY) return false;
-        to += 7;
-    }
+    if (to < from && p == CALENDAR_WEEKDAY) to += 7;
+    if (to < from) return false;
+    // Every 90 minutes is not what a cron line with "*/90" would do.
+    if (cron && step > parts[p].max - parts[p].min + 1) return false;
     for (int i = from; i <= to; i += step)
         set_put(s, p == CALENDAR_WEEKDAY ? i % 7 : i - parts[p].min);
     return true;
@@ -167,10 +167,6 @@ static bool take_list(struct cursor *c, enum calendar_part p, bool cron, struct 
 static bool whole_list(struct str word, enum calendar_part p, bool cron, struct calendar_set *s)
 {
     struct cursor c = {word.p, word.p + word.n};
-    if (cron && p == CALENDAR_WEEKDAY && (str_eq(word, STR("0-7")) || str_eq(word, STR("0-6")))) {
-        set_fill(s, p);
-        return true;
-    }
     return take_list(&c, p, cron, s) && c.p == c.end;
 }
 

@@ -33,4 +33,7 @@ bool database_each(struct database *d, struct err *e, const struct database_quer
 // Statements without values, separated by ";".
 bool database_script(struct database *d, const char *sql, struct err *e);
 
+// What was written until now survives a power cut. Waits for the disk, and holds no lock meanwhile.
+bool database_sync(struct database *d, struct err *e);
+
 struct str database_text(sqlite3_stmt *row, int column); // valid until the next row; NULL is empty

@@ -63,7 +63,9 @@ static bool read_duration(const struct yaml_reading *r, const struct yaml_field 
 static bool read_tools(const struct yaml_reading *r, const struct yaml_field *f,
                        const yaml_node_t *n, void *slot, struct err *e)
 {
-    ((struct definition *)r->into)->has_tools = true;
+    struct definition *d = r->into;
+    d->has_tools = true;
+    d->tools_line = yaml_line(n);
     return yaml_read_list(r, f, n, slot, e);
 }
 
@@ -84,9 +86,10 @@ static bool read_server(const struct yaml_reading *r, const struct yaml_field *f
             yaml_wrong(r, f, n, "http://host:port, https://host or unix:/path/to/socket", e));
 }
 
-static bool read_name(const struct yaml_reading *r, const struct yaml_field *f,
-                      const yaml_node_t *n, void *slot, struct err *e)
+static bool read_on_failure(const struct yaml_reading *r, const struct yaml_field *f,
+                            const yaml_node_t *n, void *slot, struct err *e)
 {
+    ((struct definition *)r->into)->on_failure_line = yaml_line(n);
     if (n->type != YAML_SCALAR_NODE || !definition_name_is_valid(yaml_scalar(n)))
         return yaml_wrong(r, f, n, "the name of a sub-mind", e);
     return yaml_read_text(yaml_scalar(n), slot, e);
@@ -190,10 +193,11 @@ static const struct yaml_field fields[] = {
     {"", "max_turns", FIELD_COUNT, AT(max_turns), 1, 1000},
     {"", "max_tokens", FIELD_COUNT, AT(max_tokens), 1, 1 << 20},
     {"", "retries", FIELD_COUNT, AT(retries), 0, 10},
-    {"", "on_failure", FIELD_OWN, AT(on_failure), .read = read_name},
+    {"", "on_failure", FIELD_OWN, AT(on_failure), .read = read_on_failure},
     {"notify", "when", FIELD_CHOICE, AT(notify.when), .choices = when_choices,
      .wanted = "failure, attention, always or never"},
-    {"notify", "command", FIELD_NAMES, AT(notify.command)},
+    {"notify", "command", FIELD_NAMES, AT(notify.command),
+     .wanted = "a program and its arguments such as [mail-me, --now]"},
     {"notify", "file", FIELD_PATH, AT(notify.file)},
     {"notify", "webhook", FIELD_OWN, AT(notify.webhook), .read = read_webhook},
     {"notify", "desktop", FIELD_OWN, AT(notify.desktop), .read = read_flag},
@@ -366,7 +370,8 @@ static bool check_whole(const struct definition *d, struct str whole, struct str
     if (memchr(task.p, '\0', task.n) != NULL)
         return err_set(e, ERR_INPUT, "%.200s: the task holds a NUL byte", d->path);
     if (d->on_failure != NULL && strcmp(d->on_failure, d->name) == 0)
-        return err_set(e, ERR_INPUT, "%.200s: on_failure must be another sub-mind", d->path);
+        return err_set(e, ERR_INPUT, "%.200s:%d: on_failure must be another sub-mind", d->path,
+                       d->on_failure_line);
     for (size_t i = 0; i < d->n_inputs; i++)
         if (d->n_schedules > 0 && d->inputs[i].value == NULL)
             return err_set(e, ERR_INPUT,

@@ -15,7 +15,8 @@
 //   thinking: auto                on, off or auto
 //   max_turns: 8
 //   max_tokens: 512
-//   retries: 2                    only where nothing was done that may not be done twice
+//   retries: 2                    only where nothing was done that may not be done twice: tools that read,
+//                                 rules with "repeat: yes", MCP tools that say so
 //   on_failure: NAME              a sub-mind to run when this one failed for good
 //   notify:
 //     when: attention             failure, attention, always or never
@@ -63,6 +64,7 @@ struct definition { // text is owned, NULL when not set; zero means the workspac
     uint32_t delay_s, deadline_s, max_turns, max_tokens, retries;
     int missed, overlap, thinking;
     bool has_tools, has_allow;
+    int tools_line, on_failure_line; // in the file, for messages
     struct words tools;
     struct allow_list allow;
     struct notify_spec notify;

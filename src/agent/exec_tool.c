@@ -209,6 +209,7 @@ static bool exec_run(void *arg, json_t *args, const struct tool_limits *limits,
         buf_z(&out->detail, json_string_value(json_object_get(args, "command")));
     bool ready = may && make_argv(x, &c, buf_cstr(&path), &argv, &problem) &&
                  make_environment(x, c.rule, buf_cstr(&path), &env, &problem);
+    out->repeatable = may && c.rule->repeat;
     if (ready)
         run_process(x, &argv, &env, buf_cstr(&path), limits, out);
     else if (problem.code == ERR_DENIED || problem.code == ERR_INPUT)

@@ -262,6 +262,7 @@ struct tool files_tool_read(struct files_tool *x)
             "\"File path; relative or absolute.\"},\"offset\":{\"type\":\"integer\",\"minimum\":1,"
             "\"description\":\"First line.\"},\"limit\":{\"type\":\"integer\",\"minimum\":1,"
             "\"description\":\"Most lines.\"}},\"required\":[\"path\"]}",
+        .repeatable = true,
         .arg = x,
         .run = run_read};
 }
@@ -368,6 +369,7 @@ struct tool files_tool_list(struct files_tool *x)
             "{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\",\"description\":"
             "\"Folder; relative or absolute.\"},\"pattern\":{\"type\":\"string\",\"description\":"
             "\"Only names like this, * for anything.\"}},\"required\":[\"path\"]}",
+        .repeatable = true,
         .arg = x,
         .run = run_list};
 }

@@ -453,6 +453,7 @@ struct tool http_tool_row(struct http_tool *x)
                          .parameters =
                              "{\"type\":\"object\",\"properties\":{\"url\":{\"type\":\"string\","
                              "\"description\":\"Address to fetch.\"}},\"required\":[\"url\"]}",
+                         .repeatable = true,
                          .arg = x,
                          .run = run_get};
 }

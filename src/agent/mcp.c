@@ -236,6 +236,15 @@ static bool is_wanted(const struct mcp_spec *spec, const char *name)
     return false;
 }
 
+// What the server itself says of its tool. A hint: it decides about tries only, never about what is
+// allowed.
+static bool is_repeatable(const json_t *tool)
+{
+    const json_t *hints = json_object_get(tool, "annotations");
+    return json_is_true(json_object_get(hints, "readOnlyHint")) ||
+           json_is_true(json_object_get(hints, "idempotentHint"));
+}
+
 static bool put_tool(struct mcp_server *s, const json_t *v, struct err *e)
 {
     const char *name = json_string_value(json_object_get(v, "name"));
@@ -252,7 +261,8 @@ static bool put_tool(struct mcp_server *s, const json_t *v, struct err *e)
     struct mcp_tool t = {.name = make_name(s->spec->name, name),
                          .remote = strdup(name),
                          .description = make_description(r, text != NULL ? text : ""),
-                         .parameters = make_parameters(r, json_object_get(v, "inputSchema"))};
+                         .parameters = make_parameters(r, json_object_get(v, "inputSchema")),
+                         .repeatable = is_repeatable(v)};
     list[s->n_tools++] = t;
     return (t.name != NULL && t.remote != NULL && t.description != NULL && t.parameters != NULL) ||
            err_set(e, ERR_MEMORY, "no memory for a tool");

@@ -13,6 +13,7 @@ struct mcp_tool { // owned
     char *remote; // as the server knows it
     char *description;
     char *parameters; // a JSON schema with sorted members: the same bytes each time
+    bool repeatable;
 };
 
 struct mcp_server {

@@ -137,5 +137,6 @@ struct tool report_tool_row(void)
             "\"summary\":{\"type\":\"string\",\"minLength\":1,\"description\":\"One or two "
             "sentences.\"},\"data\":{\"type\":\"object\",\"description\":\"Values that a program "
             "may read.\"}},\"required\":[\"status\",\"summary\"]}",
+        .repeatable = true,
         .run = run_report};
 }

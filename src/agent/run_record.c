@@ -1,3 +1,6 @@
+// Two points wait for the disk: before a tool runs, so that nothing is done that a power cut could make
+// undone on record, and at the end, before anybody is told. The rest may lag behind.
+//
 // A stage gets a row when its kind changes; within it the text is brought up to date once a second,
 // so that a prefill of an hour costs one row.
 #include "agent/run_record.h"
@@ -136,7 +139,8 @@ static void on_call(void *arg, struct str name, struct str arguments)
         put_stage(r, STAGE_TOOL, buf_view(&stage));
         check(r,
               run_store_call_begin(r->store, r->id, r->n_calls, buf_view(&safe_name),
-                                   buf_view(&safe), &e),
+                                   buf_view(&safe), &e) &&
+                  run_store_sync(r->store, &e),
               &e);
         buf_free(&stage);
         buf_free(&safe_name);
@@ -210,7 +214,7 @@ void run_record_end(struct run_record *r, const struct run_result *result, int e
                           .data = buf_view(&data),
                           .exit_code = exit_code,
                           .total_ms = result->total_ms};
-    check(r, run_store_end(r->store, r->id, &end, &e), &e);
+    check(r, run_store_end(r->store, r->id, &end, &e) && run_store_sync(r->store, &e), &e);
     buf_free(&stage);
     buf_free(&reason);
     buf_free(&report);

@@ -222,6 +222,11 @@ bool run_store_end(struct run_store *s, const char *id, const struct run_end *r,
                        r->report, r->status, r->data, (int64_t)r->exit_code, r->total_ms);
 }
 
+bool run_store_sync(struct run_store *s, struct err *e)
+{
+    return database_sync(&s->db, e);
+}
+
 bool run_store_set_notified(struct run_store *s, const char *id, struct str what, struct err *e)
 {
     return database_do(&s->db, e, "UPDATE runs SET notified=?2 WHERE id=?1", "sx", id, what);

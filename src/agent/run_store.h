@@ -61,6 +61,8 @@ struct run_end {
     double total_ms;
 };
 bool run_store_end(struct run_store *s, const char *id, const struct run_end *r, struct err *e);
+// What is on record until now survives a power cut.
+bool run_store_sync(struct run_store *s, struct err *e);
 bool run_store_set_notified(struct run_store *s, const char *id, struct str what, struct err *e);
 
 // Removes the oldest ended runs: of the sub-mind `name` all but the newest `keep`, and of all of them

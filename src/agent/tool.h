@@ -22,6 +22,7 @@ struct tool_result {
     bool refused;       // not allowed, or arguments that make no sense: nothing ran
     bool could_not_run; // it never started, timed out, or was killed
     bool failed;        // refused, could not run, or ended with another exit code than 0
+    bool repeatable;    // to do it again does no harm
     bool has_exit_code;
     int exit_code;
     uint32_t n_strays; // processes it left behind
@@ -45,6 +46,7 @@ struct tool {
     const char *description;
     const char *parameters; // a JSON schema, as the model sees it
     const char *accepts;    // a wider one that the arguments are checked against; NULL = parameters
+    bool repeatable;        // each call of it may be made again; else the call's result says so
     void *arg;
     // args is an object. Failures are results, not errors: the model hears of them. False only
     // where the run cannot go on (no memory).

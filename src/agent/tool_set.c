@@ -199,6 +199,7 @@ static bool put_mcp_tools(struct tool_set *t, struct mcp_server *server, struct 
         struct tool tool = {.name = m->name,
                             .description = m->description,
                             .parameters = m->parameters,
+                            .repeatable = m->repeatable,
                             .arg = entry,
                             .run = run_mcp};
         ok = put_tool(t, &tool, e);
@@ -268,36 +269,108 @@ static bool put_hidden(struct tool_set *t, struct err *e)
     return ok;
 }
 
-static bool check_rule_secrets(const struct workspace_config *c, const struct secrets *s,
+// False: a rule names a secret that is not there; *line is the rule's.
+static bool check_rule_secrets(const struct allow_list *allow, const struct secrets *s, int *line,
                                struct err *e)
 {
-    for (size_t i = 0; i < c->exec.allow.n; i++) {
-        const struct allow_rule *rule = &c->exec.allow.rules[i];
-        struct err problem = {0};
+    for (size_t i = 0; i < allow->n; i++) {
+        const struct allow_rule *rule = &allow->rules[i];
+        *line = rule->line;
         for (size_t k = 0; k < rule->secrets.n; k++)
-            if (secrets_find(s, str_from(rule->secrets.p[k]), &problem) == NULL)
-                return err_set(e, ERR_INPUT, "submind.yaml:%d: exec.allow: %s", rule->line,
-                               problem.msg);
+            if (secrets_find(s, str_from(rule->secrets.p[k]), e) == NULL) return false;
     }
     return true;
 }
 
-bool tool_set_check(const struct workspace_config *c, struct err *e)
+// A credential is there only when systemd starts the run: then nothing can be said here.
+static bool check_secrets(const struct workspace_config *c, const struct allow_list *allow,
+                          int *line, struct err *e)
 {
     static const char *const none[] = {NULL};
-    struct mcp_specs mcp = {0};
     struct secrets secrets = {0};
+    bool credentials = false;
+    *line = 0;
+    for (size_t i = 0; i < c->secrets.n; i++) credentials |= c->secrets.list[i].credential != NULL;
+    bool ok = secrets_open(&secrets, &c->secrets, none, e) &&
+              (credentials || check_rule_secrets(allow, &secrets, line, e));
+    secrets_close(&secrets);
+    return ok;
+}
+
+bool tool_set_check(const struct workspace_config *c, struct err *e)
+{
+    struct mcp_specs mcp = {0};
+    struct err problem = {0};
+    int line;
     bool ok = c->mcp_file == NULL || mcp_config_read(&mcp, c->mcp_file, c->dir, e);
     for (size_t i = 0; ok && i < sizeof built_in / sizeof built_in[0]; i++)
         if (built_in[i].has_rules != NULL && !built_in[i].has_rules(c)) ok = check_name(c, i, e);
-    ok = ok && secrets_open(&secrets, &c->secrets, none, e);
-    // A credential is there only when systemd starts the run.
-    bool credentials = false;
-    for (size_t i = 0; i < c->secrets.n; i++) credentials |= c->secrets.list[i].credential != NULL;
-    ok = ok && (credentials || check_rule_secrets(c, &secrets, e));
-    secrets_close(&secrets);
+    mcp_specs_free(&mcp);
+    if (!ok || check_secrets(c, &c->exec.allow, &line, &problem)) return ok;
+    if (line == 0) return err_set(e, problem.code, "%s", problem.msg);
+    return err_set(e, problem.code, "submind.yaml:%d: exec.allow: %s", line, problem.msg);
+}
+
+static bool is_of_server(const struct mcp_specs *mcp, struct str name)
+{
+    for (size_t i = 0; i < mcp->n; i++) {
+        struct str server = str_from(mcp->list[i].name);
+        if (str_starts(name, server) && str_starts(str_sub(name, server.n, SIZE_MAX), STR("__")))
+            return true;
+    }
+    return false;
+}
+
+static bool is_offered_name(const struct workspace_config *c, size_t i_built_in, struct err *e)
+{
+    const char *name = built_in[i_built_in].name;
+    if (built_in[i_built_in].has_rules == NULL || built_in[i_built_in].has_rules(c)) return true;
+    return err_set(e, ERR_INPUT, "%s is not offered: %s of submind.yaml lists nothing", name,
+                   built_in[i_built_in].needs);
+}
+
+static bool check_one_name(const struct workspace_config *c, const struct mcp_specs *mcp,
+                           const char *name, struct err *e)
+{
+    struct buf list = {0};
+    bool known = is_of_server(mcp, str_from(name)), ok = true;
+    for (size_t i = 0; i < sizeof built_in / sizeof built_in[0]; i++) {
+        buf_printf(&list, "%s%s", i > 0 ? ", " : "", built_in[i].name);
+        if (strcmp(built_in[i].name, name) != 0) continue;
+        known = true;
+        ok = is_offered_name(c, i, e);
+    }
+    for (size_t i = 0; i < mcp->n; i++) buf_printf(&list, ", %s__*", mcp->list[i].name);
+    if (!known)
+        ok = err_set(e, ERR_INPUT, "there is no tool \"%.60s\"; there is: %.400s", name,
+                     buf_cstr(&list));
+    if (ok && c->tools.n > 0 && !is_named(&c->tools, name))
+        ok = err_set(e, ERR_INPUT, "%.60s is not offered: \"tools\" of submind.yaml leaves it out",
+                     name);
+    buf_free(&list);
+    return ok;
+}
+
+bool tool_set_check_names(const struct workspace_config *c, const struct words *tools,
+                          struct err *e)
+{
+    struct mcp_specs mcp = {0};
+    bool ok = c->mcp_file == NULL || mcp_config_read(&mcp, c->mcp_file, c->dir, e);
+    for (size_t i = 0; ok && i < tools->n;
+         i++) // a pattern may stand for what a server has tomorrow
+        ok = strpbrk(tools->p[i], "*?") != NULL || check_one_name(c, &mcp, tools->p[i], e);
     mcp_specs_free(&mcp);
     return ok;
+}
+
+bool tool_set_check_rules(const struct workspace_config *c, const struct allow_list *allow,
+                          int *line, struct err *e)
+{
+    *line = 0;
+    if (allow->n > 0 && !has_commands(c))
+        return err_set(e, ERR_INPUT,
+                       "no run is offered exec, because exec.allow of submind.yaml lists nothing");
+    return check_secrets(c, allow, line, e);
 }
 
 bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e)
@@ -428,6 +501,7 @@ bool tool_set_call(struct tool_set *t, struct str name, struct str arguments,
         if (args != NULL) ok = entry->tool.run(entry->tool.arg, args, limits, &r, e);
         json_decref(args);
     }
+    r.repeatable |= r.refused || entry->tool.repeatable; // refused: nothing ran
     make_harmless(t, &r);
     if (r.ms == 0) r.ms = clock_ms_since(start_ns);
     if (ok && (r.text.failed || r.detail.failed || r.log.failed || r.data.failed))

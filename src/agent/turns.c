@@ -418,6 +418,7 @@ static void record_call(struct run_call *record, const struct tool_result *r)
     record->refused = r->refused;
     record->could_not_run = r->could_not_run;
     record->failed = r->failed;
+    record->repeatable = r->repeatable;
     record->has_exit_code = r->has_exit_code;
     record->exit_code = r->exit_code;
     record->n_strays = r->n_strays;

@@ -15,7 +15,7 @@ struct run_turn { // one request to the model
 
 struct run_call { // one tool call, text owned
     struct buf name, arguments, detail, output, log;
-    bool refused, could_not_run, failed, has_exit_code;
+    bool refused, could_not_run, failed, has_exit_code, repeatable;
     int exit_code;
     uint32_t n_strays;
     double ms;

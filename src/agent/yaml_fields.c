@@ -228,7 +228,10 @@ bool yaml_read_list(const struct yaml_reading *r, const struct yaml_field *f, co
                     struct words *slot, struct err *e)
 {
     if (n->type != YAML_SEQUENCE_NODE)
-        return yaml_wrong(r, f, n, f->kind == FIELD_PATHS ? "a list of folders" : "a list of names",
+        return yaml_wrong(r, f, n,
+                          f->wanted != NULL        ? f->wanted
+                          : f->kind == FIELD_PATHS ? "a list of folders"
+                                                   : "a list of names",
                           e);
     const yaml_node_item_t *i = n->data.sequence.items.start;
     for (; i < n->data.sequence.items.top; i++)

@@ -49,7 +49,8 @@ struct yaml_field {
     uint32_t min, max;
     size_t has;
     const struct field_choice *choices;
-    const char *wanted; // FIELD_CHOICE: "on, off or auto"
+    const char
+        *wanted; // FIELD_CHOICE: "on, off or auto"; lists: what of them, where that is no name
     field_reader *read;
 };
 

@@ -104,63 +104,94 @@ int cmd_new(int argc, char **argv)
 
 // ---- check ----------------------------------------------------------------------------------
 
-// A definition on its own, and what it says of others.
-static bool check_one(const char *dir, const char *name, struct err *e)
+static const char *const given_to_failure[] = {"name", "run", "outcome", "reason"};
+
+static bool is_given(const char *input)
 {
-    struct definition d = {0}, other = {0};
-    bool ok = definition_open(&d, dir, name, e);
-    if (ok && d.on_failure != NULL) {
-        struct err problem = {0};
-        if (!definition_open(&other, dir, d.on_failure, &problem))
-            ok = err_set(e, ERR_INPUT, "%.200s: on_failure: %.250s", d.path,
-                         problem.code == ERR_NOT_FOUND ? "there is no such sub-mind" : problem.msg);
-        for (size_t i = 0; ok && i < other.n_inputs; i++) {
-            static const char *const given[] = {"name", "run", "outcome", "reason"};
-            bool known = other.inputs[i].value != NULL;
-            for (size_t k = 0; k < 4; k++) known |= strcmp(given[k], other.inputs[i].name) == 0;
-            if (!known)
-                ok = err_set(e, ERR_INPUT,
-                             "%.200s: on_failure: %s needs the input %s; it is given name, run, "
-                             "outcome and reason",
-                             d.path, d.on_failure, other.inputs[i].name);
-        }
-    }
-    definition_close(&d);
+    for (size_t i = 0; i < sizeof given_to_failure / sizeof given_to_failure[0]; i++)
+        if (strcmp(given_to_failure[i], input) == 0) return true;
+    return false;
+}
+
+// The sub-mind that follows this one's failure is there, and needs no more than it gets.
+static bool check_on_failure(const struct definition *d, const char *dir, struct err *e)
+{
+    struct definition other = {0};
+    struct err problem = {0};
+    bool ok = definition_open(&other, dir, d->on_failure, &problem);
+    if (!ok)
+        err_set(e, ERR_INPUT, "%.200s:%d: on_failure: %.250s", d->path, d->on_failure_line,
+                problem.code == ERR_NOT_FOUND ? "there is no such sub-mind" : problem.msg);
+    for (size_t i = 0; ok && i < other.n_inputs; i++)
+        if (other.inputs[i].value == NULL && !is_given(other.inputs[i].name))
+            ok = err_set(e, ERR_INPUT,
+                         "%.200s:%d: on_failure: %s needs the input %s; it is given name, run, "
+                         "outcome and reason",
+                         d->path, d->on_failure_line, d->on_failure, other.inputs[i].name);
     definition_close(&other);
     return ok;
+}
+
+// What it may call is there.
+static bool check_tools(const struct definition *d, const struct workspace_config *c, struct err *e)
+{
+    struct err problem = {0};
+    int line = 0;
+    if (!tool_set_check_names(c, &d->tools, &problem))
+        return err_set(e, problem.code, "%.200s:%d: tools: %.250s", d->path, d->tools_line,
+                       problem.msg);
+    if (tool_set_check_rules(c, &d->allow, &line, &problem)) return true;
+    if (line == 0) line = d->allow.n > 0 ? d->allow.rules[0].line : 1;
+    return err_set(e, problem.code, "%.200s:%d: allow: %.250s", d->path, line, problem.msg);
+}
+
+// A definition on its own, and what it says of tools and of others. c: NULL where the workspace's
+// settings are broken.
+static bool check_one(const char *dir, const char *name, const struct workspace_config *c,
+                      struct err *e)
+{
+    struct definition d = {0};
+    bool ok = definition_open(&d, dir, name, e) && (c == NULL || check_tools(&d, c, e)) &&
+              (d.on_failure == NULL || check_on_failure(&d, dir, e));
+    definition_close(&d);
+    return ok;
+}
+
+static size_t check_all(const char *dir, const char *const *names, size_t n,
+                        const struct workspace_config *c)
+{
+    size_t n_wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct err problem = {0};
+        if (check_one(dir, names[i], c, &problem)) continue;
+        printf("%s\n", problem.msg);
+        n_wrong++;
+    }
+    return n_wrong;
 }
 
 int cmd_check(int argc, char **argv)
 {
     struct settings s;
     struct err e = {0};
-    struct definition_names names = {0};
+    struct definition_names all = {0};
     struct workspace ws = {0};
-    size_t n_wrong = 0;
     int code = 0;
     if (!parse(&s, "check",
-               "check [flags]     validates submind.yaml, its MCP servers and every subminds/*.md",
+               "check [flags] [NAME...]     validates submind.yaml, its MCP servers and "
+               "subminds/*.md",
                argc, argv, &code))
         return code;
-    if (s.n_args > 0) {
-        err_set(&e, ERR_INPUT, "check takes no words; it looks at all definitions");
-        return cmd_fail("check", &e);
-    }
-    if (!definition_list(&names, dir_of(&s), &e)) return cmd_fail("check", &e);
-    if (!workspace_open(&ws, dir_of(&s), &e) || !tool_set_check(&ws.config, &e)) {
-        printf("%s\n", e.msg);
-        n_wrong++;
-    }
+    if (!definition_list(&all, dir_of(&s), &e)) return cmd_fail("check", &e);
+    bool well = workspace_open(&ws, dir_of(&s), &e) && tool_set_check(&ws.config, &e);
+    if (!well) printf("%s\n", e.msg);
+    size_t n = s.n_args > 0 ? (size_t)s.n_args : all.n;
+    const char *const *names = s.n_args > 0 ? s.args : (const char *const *)all.p;
+    well = check_all(dir_of(&s), names, n, well ? &ws.config : NULL) == 0 && well;
+    if (well) printf("%zu definition%s, all well\n", n, n == 1 ? "" : "s");
     workspace_close(&ws);
-    for (size_t i = 0; i < names.n; i++) {
-        struct err problem = {0};
-        if (check_one(dir_of(&s), names.p[i], &problem)) continue;
-        printf("%s\n", problem.msg);
-        n_wrong++;
-    }
-    if (n_wrong == 0) printf("%zu definition%s, all well\n", names.n, names.n == 1 ? "" : "s");
-    definition_names_free(&names);
-    return n_wrong == 0 ? 0 : 2;
+    definition_names_free(&all);
+    return well ? 0 : 2;
 }
 
 // ---- ls -------------------------------------------------------------------------------------

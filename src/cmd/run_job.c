@@ -225,16 +225,10 @@ static void run_attempt(struct run_job *j, struct run_store *store, uint64_t dea
 
 // ---- tries ----------------------------------------------------------------------------------
 
-// Nothing that leaves a trace may have run. What was refused never ran; reading may run twice.
 static bool is_harmless(const struct run_result *r)
 {
-    static const char *const reading[] = {"read_file", "list_files", "http_get"};
-    for (size_t i = 0; i < r->n_calls; i++) {
-        bool harmless = r->calls[i].refused;
-        for (size_t k = 0; k < sizeof reading / sizeof reading[0]; k++)
-            harmless = harmless || str_eq(buf_view(&r->calls[i].name), str_from(reading[k]));
-        if (!harmless) return false;
-    }
+    for (size_t i = 0; i < r->n_calls; i++)
+        if (!r->calls[i].repeatable) return false;
     return true;
 }
 
@@ -244,7 +238,10 @@ static bool may_try_again(const struct run_job *j)
     if (o != RUN_FAILED && o != RUN_NO_SERVER) return false;
     if (j->attempt > j->definition.retries) return false;
     if (is_harmless(&j->result)) return true;
-    log_warn("agent", "run %s is not tried again: a tool had run that may not run twice", j->id);
+    log_warn("agent",
+             "run %s is not tried again: a tool had run that may not run twice (a rule with "
+             "\"repeat: yes\" may)",
+             j->id);
     return false;
 }
 

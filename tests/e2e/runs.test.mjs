@@ -104,8 +104,20 @@ test('new, check and ls', async () => {
     const { code, out } = await run(at, 'check');
     assert.equal(code, 2);
     assert.match(out, /subminds\/a\.md:2: schedule: "soon" is no time/);
-    assert.match(out, /subminds\/b\.md: on_failure: there is no such sub-mind/);
+    assert.match(out, /subminds\/b\.md:2: on_failure: there is no such sub-mind/);
     assert.equal(out.trim().split('\n').length, 2);
+    assert.match((await run(at, 'check', 'c', 'look')).out, /^2 definitions, all well/);
+    const wrong = {
+        'tools: [exce]': /d\.md:2: tools: there is no tool "exce"; there is: exec, read_file, list_files, http_get, remember, report\n/,
+        'tools: [http_get]': /d\.md:2: tools: http_get is not offered: http\.allow of submind\.yaml lists nothing/,
+        'allow:\n  - {run: [ls], secrets: [KEY]}': /d\.md:3: allow: there is no secret "KEY"/,
+        'notify: {command: mail-me}': /d\.md:2: notify\.command must be a program and its arguments such as/,
+    };
+    for (const [text, words] of Object.entries(wrong)) {
+        writeFileSync(path.join(at.dir, 'subminds/d.md'), `---\n${text}\n---\nx\n`);
+        assert.match((await run(at, 'check', 'd')).out, words);
+    }
+    rmSync(path.join(at.dir, 'subminds/d.md'));
     const fake = await startFake(says('fine'));
     assert.equal((await run(at, 'run', '--server', fake.url, 'c')).code, 0);
     const list = await run(at, 'ls');
@@ -197,6 +209,12 @@ test('tries are made again only where nothing was done', async () => {
     assert.equal(done.code, 1);
     assert.match(done.err, /not tried again: a tool had run/);
     assert.equal((await records(once)).length, 1);
+    // A rule may say that its command can run again; what was refused never ran.
+    const calls = [['exec', { command: 'cat AGENTS.md' }], ['exec', { command: 'whoami' }]];
+    doer.answer = ({ results }) => (results.length ? { content: '' } : { calls });
+    const again = place({ look: '---\nretries: 1\nallow:\n  - {run: [cat, "*"], repeat: yes}\n---\nlook\n' });
+    assert.equal((await run(again, 'run', '--server', doer.url, 'look')).code, 1);
+    assert.deepEqual((await records(again)).map((r) => [r.attempt, r.tool_calls]), [[2, 2], [1, 2]]);
     await doer.stop();
 });
 

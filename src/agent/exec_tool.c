@@ -52,6 +52,22 @@ static bool take_shell(struct command *c, const struct allow_list *rules, struct
            words_put(&c->argv, str_trim(line), e);
 }
 
+// A line that needs a shell and is none of those that may have one.
+static bool refuse_line(const struct allow_list *rules, const struct err *problem, struct err *e)
+{
+    struct buf lines = {0};
+    for (size_t i = 0; i < rules->n && lines.n < 240; i++)
+        if (rules->rules[i].shell != NULL)
+            buf_printf(&lines, "%s%s", lines.n > 0 ? "; " : "", rules->rules[i].shell);
+    if (problem->code == ERR_DENIED && lines.n > 0)
+        err_set(e, problem->code, "%.200s (allowed as they stand: %.280s)", problem->msg,
+                buf_cstr(&lines));
+    else
+        err_set(e, problem->code, "%s", problem->msg);
+    buf_free(&lines);
+    return false;
+}
+
 // Splits and finds the rule. False: e says why nothing may run; argv may hold what was asked for.
 static bool read_command(struct command *c, const struct allow_list *rules, json_t *args,
                          struct err *e)
@@ -72,7 +88,7 @@ static bool read_command(struct command *c, const struct allow_list *rules, json
     }
     if (json_is_string(command) && take_shell(c, rules, line, e)) return true;
     if (ok) return allow_refuse(rules, &c->argv, e);
-    return err_set(e, problem.code, "%s", problem.msg);
+    return refuse_line(rules, &problem, e);
 }
 
 // ---- results --------------------------------------------------------------------------------
@@ -119,8 +135,7 @@ static void describe(const struct process_result *p, const struct tool_limits *l
     }
     put_output(&out->text, p);
     tool_text_trim_end(&out->text);
-    if (p->n_left > 0)
-        buf_z(&out->text, "\n[a process of another user that it started is still running]");
+    if (p->n_left > 0) buf_z(&out->text, "\n[a process that it started could not be ended]");
 }
 
 // ---- the tool -------------------------------------------------------------------------------

@@ -206,11 +206,17 @@ static void put_lines(struct str text, struct window *w, size_t max_bytes, struc
     }
 }
 
+// A schema's integer may come as 5.0, and may be larger than any file.
+static size_t count_at(json_t *args, const char *name)
+{
+    double v = json_number_value(json_object_get(args, name));
+    return v < 1 ? 0 : v > UINT32_MAX ? UINT32_MAX : (size_t)v;
+}
+
 static void put_file(const struct files_tool *x, struct str text, json_t *args,
                      struct tool_result *r)
 {
-    struct window w = {.first = (size_t)json_integer_value(json_object_get(args, "offset")),
-                       .limit = (size_t)json_integer_value(json_object_get(args, "limit"))};
+    struct window w = {.first = count_at(args, "offset"), .limit = count_at(args, "limit")};
     size_t max_bytes = x->settings->output_bytes;
     if (w.first == 0) w.first = 1;
     if (text.n == 0) {
@@ -303,7 +309,8 @@ static void put_entry(int dir, const char *name, struct buf *out)
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0) return;
     struct buf clean = {0};
     tool_text_put(&clean, str_from(name));
-    buf_str(out, buf_view(&clean));
+    for (size_t i = 0; i < clean.n; i++) // one entry, one line
+        buf_c(out, clean.p[i] == '\n' ? '?' : clean.p[i]);
     buf_free(&clean);
     if (S_ISDIR(st.st_mode))
         buf_c(out, '/');

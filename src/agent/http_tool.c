@@ -353,6 +353,8 @@ static void tell_failure(const struct http_answer *a, const struct guard *g, con
                     "%.200s leads to the private address %s, which is not listed (\"private: yes\" "
                     "in the rule would allow it)",
                     t->host, g->address);
+    else if (a->fail == HTTP_DEADLINE || a->fail == HTTP_CANCELLED)
+        tool_fail(r, "%s", words[a->fail]);
     else
         tool_fail(r, "%s: %.200s", words[a->fail], a->why);
 }
@@ -430,9 +432,11 @@ static bool run_get(void *arg, json_t *args, const struct tool_limits *limits,
     uint64_t ms = (uint64_t)x->settings->timeout_s * 1000;
     if (limits->timeout_ms != 0 && limits->timeout_ms < ms) ms = limits->timeout_ms;
     uint64_t deadline_ns = clock_ns() + ms * 1000000;
-    buf_z(&url, json_string_value(json_object_get(args, "url")));
+    json_t *given = json_object_get(args, "url");
+    buf_put(&url, json_string_value(given), json_string_length(given));
     int n = 0;
-    bool again = true;
+    bool again = strlen(buf_cstr(&url)) == url.n;
+    if (!again) tool_refuse(out, "the URL holds a NUL byte");
     for (; again && n <= MAX_REDIRECTS; n++) {
         buf_printf(&out->detail, "%s%s", n > 0 ? " -> " : "GET ", buf_cstr(&url));
         again = hop(x, &url, deadline_ns, limits, &answer, out, &problem);

@@ -59,7 +59,7 @@ static bool wrong(struct checking *c, const char *wanted, const json_t *value)
     if (c->path->n > 0)
         buf_printf(c->why, "\"%s\"", buf_cstr(c->path));
     else
-        buf_z(c->why, "the value");
+        buf_z(c->why, "the arguments");
     buf_printf(c->why, " must %s", wanted);
     if (value == NULL) return false;
     buf_z(c->why, ", not ");

@@ -74,7 +74,7 @@ bool workspace_config_parse(struct workspace_config *out, struct str yaml, const
                                  .total_bytes = 262144,
                                  .exec = {.timeout_s = 60, .output_bytes = 16000},
                                  .files = {.output_bytes = 16000},
-                                 .sandbox = {.n_processes = 1000},
+                                 .sandbox = {.n_processes = 1000, .memory_bytes = 4ull << 30},
                                  .http = {.timeout_s = 20, .output_bytes = 16000}};
     bool ok = yaml_fields_read(fields, sizeof fields / sizeof fields[0], &c, yaml, dir, file, e) &&
               yaml_read_text(str_from(dir), &c.dir, e) &&

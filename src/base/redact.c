@@ -92,6 +92,14 @@ static bool put_hex(struct redactor *r, const char *name, struct str secret, con
     return ok;
 }
 
+// "&#83;&#85;": what HTML knows beside the names and hex.
+static bool put_decimal(struct redactor *r, const char *name, struct str secret, struct err *e)
+{
+    struct buf form = {0};
+    for (size_t i = 0; i < secret.n; i++) buf_printf(&form, "&#%u;", (unsigned char)secret.p[i]);
+    return put_form(r, name, secret, &form, e);
+}
+
 static bool put_percent(struct redactor *r, const char *name, struct str secret, const char *digits,
                         struct err *e)
 {
@@ -144,7 +152,8 @@ static bool put_forms(struct redactor *r, const char *name, struct str s, struct
     bool ok = put_pattern(r, name, (struct redact_pattern){0}, s, e) && put_json(r, name, s, e) &&
               put_percent(r, name, s, upper, e) && put_percent(r, name, s, lower, e) &&
               put_hex(r, name, s, lower, e) && put_hex(r, name, s, upper, e) &&
-              put_html(r, name, s, "&#39;", e) && put_html(r, name, s, "&#x27;", e);
+              put_html(r, name, s, "&#39;", e) && put_html(r, name, s, "&#x27;", e) &&
+              put_decimal(r, name, s, e);
     for (unsigned before = 0; ok && before < 3; before++)
         for (size_t i = 0; ok && i < 2; i++) ok = put_base64(r, name, s, before, alphabets[i], e);
     return ok;
@@ -185,13 +194,18 @@ void redactor_free(struct redactor *r)
 // ---- finding --------------------------------------------------------------------------------
 
 // Bytes at i that may stand within a pattern: a line break, as some programs fold long lines; in
-// base64 an escaped one; between bytes in hex a separator. 0 when there is none.
-static size_t filler(const struct redact_pattern *p, struct str t, size_t i)
+// base64 an escaped one; between bytes in hex a separator, or what says that one is written so (URLs,
+// JSON, C, HTML). 0 when there is none.
+static size_t filler(const struct redact_pattern *p, bool within_byte, struct str t, size_t i)
 {
+    static const struct str before_hex[] = {{"\\u00", 4}, {"&#x", 3}, {"\\x", 2}, {"0x", 2}};
+    struct str rest = str_sub(t, i, SIZE_MAX);
     if (t.p[i] == '\n' || t.p[i] == '\r') return 1;
-    if (p->base64 && i + 1 < t.n && t.p[i] == '\\' && (t.p[i + 1] == 'n' || t.p[i + 1] == 'r'))
-        return 2;
-    return p->hex && (t.p[i] == ' ' || t.p[i] == ':' || t.p[i] == '-' || t.p[i] == '\t') ? 1 : 0;
+    if (p->base64 && (str_starts(rest, STR("\\n")) || str_starts(rest, STR("\\r")))) return 2;
+    if (!p->hex || within_byte) return 0;
+    for (size_t k = 0; k < sizeof before_hex / sizeof before_hex[0]; k++)
+        if (str_starts(rest, before_hex[k])) return before_hex[k].n;
+    return strchr(" :-\t%,;", t.p[i]) != NULL && t.p[i] != '\0' ? 1 : 0;
 }
 
 // How many bytes of t at `at` are the pattern from its byte `from` on; 0 when they are not. A text
@@ -205,7 +219,7 @@ static size_t match(const struct redact_pattern *p, size_t from, struct str t, s
             k++;
             continue;
         }
-        size_t skip = i > at ? filler(p, t, i) : 0;
+        size_t skip = i > at ? filler(p, k % 2 != 0, t, i) : 0;
         if (skip == 0) return 0;
         i += skip;
     }

@@ -22,8 +22,9 @@
 #include <unistd.h>
 
 enum {
-    KILL_ROUND_MS = 5, // between two looks at who is left
-    KILL_ROUNDS = 600, // then what is left cannot be killed
+    KILL_ROUND_MS = 5,   // between two looks at who is left
+    KILL_ROUNDS = 600,   // for what we may not kill: then it is left
+    DYING_ROUNDS = 6000, // for what only dies slowly: thousands of forks take the kernel seconds
     FD_FIRST_FREE = 3,
 };
 
@@ -103,24 +104,26 @@ struct watch {
     uint32_t n_strays;
 };
 
-// Kills the direct children. /proc/thread-self/children lists them as decimal numbers.
-static void kill_children(void)
+// Kills the direct children; true when one of them may not be killed. /proc/thread-self/children lists
+// them as decimal numbers, each with a blank behind it.
+static bool kill_children(void)
 {
     char text[4096];
     int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return;
+    bool refused = false;
     long pid = 0;
+    if (fd < 0) return true;
     for (ssize_t n; (n = read(fd, text, sizeof text)) > 0;)
         for (ssize_t i = 0; i < n; i++) {
             if (text[i] >= '0' && text[i] <= '9') {
                 pid = pid * 10 + (text[i] - '0');
                 continue;
             }
-            if (pid > 1) kill((pid_t)pid, SIGKILL);
+            if (pid > 1) refused |= kill((pid_t)pid, SIGKILL) != 0 && errno == EPERM;
             pid = 0;
         }
-    if (pid > 1) kill((pid_t)pid, SIGKILL);
     close(fd);
+    return refused;
 }
 
 // Takes in who has ended. False when no child is left. A zombie still has its group: one that is not
@@ -172,8 +175,9 @@ static void wait_for_program(struct watch *w)
 static uint32_t end_all(struct watch *w)
 {
     if (!w->ended) kill(-w->program, SIGKILL);
-    for (int i = 0; i < KILL_ROUNDS; i++) {
-        kill_children();
+    bool refused = false;
+    for (int i = 0; i < (refused ? KILL_ROUNDS : DYING_ROUNDS); i++) {
+        refused = kill_children();
         if (!reap(w)) return 0;
         struct pollfd p = {.fd = w->signals, .events = POLLIN};
         struct signalfd_siginfo info;

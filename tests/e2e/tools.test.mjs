@@ -83,7 +83,7 @@ test('the reference server over stdio: list, call, content of every kind', async
     assert.match(o[5], /\[resource demo:/);
     assert.equal(o[6].match(/\[link /g)?.length, 2, o[6]);
     assert.equal(o[7], 'Error: every__get-sum was not called: "a" must be a number, not the text "two"');
-    assert.match(o[8], /^Error: every__echo was not called: the value must have "message"/);
+    assert.match(o[8], /^Error: every__echo was not called: the arguments must have "message"/);
     assert.ok(r.json.tool_calls[7].refused);
     assert.equal(r.json.tool_calls[0].ran, 'every echo');
 });

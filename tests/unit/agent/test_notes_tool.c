@@ -95,7 +95,7 @@ static void a_report_carries_status_summary_and_data(void **state)
          "not the text \"great\"",
          "", REPORT_NONE},
         {"{\"status\":\"ok\"}",
-         "Error: report was not called: the value must have \"summary\", a text: One or two "
+         "Error: report was not called: the arguments must have \"summary\", a text: One or two "
          "sentences.",
          "", REPORT_NONE},
     };

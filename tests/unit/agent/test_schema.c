@@ -54,7 +54,7 @@ static void complaints_say_what_to_mend(void **state)
         "\"day\":{\"type\":\"string\",\"pattern\":\"^\\\\d{4}-\\\\d\\\\d-\\\\d\\\\d$\"},"
         "\"who\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}}}";
     static const char *const cases[][2] = {
-        {"{}", "the value must have \"path\", a text: Which file."},
+        {"{}", "the arguments must have \"path\", a text: Which file."},
         {"{\"path\":5}", "\"path\" must be a text, not 5"},
         {"{\"path\":[\"a\"]}", "\"path\" must be a text, not a list"},
         {"{\"path\":\"a\",\"limit\":\"ten\"}",
@@ -69,7 +69,7 @@ static void complaints_say_what_to_mend(void **state)
          "\"day\" must match the pattern ^\\d{4}-\\d\\d-\\d\\d$, not the text \"today\""},
         {"{\"path\":\"a\",\"who\":1}", "\"who\" must be a text or null, not 1"},
         {"{\"path\":\"a\",\"file\":1}",
-         "the value must not have \"file\"; there is: path, limit, unit, tags, day, who"},
+         "the arguments must not have \"file\"; there is: path, limit, unit, tags, day, who"},
         {"{\"path\":1,\"limit\":0}",
          "\"path\" must be a text, not 1; \"limit\" must be at least 1, not 0"},
     };

@@ -59,7 +59,7 @@ static void calls_that_make_no_sense_are_refused_and_say_why(void **state)
         {"shell", "{}", "Error: there is no tool \"shell\"; there is: exec"},
         {"exec", "[1]", "Error: the arguments are no JSON object"},
         {"exec", "{\"command\":", "Error: the arguments are no JSON object: "},
-        {"exec", "", "Error: exec was not called: the value must have \"command\""},
+        {"exec", "", "Error: exec was not called: the arguments must have \"command\""},
         {"exec", "{\"command\":5}",
          "Error: exec was not called: \"command\" must be a text or a list, not 5"},
         {"exec", "{\"command\":[\"echo\",5]}", "\"command[1]\" must be a text, not 5"},

@@ -106,7 +106,7 @@ static void mistakes_name_line_field_and_what_is_allowed(void **state)
         {"exec:\n  allow:\n    - run: []\n", "f:3: exec.allow must be a list of rules"},
         {"exec:\n  allow:\n    - rn: [ls]\n",
          "f:3: exec.allow must be rules with the keys run or shell, secrets, write, network, "
-         "sandbox, not \"rn\""},
+         "sandbox, repeat, not \"rn\""},
         {"exec:\n  allow:\n    - run: [ls]\n      cwd: x\n",
          "f:4: exec.allow must be rules with the keys"},
         {"exec:\n  allow:\n    - network: yes\n",

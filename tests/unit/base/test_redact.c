@@ -136,6 +136,33 @@ static void hex_is_found(void **state)
     redactor_free(&r);
 }
 
+// Byte by byte, as URLs, JSON, C and HTML can spell any text.
+static void spelled_bytes_are_found(void **state)
+{
+    (void)state;
+    static const char *const forms[] = {"%%%02X",   "%%%02x",   "\\u%04x", "\\x%02x",
+                                        "0x%02x, ", "&#x%02X;", "&#%u;",   "%02x:"};
+    struct redactor r;
+    open_redactor(&r);
+    for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
+        struct buf out = {0};
+        buf_z(&out, "begin ");
+        for (size_t i = 0; i < sizeof secret - 1; i++) {
+            char one[20];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(one, sizeof one, forms[f], (unsigned)(unsigned char)secret[i]);
+#pragma GCC diagnostic pop
+            buf_z(&out, one);
+        }
+        redact_text(&r, &out);
+        if (strstr(buf_cstr(&out), "[secret MAIL]") == NULL || out.n > 30)
+            fail_msg("%s: %s", forms[f], buf_cstr(&out));
+        buf_free(&out);
+    }
+    redactor_free(&r);
+}
+
 // Output that was cut in the middle of a secret: what is left of it goes too.
 static void halves_at_a_cut_go(void **state)
 {
@@ -188,6 +215,7 @@ int main(void)
         cmocka_unit_test(plain_text_is_found_wherever_it_stands),
         cmocka_unit_test(base64_is_found_at_every_alignment),
         cmocka_unit_test(hex_is_found),
+        cmocka_unit_test(spelled_bytes_are_found),
         cmocka_unit_test(folded_and_dumped_text_is_found),
         cmocka_unit_test(halves_at_a_cut_go),
         cmocka_unit_test(lines_of_a_key_file_are_secrets_too),

@@ -2,6 +2,7 @@
 // that ends without one is a failure with the stage it had reached, never an empty success.
 #include "agent/client.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -258,5 +259,29 @@ bool chat_client_ask(struct http_client *c, const struct chat_ask *ask, struct c
         break;
     }
     fill_times(&a, times);
+    return ok;
+}
+
+bool chat_client_models(struct http_client *c, uint64_t deadline_ns, const atomic_int *cancel,
+                        struct buf *names, size_t *n, struct err *e)
+{
+    struct http_answer a;
+    struct http_call call = {.path = "/v1/models", .deadline_ns = deadline_ns, .cancel = cancel};
+    *n = 0;
+    http_client_call(c, &call, &a);
+    json_t *root = json_loadb(buf_view(&a.body).p, a.body.n, 0, NULL), *one;
+    json_t *list = json_object_get(root, "data");
+    bool ok = (a.status == 200 && json_is_array(list)) ||
+              err_set(e, ERR_NOT_FOUND, "%.200s lists no models (status %ld)", http_client_url(c),
+                      a.status);
+    size_t i;
+    json_array_foreach(list, i, one)
+    {
+        const char *id = json_string_value(json_object_get(one, "id"));
+        if (!ok || id == NULL) continue;
+        buf_printf(names, "%s%s", ++*n > 1 ? ", " : "", id);
+    }
+    json_decref(root);
+    http_answer_free(&a);
     return ok;
 }

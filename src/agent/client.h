@@ -38,5 +38,9 @@ struct chat_ask {
 bool chat_client_ask(struct http_client *c, const struct chat_ask *ask, struct chat_reply *reply,
                      struct chat_status *status, struct chat_times *times, struct err *e);
 
+// The models that the server lists (GET /v1/models), ", " between their names -> names, *n of them.
+bool chat_client_models(struct http_client *c, uint64_t deadline_ns, const atomic_int *cancel,
+                        struct buf *names, size_t *n, struct err *e);
+
 // "queue", "prefill 1024 of 15000 tokens at 210 tokens/s", "generation, 12 tokens" -> out.
 void chat_status_print(const struct chat_status *s, struct buf *out);

@@ -30,6 +30,7 @@ struct loop {
     size_t n_told;       // bytes of them that view.on_transcript has
     bool refused[8];     // OPTION_*: the server does not take it
     bool met;            // the server has answered in this run
+    struct buf model;    // its only one's name, where none is configured and it wants to hear one
     uint32_t n_resent;
 };
 
@@ -185,7 +186,9 @@ static void put_request(const struct loop *l, struct buf *body)
 {
     const struct run_settings *s = l->s;
     buf_z(body, "{\"model\":");
-    buf_json(body, str_from(s->model != NULL ? s->model : "default"));
+    buf_json(body, s->model != NULL ? str_from(s->model)
+                   : l->model.n > 0 ? buf_view(&l->model)
+                                    : STR("default"));
     buf_z(body, ",\"messages\":");
     buf_str(body, buf_view(&l->messages));
     buf_z(body, "],\"stream\":true");
@@ -305,6 +308,28 @@ static bool drop_refused(struct loop *l, const struct err *e)
     return false;
 }
 
+// Ours and llama-server take any name of a model; others know theirs only. True when the server has
+// one, whose name we know now; of several the user has to choose.
+static bool learn_model(struct loop *l, struct err *e)
+{
+    struct err problem = {0};
+    struct buf names = {0};
+    size_t n = 0;
+    if (e->code != ERR_NOT_FOUND || l->s->model != NULL || l->model.n > 0 ||
+        !chat_client_models(l->server, l->s->deadline_ns, l->s->cancel, &names, &n, &problem))
+        n = 0;
+    if (n == 1) buf_str(&l->model, buf_view(&names));
+    if (n > 1) {
+        *e = (struct err){0}; // what the server said of the name "default" helps nobody
+        err_set(e, ERR_NOT_FOUND,
+                "the server has several models; say which (--server-model, or model: under server: "
+                "in submind.yaml): %.300s",
+                buf_cstr(&names));
+    }
+    buf_free(&names);
+    return n == 1;
+}
+
 static bool is_gone(const struct err *e)
 {
     return e->code == ERR_NO_SERVER || e->code == ERR_IO || e->code == ERR_SHUTDOWN ||
@@ -357,7 +382,7 @@ static bool send_until_back(struct loop *l, struct chat_reply *reply, struct err
 static bool ask_model(struct loop *l, struct chat_reply *reply, struct err *e)
 {
     bool ok = send_request(l, reply, e);
-    while (!ok && drop_refused(l, e)) {
+    while (!ok && (drop_refused(l, e) || learn_model(l, e))) {
         *e = (struct err){0};
         ok = send_request(l, reply, e);
     }
@@ -575,6 +600,7 @@ void run_loop(const struct run_settings *s, struct run_result *out)
     redact(&l, &out->report);
     redact_line(tool_set_redactor(s->tools), out->error.msg, sizeof out->error.msg);
     out->messages = l.messages;
+    buf_free(&l.model);
     out->total_ms = clock_ms_since(start_ns);
 }
 

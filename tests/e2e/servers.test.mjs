@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { startFake } from './fake_model.mjs';
+import { ollama, startFake, vllm } from './fake_model.mjs';
 import { binary, requireBinary, sleep } from './harness.mjs';
 
 requireBinary();
@@ -44,6 +44,8 @@ const habits = {
     'refuses timeout_ms': { reject: ['timeout_ms'] },
     'refuses everything that is not in its book': { reject: ['timeout_ms', 'chat_template_kwargs', 'stream_options', 'return_progress'] },
     'wants max_completion_tokens': { reject: ['max_tokens'] },
+    'as vLLM does': vllm,
+    'as Ollama does': ollama,
 };
 for (const [name, habit] of Object.entries(habits)) {
     test(`a server of other habits: ${name}`, async () => {
@@ -57,6 +59,20 @@ for (const [name, habit] of Object.entries(habits)) {
         await fake.stop();
     });
 }
+
+test('a server that knows its models by name only is asked for its one; of several the user chooses', async () => {
+    const fake = await startFake(twoSteps, ollama);
+    await run('--server', fake.url, 'say hello');
+    assert.deepEqual(fake.requests.map((r) => r.model), ['default', 'qwen3:32b', 'qwen3:32b']);
+    fake.habits = { ...ollama, models: ['qwen3:32b', 'llama3:8b'] };
+    const none = await run('--server', fake.url, 'say hello');
+    assert.equal(none.code, 1);
+    assert.match(none.json.error, /the server has several models; say which .*--server-model.*: qwen3:32b, llama3:8b/);
+    const wrong = await run('--server', fake.url, '--server-model', 'gone', 'say hello');
+    assert.match(wrong.json.error, /model "gone" not found/);
+    assert.equal((await run('--server', fake.url, '--server-model', 'llama3:8b', 'say hello')).code, 0);
+    await fake.stop();
+});
 
 test('what a server refuses is asked once and then left out', async () => {
     const fake = await startFake(twoSteps, { reject: ['timeout_ms', 'chat_template_kwargs'] });

@@ -46,14 +46,17 @@ export async function soakRuns({ runs, jobs, log }) {
     const victim = start(['chore', 'kind=hang', 'chore', 'kind=good', 'chore', 'kind=hang']);
     const main = start(words);
     let out = '', err = '';
-    const memory = [];
+    const memory = [], files = []; // of the process, over time
     main.stdout.on('data', (text) => { out += text; });
     main.stderr.on('data', (text) => { err += text; });
     const ended = new Promise((resolve) => main.on('close', resolve));
     await sleep(600);
     victim.kill('SIGKILL');
     const watch = setInterval(() => {
-        try { memory.push(Number(readFileSync(`/proc/${main.pid}/status`, 'utf8').match(/RssAnon:\s+(\d+)/)[1])); } catch { /* over */ }
+        try {
+            memory.push(Number(readFileSync(`/proc/${main.pid}/status`, 'utf8').match(/RssAnon:\s+(\d+)/)[1]));
+            files.push(readdirSync(`/proc/${main.pid}/fd`).length);
+        } catch { /* over */ }
     }, 250);
     const begin = performance.now();
     const code = await ended;
@@ -92,11 +95,12 @@ export async function soakRuns({ runs, jobs, log }) {
     for (const pid of ours) process.kill(Number(pid), 'SIGKILL');
     const left = readdirSync(temporary);
     if (left.length > 2) problems.push(`temporary files: ${left.slice(0, 5).join(' ')}`);
-    const half = Math.floor(memory.length / 2);
-    const early = Math.max(...memory.slice(2, half), 0), late = Math.max(...memory.slice(half), 0);
+    const half = Math.floor(memory.length / 2), peak = (list, from, to) => Math.max(...list.slice(from, to), 0);
+    const early = peak(memory, 2, half), late = peak(memory, half), early_files = peak(files, 2, half), late_files = peak(files, half);
     const per_run = (late - early) / (runs / 2); // kB; results are kept until the end, and they are not small
     if (runs >= 500 && per_run > 24) problems.push(`memory grows: ${early} -> ${late} kB, ${per_run.toFixed(1)} kB a run`);
-    const tally = { runs: results.length, seconds: Number(seconds.toFixed(1)), killed, early_kb: early, late_kb: late };
+    if (runs >= 500 && late_files > early_files + jobs) problems.push(`descriptors grow: ${early_files} -> ${late_files}`);
+    const tally = { runs: results.length, seconds: Number(seconds.toFixed(1)), killed, early_kb: early, late_kb: late, early_files, late_files };
     log(`${JSON.stringify(tally)}`);
     await fake.stop();
     rmSync(dir, { recursive: true, force: true });

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { MAX_PAGES = 50, MAX_TOOLS = 256, TOOL_NAME_MAX = 64 };
+enum { MAX_PAGES = 50, MAX_TOOLS = 256, TOOL_NAME_MAX = 64, REASON_BYTES = 200 };
 
 // The newest first: that is the one we offer.
 static const char *const versions[] = {"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"};
@@ -317,19 +317,18 @@ static uint64_t start_limit(uint64_t deadline_ns)
     return deadline_ns == 0 || deadline_ns > latest ? latest : deadline_ns;
 }
 
-// Why it did not get ready: at what, and the last words of its standard error.
+// Why it did not get ready: at what, and what it said.
 static bool tell_start(struct mcp_server *s, const struct err *problem, struct err *e)
 {
     struct buf log = {0};
     bool late = problem->code == ERR_TIMEOUT;
     if (late && s->link != NULL) s->link->take_log(s->link, &log);
-    struct str said = str_trim(buf_view(&log));
-    size_t from = said.n > 200 ? said.n - 200 : 0;
+    struct str said = tool_text_reason(buf_view(&log), REASON_BYTES);
     err_set(e, problem->code, "MCP server %s: %s%s%s%.*s", s->spec->name, problem->msg,
             !late      ? ""
             : s->ready ? " waiting for its list of tools"
                        : " waiting for it to initialize",
-            said.n > 0 ? "; it said: " : "", (int)(said.n - from), said.n > 0 ? said.p + from : "");
+            said.n > 0 ? "; it said: " : "", (int)said.n, said.p);
     buf_free(&log);
     return false;
 }

@@ -11,6 +11,7 @@
 
 #include "agent/mcp_transport.h"
 #include "agent/tool_env.h"
+#include "agent/tool_text.h"
 #include "base/clock.h"
 #include "base/process.h"
 
@@ -19,6 +20,7 @@ enum {
     CLOSE_MS = 1000, // between closing its input and killing it
     MAX_LINE_BYTES = 16 << 20,
     MAX_LOG_BYTES = 16384,
+    REASON_BYTES = 200,
 };
 
 struct stdio {
@@ -178,12 +180,11 @@ static bool is_gone(struct stdio *s, struct err *e)
     int status = 0;
     if (supervise_ended(&s->child, CLOSE_MS, &s->end)) status = s->end.status;
     read_log(s);
-    struct str log = str_trim(buf_view(&s->log));
-    size_t from = log.n > 200 ? log.n - 200 : 0;
+    struct str said = tool_text_reason(buf_view(&s->log), REASON_BYTES);
     return err_set(e, ERR_SHUTDOWN, "the server has ended (%s %d)%s%.*s",
                    WIFSIGNALED(status) ? "signal" : "exit code",
                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-                   log.n > 0 ? ": " : "", (int)(log.n - from), log.n > 0 ? log.p + from : "");
+                   said.n > 0 ? ": " : "", (int)said.n, said.p);
 }
 
 static bool check_time(const struct mcp_exchange *x, struct err *e)

@@ -41,6 +41,29 @@ void tool_text_put(struct buf *out, struct str s)
     }
 }
 
+// Whole words only: half a secret would not be known as one any more.
+static struct str cut_words(struct str line, size_t max_bytes)
+{
+    if (line.n <= max_bytes) return line;
+    size_t blank = str_rfind(str_sub(line, 0, max_bytes + 1), STR(" "));
+    return str_sub(line, 0, blank == SIZE_MAX ? 0 : blank);
+}
+
+// Tracebacks say it before their frames (Node) or behind them (Python), on a line that names an error.
+struct str tool_text_reason(struct str log, size_t max_bytes)
+{
+    static const struct str words[] = {{"Error", 5}, {"error", 5}, {"ERROR", 5}};
+    struct str line = {"", 0};
+    log = str_trim(log);
+    for (size_t at = 0; at < log.n; at += line.n + 1) {
+        size_t end = str_find(log, STR("\n"), at);
+        line = str_sub(log, at, (end == SIZE_MAX ? log.n : end) - at);
+        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+            if (str_find(line, words[i], 0) != SIZE_MAX) return cut_words(line, max_bytes);
+    }
+    return cut_words(line, max_bytes); // the last one
+}
+
 void tool_text_trim_end(struct buf *b)
 {
     while (b->n > 0 && strchr(" \t\n", b->p[b->n - 1]) != NULL) b->n--;

@@ -122,6 +122,28 @@ test('the file server reads what it was given, and the sandbox keeps it from wri
     assert.equal(readFileSync(path.join(given, 'new.txt'), 'utf8'), 'x');
 });
 
+test('the memory server keeps what it is told from one run to the next, where it may write', async (t) => {
+    const memory = path.join(servers, 'server-memory/dist/index.js');
+    if (!existsSync(memory)) return t.skip('server-memory is not installed; scripts/deps test installs it');
+    const dir = workspace({}), kept = path.join(dir, 'kept');
+    mkdirSync(kept);
+    const config = (sandbox) => writeFileSync(path.join(dir, 'mcp.json'), JSON.stringify({ mcpServers: {
+        memory: { ...node(memory), env: { MEMORY_FILE_PATH: path.join(kept, 'memory.jsonl') }, ...sandbox } } }));
+    const parcel = { name: 'NP-482913', entityType: 'parcel', observations: ['last seen in Porto', `pin ${secret}`] };
+    config({ sandbox: { write: ['kept'] } });
+    const first = await run(dir, [['memory__create_entities', { entities: [parcel] }], ['memory__create_entities', { entities: [{ name: 7 }] }]]);
+    assert.equal(first.code, 0, first.err);
+    assert.match(first.outputs[0], /NP-482913/);
+    assert.match(first.outputs[1], /^Error: memory__create_entities was not called: .*entities\[0\].* must/);
+    const second = await run(dir, [['memory__search_nodes', { query: 'Porto' }]]);
+    assert.match(second.outputs[0], /last seen in Porto/);
+    assert.match(second.outputs[0], /pin \[secret KEY\]/, 'a secret that a server has kept');
+    if (/without a sandbox/.test(second.err)) return; // this machine cannot make one
+    config({});
+    const third = await run(dir, [['memory__create_entities', { entities: [{ ...parcel, name: 'other' }] }]]);
+    assert.match(third.outputs[0], /^Error: .*(EROFS|read-only)/i);
+});
+
 test('a server with bad manners: pages, chatter, its own requests, markers, errors', async () => {
     const dir = workspace({ odd: { ...node(path.join(here, 'mcp_server.mjs')), env: { TOKEN: '${secret:KEY}', PLAIN: 'a b' } } });
     const r = await run(dir, [

@@ -131,10 +131,10 @@ test('the memory server keeps what it is told from one run to the next, where it
         memory: { ...node(memory), env: { MEMORY_FILE_PATH: path.join(kept, 'memory.jsonl') }, ...sandbox } } }));
     const parcel = { name: 'NP-482913', entityType: 'parcel', observations: ['last seen in Porto', `pin ${secret}`] };
     config({ sandbox: { write: ['kept'] } });
-    const first = await run(dir, [['memory__create_entities', { entities: [parcel] }], ['memory__create_entities', { entities: [{ name: 7 }] }]]);
+    const first = await run(dir, [['memory__create_entities', { entities: [{ name: 7 }] }], ['memory__create_entities', { entities: [parcel] }]]);
     assert.equal(first.code, 0, first.err);
-    assert.match(first.outputs[0], /NP-482913/);
-    assert.match(first.outputs[1], /^Error: memory__create_entities was not called: .*entities\[0\].* must/);
+    assert.match(first.outputs[0], /^Error: memory__create_entities was not called: .*entities\[0\].* must/);
+    assert.match(first.outputs[1], /NP-482913/);
     const second = await run(dir, [['memory__search_nodes', { query: 'Porto' }]]);
     assert.match(second.outputs[0], /last seen in Porto/);
     assert.match(second.outputs[0], /pin \[secret KEY\]/, 'a secret that a server has kept');

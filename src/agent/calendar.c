@@ -111,8 +111,8 @@ static bool take_number(struct cursor *c, int *value)
     return n > 0;
 }
 
-// Cron's week begins with Sunday, which is 0 or 7. Its days are counted on from our Sunday, 6 to 13,
-// so that ranges up to 7 go upwards.
+// Cron's week begins with Sunday, which is 0 or 7. Its days are counted on from our Sunday, 6 to
+// 13, so that ranges up to 7 go upwards.
 static bool take_value(struct cursor *c, enum calendar_part p, bool cron, int *value)
 {
     if (p == CALENDAR_WEEKDAY && take_name(c, weekdays, 7, value)) {

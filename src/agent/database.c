@@ -26,8 +26,8 @@ bool database_script(struct database *d, const char *sql, struct err *e)
 }
 
 // The last one to close would write the log back into the file, sync both and remove the log, for
-// the next one to make it anew: five syncs a run. The log stays instead, and is written back when it
-// has 250 pages, about ten runs: who opens the file first reads all of the log.
+// the next one to make it anew: five syncs a run. The log stays instead, and is written back when
+// it has 250 pages, about ten runs: who opens the file first reads all of the log.
 static void keep_log(struct database *d)
 {
     int keep = 1;
@@ -51,7 +51,8 @@ static int set_vacuum(struct database *d)
     return sqlite3_exec(d->db, "PRAGMA auto_vacuum=INCREMENTAL", NULL, NULL, NULL);
 }
 
-// SQLite does not wait where it could deadlock: two connections that make the same file WAL at once.
+// SQLite does not wait where it could deadlock: two connections that make the same file WAL at
+// once.
 static bool set_up(struct database *d, struct err *e)
 {
     static const char sql[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -68,9 +69,9 @@ static bool set_up(struct database *d, struct err *e)
     return code == SQLITE_OK || failed(d, e);
 }
 
-// NORMAL: a killed process loses nothing, and the file stays whole whatever happens; a power cut may
-// lose what came behind the last database_sync (up to half a minute). FULL would wait for the disk at
-// each of a run's dozen writes, holding the lock that other runs write under.
+// NORMAL: a killed process loses nothing, and the file stays whole whatever happens; a power cut
+// may lose what came behind the last database_sync (up to half a minute). FULL would wait for the
+// disk at each of a run's dozen writes, holding the lock that other runs write under.
 bool database_open(struct database *out, const char *path, struct err *e)
 {
     struct database d = {.path = strdup(path)};

@@ -15,8 +15,8 @@
 //   thinking: auto                on, off or auto
 //   max_turns: 8
 //   max_tokens: 512
-//   retries: 2                    only where nothing was done that may not be done twice: tools that read,
-//                                 rules with "repeat: yes", MCP tools that say so
+//   retries: 2                    only where nothing was done that may not be done twice: tools
+//                                 that read, rules with "repeat: yes", MCP tools that say so
 //   on_failure: NAME              a sub-mind to run when this one failed for good
 //   notify:
 //     when: attention             failure, attention, always or never

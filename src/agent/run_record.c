@@ -1,5 +1,5 @@
-// Two points wait for the disk: before a tool runs, so that nothing is done that a power cut could make
-// undone on record, and at the end, before anybody is told. The rest may lag behind.
+// Two points wait for the disk: before a tool runs, so that nothing is done that a power cut could
+// make undone on record, and at the end, before anybody is told. The rest may lag behind.
 //
 // A stage gets a row when its kind changes; within it the text is brought up to date once a second,
 // so that a prefill of an hour costs one row.

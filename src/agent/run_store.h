@@ -65,7 +65,7 @@ bool run_store_end(struct run_store *s, const char *id, const struct run_end *r,
 bool run_store_sync(struct run_store *s, struct err *e);
 bool run_store_set_notified(struct run_store *s, const char *id, struct str what, struct err *e);
 
-// Removes the oldest ended runs: of the sub-mind `name` all but the newest `keep`, and of all of them
-// what is older than `days`. 0 = no limit.
+// Removes the oldest ended runs: of the sub-mind `name` all but the newest `keep`, and of all of
+// them what is older than `days`. 0 = no limit.
 bool run_store_prune(struct run_store *s, const char *name, uint32_t keep, uint32_t days,
                      struct err *e);

@@ -82,10 +82,10 @@ static void put_title(const struct definition *d, struct buf *out)
     if (d->description != NULL) buf_printf(out, ": %s", d->description);
 }
 
-// A service runs once at a time, and what is due meanwhile is left out or comes behind it. Where runs
-// may overlap the service only hands each to systemd as a unit of its own, so that it is free again
-// when the next is due; INVOCATION_ID is what systemd calls this start. Drop-ins for all of them:
-// submind-NAME-.service.d/.
+// A service runs once at a time, and what is due meanwhile is left out or comes behind it. Where
+// runs may overlap the service only hands each to systemd as a unit of its own, so that it is free
+// again when the next is due; INVOCATION_ID is what systemd calls this start. Drop-ins for all of
+// them: submind-NAME-.service.d/.
 static void put_own_unit(const struct definition *d, const struct schedule_place *p,
                          const char *title, const char *const *settings, struct buf *out)
 {

@@ -26,11 +26,11 @@ struct tool_set;
 
 // False: a setting that cannot work (it says which), or no memory.
 bool tool_set_open(struct tool_set **out, const struct tool_set_spec *spec, struct err *e);
-// What can be told of the settings without starting anything: mcp.json, tools that are named but have
-// no rules, secrets that are used but not there.
+// What can be told of the settings without starting anything: mcp.json, tools that are named but
+// have no rules, secrets that are used but not there.
 bool tool_set_check(const struct workspace_config *c, struct err *e);
-// The same of what one definition says: its `tools` are offered; its `allow` can have an effect, and
-// the secrets that it names are there (*line: the rule's, 0: no rule in particular).
+// The same of what one definition says: its `tools` are offered; its `allow` can have an effect,
+// and the secrets that it names are there (*line: the rule's, 0: no rule in particular).
 bool tool_set_check_names(const struct workspace_config *c, const struct words *tools,
                           struct err *e);
 bool tool_set_check_rules(const struct workspace_config *c, const struct allow_list *allow,

@@ -49,7 +49,8 @@ static struct str cut_words(struct str line, size_t max_bytes)
     return str_sub(line, 0, blank == SIZE_MAX ? 0 : blank);
 }
 
-// Tracebacks say it before their frames (Node) or behind them (Python), on a line that names an error.
+// Tracebacks say it before their frames (Node) or behind them (Python), on a line that names an
+// error.
 struct str tool_text_reason(struct str log, size_t max_bytes)
 {
     static const struct str words[] = {{"Error", 5}, {"error", 5}, {"ERROR", 5}};

@@ -19,6 +19,6 @@ void tool_text_defuse(struct buf *b);
 // In place: at most limit bytes, the last quarter of them from the end, with a line that says what
 // was left out.
 void tool_text_cut(struct buf *b, size_t limit);
-// Of what a program wrote on its standard error, the line that says why it ended: the first that names
-// an error, else the last. At most max_bytes, in whole words.
+// Of what a program wrote on its standard error, the line that says why it ended: the first that
+// names an error, else the last. At most max_bytes, in whole words.
 struct str tool_text_reason(struct str log, size_t max_bytes);

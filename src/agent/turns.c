@@ -114,7 +114,8 @@ static void put_task(struct loop *l)
     buf_free(&text);
 }
 
-// A secret that stands in a workspace file is none for the model either; the same bytes on each run.
+// A secret that stands in a workspace file is none for the model either; the same bytes on each
+// run.
 static void put_bootstrap(struct loop *l)
 {
     struct buf text = {0};

@@ -194,8 +194,8 @@ void redactor_free(struct redactor *r)
 // ---- finding --------------------------------------------------------------------------------
 
 // Bytes at i that may stand within a pattern: a line break, as some programs fold long lines; in
-// base64 an escaped one; between bytes in hex a separator, or what says that one is written so (URLs,
-// JSON, C, HTML). 0 when there is none.
+// base64 an escaped one; between bytes in hex a separator, or what says that one is written so
+// (URLs, JSON, C, HTML). 0 when there is none.
 static size_t filler(const struct redact_pattern *p, bool within_byte, struct str t, size_t i)
 {
     static const struct str before_hex[] = {{"\\u00", 4}, {"&#x", 3}, {"\\x", 2}, {"0x", 2}};

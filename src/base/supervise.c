@@ -104,8 +104,8 @@ struct watch {
     uint32_t n_strays;
 };
 
-// Kills the direct children; true when one of them may not be killed. /proc/thread-self/children lists
-// them as decimal numbers, each with a blank behind it.
+// Kills the direct children; true when one of them may not be killed. /proc/thread-self/children
+// lists them as decimal numbers, each with a blank behind it.
 static bool kill_children(void)
 {
     char text[4096];
@@ -126,8 +126,8 @@ static bool kill_children(void)
     return refused;
 }
 
-// Takes in who has ended. False when no child is left. A zombie still has its group: one that is not
-// the program's own left it behind on purpose.
+// Takes in who has ended. False when no child is left. A zombie still has its group: one that is
+// not the program's own left it behind on purpose.
 static bool reap(struct watch *w)
 {
     int status;

@@ -313,8 +313,8 @@ static bool take_newest(void *arg, const struct run_row *r)
     return false;
 }
 
-// systemd does not start a service that still runs; it starts it when it has ended, once for all the
-// times that passed meanwhile. Is this such a start, with nothing due since?
+// systemd does not start a service that still runs; it starts it when it has ended, once for all
+// the times that passed meanwhile. Is this such a start, with nothing due since?
 static bool was_due_meanwhile(const struct run_job *j, struct run_store *store, struct err *e)
 {
     struct newest n = {0};

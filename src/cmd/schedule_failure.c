@@ -1,5 +1,5 @@
-// A run that came to its own end has told of itself. Who calls this does not know which kind of failure
-// it was, and runs may overlap: the records decide.
+// A run that came to its own end has told of itself. Who calls this does not know which kind of
+// failure it was, and runs may overlap: the records decide.
 #include "cmd/schedule_failure.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// Tells of scheduled runs that could not tell of themselves: whose process was killed, or that could
-// not even begin.
+// Tells of scheduled runs that could not tell of themselves: whose process was killed, or that
+// could not even begin.
 #pragma once
 
 #include <stdbool.h>

@@ -508,7 +508,8 @@ static void secrets_never_reach_the_file(void **state)
     run_store_close(&s);
 }
 
-// What a power cut leaves: the file as it is (nothing was written back), the log up to its last sync.
+// What a power cut leaves: the file as it is (nothing was written back), the log up to its last
+// sync.
 static json_t *after_a_power_cut(const char *before, const char *id)
 {
     char command[700], there[80];

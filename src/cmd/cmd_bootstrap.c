@@ -25,6 +25,7 @@ struct part {
     size_t n_tokens;
     char note[NOTE_BYTES]; // what a reader should know; empty: nothing
     bool breaks;           // it keeps runs from sharing what follows
+    bool suspect;          // it may: it looks like something that is written anew every day
 };
 
 struct view {
@@ -132,7 +133,8 @@ static void note_file(const struct view *v, const struct workspace_part *w, stru
                  (long long)(clock_unix() - st.st_mtime) / 60);
         note(p, false, text);
     }
-    if (holds_today(p->text)) note(p, false, "holds today's date: is it written anew every day?");
+    p->suspect = holds_today(p->text);
+    if (p->suspect) note(p, false, "holds today's date: is it written anew every day?");
     buf_free(&path);
 }
 
@@ -219,13 +221,14 @@ static void read_last(struct view *v)
 
 static void print_table(const struct view *v)
 {
-    size_t sum = 0, at = 0, broken = SIZE_MAX;
+    size_t sum = 0, at = 0, broken = SIZE_MAX, suspect = SIZE_MAX;
     printf("%-24s  %8s  %7s  %7s  %s\n", "PART", "BYTES", "TOKENS", "FROM", "");
     for (size_t i = 0; i < v->n; i++) {
         const struct part *p = &v->parts[i];
         printf("%-24s  %8zu  %7zu  %7zu  %s%s\n", p->name, p->text.n, p->n_tokens, at,
                p->breaks ? "! " : "", p->note);
         if (p->breaks && broken == SIZE_MAX) broken = at;
+        if (p->suspect && suspect == SIZE_MAX) suspect = at;
         at += p->n_tokens;
         sum += p->n_tokens;
     }
@@ -237,6 +240,11 @@ static void print_table(const struct view *v)
         printf("Marked with \"!\": runs share the first %zu tokens only. Move what changes to the "
                "end, or into the task.\n",
                broken);
+    else if (suspect != SIZE_MAX)
+        printf(
+            "Runs share all of it today; tomorrow only the first %zu tokens, if what holds today's "
+            "date\nis written anew every day.\n",
+            suspect);
     else
         printf("Nothing in it keeps runs from sharing all of it.\n");
 }

@@ -65,6 +65,9 @@ test('bootstrap counts each part and says what is not shared', async () => {
     assert.ok(before.tokens >= sum && before.tokens < sum + 60, `${before.tokens} ${sum}`);
     assert.ok(before.parts.every((p) => p.tokens > 0 && !p.breaks_sharing));
     assert.match((await submind(dir, 'bootstrap')).out, /Nothing in it keeps runs from sharing all of it/);
+    const daily = gatewayWorkspace('daily'), now = new Date(), two = (n) => `${n}`.padStart(2, '0');
+    writeFileSync(path.join(daily, 'USER.md'), `Day ${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}\n`);
+    assert.match((await submind(daily, 'bootstrap')).out, /Runs share all of it today; tomorrow only the first \d+ tokens/);
     const text = (await submind(dir, 'bootstrap', '--text')).out;
     assert.equal(Buffer.byteLength(text), before.bytes);
     assert.match(text, /^<\|im_start\|>system\n/);

@@ -27,6 +27,7 @@ struct stdio {
     struct mcp_transport base;
     struct supervised child;
     struct buf to_send, line, log;
+    bool log_is_cut; // its beginning is gone
     bool dead;
     struct supervised_end end;
 };
@@ -117,6 +118,7 @@ static void keep_log(struct stdio *s, const char *p, size_t n)
     if (s->log.n <= 2 * MAX_LOG_BYTES) return;
     memmove(s->log.p, s->log.p + s->log.n - MAX_LOG_BYTES, MAX_LOG_BYTES);
     s->log.n = MAX_LOG_BYTES;
+    s->log_is_cut = true;
 }
 
 static void read_log(struct stdio *s)
@@ -244,14 +246,25 @@ static void agreed(struct mcp_transport *t, const char *version)
     (void)version;
 }
 
+// In whole lines: of half a secret nobody would know that it is one. What has no end yet waits for the
+// next call, what has lost its beginning goes.
 static void take_log(struct mcp_transport *t, struct buf *out)
 {
     struct stdio *s = (struct stdio *)t;
     if (!s->dead) read_log(s);
     struct str log = buf_view(&s->log);
-    if (log.n > MAX_LOG_BYTES) log = str_sub(log, log.n - MAX_LOG_BYTES, MAX_LOG_BYTES);
-    buf_str(out, log);
-    buf_clear(&s->log);
+    size_t last = str_rfind(log, STR("\n"));
+    size_t n = s->dead ? log.n : last == SIZE_MAX ? 0 : last + 1;
+    size_t from = n > MAX_LOG_BYTES ? n - MAX_LOG_BYTES : 0;
+    if (n == 0) return;
+    if (from > 0 || s->log_is_cut) {
+        size_t first = str_find(log, STR("\n"), from);
+        from = first < n ? first + 1 : n;
+        s->log_is_cut = false;
+    }
+    buf_str(out, str_sub(log, from, n - from));
+    memmove(s->log.p, s->log.p + n, log.n - n);
+    s->log.n -= n;
 }
 
 // As the protocol asks: its input is closed, it gets a moment, then it is killed.

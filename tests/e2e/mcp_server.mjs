@@ -28,7 +28,10 @@ const behaviours = {
     rpc_error: (id) => send({ id, error: { code: -32000, message: 'out of order' } }),
     is_error: (id) => text(id, 'no such parcel', { isError: true }),
     change: (id) => { tools.length = 0; send({ method: 'notifications/tools/list_changed' }); text(id, 'changed'); },
-    count: (id) => text(id, String(++calls)),
+    count: (id) => { // a secret in two pieces, one a call
+        process.stderr.write(++calls % 2 ? 'half of s3cr3t-va' : 'lue-9 and the rest\n');
+        text(id, String(calls));
+    },
     cancelled: (id) => text(id, cancelled),
 };
 const answers = [];

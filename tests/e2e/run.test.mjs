@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 import { binary, requireBinary, sleep, source, startServer, until } from './harness.mjs';
 
 requireBinary();
+process.env.SUBMIND_CACHE_DIR = 'off'; // what an earlier run left on disk must not decide what is cached here
 const workspace = path.join(source, 'examples/workspace');
 const model = path.join(source, 'models/submind-demo-Q8_0.gguf');
 const scratch = mkdtempSync(path.join(tmpdir(), 'sm-'));

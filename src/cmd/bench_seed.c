@@ -149,7 +149,7 @@ static void look_at_machine(struct seed *b)
         free(h);
         return;
     }
-    host_look(h, &root, 0);
+    host_look(h, &root, &(struct look_wish){0});
     root_close(&root);
     snprintf(b->report.cpu, sizeof b->report.cpu, "%s", h->cpu_name);
     snprintf(b->report.kernel, sizeof b->report.kernel, "%s", h->kernel);

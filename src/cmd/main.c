@@ -1,4 +1,5 @@
 // Finds the subcommand in commands.def. What a command does stands in its own file.
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "--help";
     map_guard_install();
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error of write() like a full disk
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {

@@ -18,6 +18,14 @@
 
 enum { SAVE_MS = 1000, READ_BYTES = 1 << 20, MAX_STATE = 4 << 20, MAX_PIECES = 1 << 20 };
 
+static bool disk_error(struct part *p, struct err *e)
+{
+    const int error = errno;
+    return err_set(e, ERR_IO, "cannot write %s: %s; what came is kept, %srun it again to go on",
+                   buf_cstr(&p->data_path), strerror(error),
+                   error == ENOSPC || error == EDQUOT ? "make room and " : "");
+}
+
 bool part_open(struct part *out, const char *path, struct err *e)
 {
     struct part p = {.fd = -1};
@@ -113,8 +121,7 @@ bool part_save(struct part *p, struct err *e)
 {
     struct buf b = {0};
     if (p->n_pieces == 0) return true;
-    if (fdatasync(p->fd) != 0)
-        return err_errno(e, ERR_IO, "cannot write %s", buf_cstr(&p->data_path));
+    if (fdatasync(p->fd) != 0) return disk_error(p, e);
     buf_printf(&b, "submind-part 1 %" PRIu64 " %" PRIu64 " %s\n", p->size_bytes, p->piece_bytes,
                p->etag[0] == '\0' ? "-" : p->etag);
     for (uint32_t i = 0; i < p->n_pieces; i++) buf_c(&b, p->done[i] ? '1' : '0');
@@ -197,7 +204,7 @@ bool part_write(struct part *p, uint32_t piece, const void *data, size_t n, stru
         const off_t at = (off_t)(piece * p->piece_bytes + p->have[piece]);
         const ssize_t written = pwrite(p->fd, from, n, at);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return err_errno(e, ERR_IO, "cannot write %s", buf_cstr(&p->data_path));
+        if (written <= 0) return disk_error(p, e);
         from += written;
         n -= (size_t)written;
         p->have[piece] += (uint64_t)written;

@@ -49,6 +49,7 @@ function sendFile(request, answer, name) {
     const piece = body.subarray(from, to + 1);
     const total = body.length + (bad.lieTotal ?? 0);
     hub.served += piece.length;
+    bad.onPiece?.();
     answer.writeHead(206, { 'content-range': `bytes ${from + (probe ? 0 : bad.shift ?? 0)}-${to}/${total}`, etag, 'content-length': piece.length + (bad.more ?? 0) });
     if (!probe && bad.more) return answer.end(Buffer.concat([piece, Buffer.alloc(bad.more)]));
     if (!probe && bad.drop && Math.random() < bad.drop)
@@ -252,7 +253,10 @@ test('the token goes to the hub and to nobody else', async () => {
     assert.match(refused.err, /HF_TOKEN/);
     const token = path.join(dir, 'token');
     writeFileSync(token, 'hf_secret\n');
-    await pullsTo('hf/a/m/m-Q4_0.gguf', body, 'hf:a/m:Q4_0', '--token-file', token);
+    const run = await pull(['hf:a/m:Q4_0', '--token-file', token, '--verbose']);
+    assert.equal(run.code, 0, run.err);
+    assert.doesNotMatch(run.out + run.err, /hf_secret/);
+    assert.ok(readFileSync(path.join(models, 'hf/a/m/m-Q4_0.gguf')).equals(body));
     assert.ok(hub.log.length > 0 && hub.log.every((l) => l.authorization === undefined), 'the other host saw no token');
     assert.doesNotMatch(refused.err, /hf_secret/);
 });
@@ -287,6 +291,43 @@ test('refusals are told apart, and more than the disk holds is not begun', async
     const run = await pull([`${hubUrl}/o/m/resolve/main/m.gguf`, '--piece-size', '16M']);
     assert.notEqual(run.code, 0);
     assert.match(run.err, /the disk has [\d.]+ GB free/);
+});
+
+// A disk of its own where this machine lets a user make one. The shell goes on after the failure as a user would:
+// makes room, calls again.
+test('the disk fills up midway: said, nothing half under the final name, and it goes on when there is room', async (t) => {
+    const disk = path.join(dir, 'data');
+    mkdirSync(disk, { recursive: true });
+    const body = bytes(4_000_000, 21);
+    hub.files.set('a/m/m-Q4_0.gguf', body);
+    const script = 'mount -t tmpfs -o size=5m none "$XDG_DATA_HOME" || exit 77; "$@"; echo "first $?"; ls -R "$XDG_DATA_HOME"; rm "$XDG_DATA_HOME/fill"; "$@"; echo "second $?"; sha256sum "$XDG_DATA_HOME"/submind/models/hf/a/m/*';
+    const child = spawn('unshare', ['-rm', 'sh', '-c', script, 'sh', binary, 'pull', '--hub', hubUrl, '--piece-size', '64K', '--connections', '2', 'hf:a/m:Q4_0'], { env });
+    let out = '', err = '';
+    child.stdout.on('data', (text) => { out += text; });
+    child.stderr.on('data', (text) => { err += text; });
+    hub.bad = { slow: 20, onPiece: () => {
+        if (hub.served < 1_500_000 || hub.filled) return;
+        hub.filled = true;
+        try { writeFileSync(`/proc/${child.pid}/root${disk}/fill`, Buffer.alloc(6_000_000)); } catch { /* full: as meant */ }
+    } };
+    const code = await new Promise((done) => { child.on('error', () => done(77)); child.on('close', done); });
+    if (code === 77) return t.skip('this machine lets no user mount');
+    const [first, second] = [out.slice(0, out.indexOf('serve it with')), out.split(/^second 0$/m)[1]];
+    assert.match(first, /^first [1-9]/m, out + err);
+    assert.doesNotMatch(first, /^m-Q4_0.gguf$/m);
+    assert.match(err, /No space left on device; what came is kept, make room and run it again/);
+    assert.match(second ?? '', new RegExp(`^${sha(body)}`, 'm'), out + err);
+    assert.ok(hub.served < 1.8 * body.length, `fetched ${hub.served} in all`);
+});
+
+test('a limit on file sizes is an error like any other', async () => {
+    hub.files.set('a/m/m-Q4_0.gguf', bytes(1_000_000, 22));
+    const run = spawn('sh', ['-c', 'ulimit -f 500; exec "$@"', 'sh', binary, 'pull', '--hub', hubUrl, 'hf:a/m:Q4_0'], { env });
+    let err = '';
+    run.stderr.on('data', (text) => { err += text; });
+    const code = await new Promise((done) => run.on('close', done));
+    assert.ok(code > 0, `ended with ${code}, by a signal if null`);
+    assert.match(err, /File too large/);
 });
 
 test('an address', async () => {

@@ -258,6 +258,19 @@ static bool measure_one(struct seed *b, struct err *e)
     return ok || err_prefix(e, "%s: ", c->name);
 }
 
+// A server that fails is left out; what the others did is shown all the same.
+static bool measure_each(struct seed *b, struct err *e)
+{
+    bool ok = true;
+    for (; b->i < b->n && !atomic_load(b->cancel); b->i++) {
+        struct err one = {0};
+        if (measure_one(b, &one)) continue;
+        ok = err_set(e, one.code, "%s", one.msg);
+        if (b->n > 1) fprintf(stderr, "left out: %s\n", one.msg);
+    }
+    return ok && (b->i == b->n || err_set(e, ERR_CANCELLED, "stopped"));
+}
+
 // ---- the result ------------------------------------------------------------------------------------------
 
 static bool read_baseline(struct seed *b, struct err *e)
@@ -326,9 +339,12 @@ bool bench_seed(const struct settings *s, const atomic_int *cancel, struct err *
     if (ok) look_at_machine(b);
     ok = ok && measure_limits(b, e);
     b->start_ns = clock_ns();
-    for (; ok && b->i < b->n; b->i++) ok = measure_one(b, e);
-    ok = ok && read_baseline(b, e) && write_files(b, e);
-    if (ok) print(b);
+    struct err failed = {0};
+    ok = ok && measure_each(b, &failed);
+    if (b->report.n > 0) {
+        ok = read_baseline(b, e) && write_files(b, e) && ok;
+        print(b);
+    }
     release(b);
-    return ok;
+    return ok || err_set(e, failed.code, "%s", failed.msg);
 }

@@ -116,6 +116,13 @@ test("the user's own bootstrap and tasks are what is sent", async () => {
     assert.ok(firsts.size >= 2, 'cold runs differ from their first line on');
 });
 
+test('a server that fails is left out, the others are shown', async () => {
+    const run = await bench('cpu', 'nobody=http://127.0.0.1:1', '--prompt-tokens', 200, '--runs', 1, '--gen-tokens', 4, '--no-limits', '--json');
+    assert.equal(run.code, 3);
+    assert.match(run.err, /left out: nobody: /);
+    assert.deepEqual(Object.keys(JSON.parse(run.out).servers), ['submind cpu']);
+});
+
 test('bad use is told what to do', async () => {
     for (const [args, says] of [
         [['llama-server -m x --port 80'], /\{port\}/],

@@ -9,18 +9,23 @@
 #include "base/clock.h"
 #include "cmd/service.h"
 
-enum { WAIT_S = 10, MAX_ANSWER_TOKENS = 8192, PROMPT_MARGIN = 4096 };
+enum { WAIT_S = 10, ANSWER_S = 300, MAX_ANSWER_TOKENS = 8192, PROMPT_MARGIN = 4096 };
 
-// As measured on the wire: content as text and as a list of parts, the internal context as the last user
-// message, tools sorted by name with schemas as deep as the gateway's.
+// As measured on the wire: streamed with usage, content as text, as null beside a tool call and as a list of
+// parts, the internal context as the last user message, tools sorted by name with schemas as deep as the gateway's.
 static const char request[] =
     "{\"model\":\"%s\",\"messages\":["
     "{\"role\":\"system\",\"content\":\"<!-- openclaw:attempt:STABLE -->\\nYou are a personal "
     "assistant.\\n\\n## Tooling\\nread: read a file\"},"
     "{\"role\":\"user\",\"content\":\"[Sun 2026-11-22 21:41 UTC] Say hello.\"},"
+    "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call13\",\"type\":"
+    "\"function\",\"function\":{\"name\":\"read\",\"arguments\":\"{\\\"path\\\":"
+    "\\\"AGENTS.md\\\"}\"}}]},"
+    "{\"role\":\"tool\",\"content\":\"nothing there\",\"tool_call_id\":\"call13\"},"
     "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"<<<BEGIN_OPENCLAW_INTERNAL_"
     "CONTEXT>>>"
     "\\nno active sessions\\n<<<END_OPENCLAW_INTERNAL_CONTEXT>>>\"}]}],"
+    "\"stream\":true,\"stream_options\":{\"include_usage\":true},"
     "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"exec\",\"description\":\"Run a "
     "command\",\"parameters\":{\"type\":\"object\",\"properties\":{\"command\":{\"type\":"
     "\"string\","
@@ -95,6 +100,60 @@ static void put_block(const struct served *s, const char *url, const char *key, 
     buf_free(&reference);
 }
 
+// What the gateway needs of a stream: a reason for the end, usage, and [DONE] as the last word.
+struct stream_seen {
+    bool finish, usage, done;
+};
+
+static void read_chunk(struct stream_seen *seen, struct str data)
+{
+    json_t *chunk = json_loadb(data.p, data.n, 0, NULL);
+    const json_t *choice = json_array_get(json_object_get(chunk, "choices"), 0);
+    const json_t *usage = json_object_get(chunk, "usage");
+    if (json_is_string(json_object_get(choice, "finish_reason"))) seen->finish = true;
+    if (json_integer_value(json_object_get(usage, "completion_tokens")) > 0) seen->usage = true;
+    if (str_eq(data, STR("[DONE]"))) seen->done = true;
+    json_decref(chunk);
+}
+
+static bool read_stream(struct str rest, struct err *e)
+{
+    static const char front[] = "data: ";
+    struct stream_seen seen = {false, false, false};
+    while (rest.n > 0) {
+        const size_t end = str_find(rest, STR("\n"), 0);
+        const struct str line = str_trim(str_sub(rest, 0, end));
+        rest = end == SIZE_MAX ? STR("") : str_sub(rest, end + 1, rest.n);
+        if (str_starts(line, str_from(front)))
+            read_chunk(&seen, str_sub(line, sizeof front - 1, line.n));
+    }
+    return (seen.finish && seen.usage && seen.done) || err_set(e, ERR_IO, "the stream has no %s",
+                                                               !seen.finish  ? "finish_reason"
+                                                               : !seen.usage ? "usage"
+                                                                             : "[DONE]");
+}
+
+static bool ask_like_the_gateway(const char *url, const char *key, struct str body, struct err *e)
+{
+    struct http_client *http = NULL;
+    struct http_answer answer = {0};
+    const struct http_call c = {.path = "/v1/chat/completions",
+                                .body = body,
+                                .cancel = &service_cancelled,
+                                .deadline_ns = clock_ns() + ANSWER_S * 1000000000ull};
+    if (!http_client_open(&http, url, key, e)) return false;
+    bool ok = http_client_call(http, &c, &answer);
+    http_client_close(http);
+    if (!ok)
+        err_set(e, ERR_NO_SERVER, "%s does not answer: %s", url, answer.why);
+    else if (answer.status != 200)
+        ok = err_set(e, ERR_IO, "%s answers with %ld: %.200s", url, answer.status,
+                     buf_cstr(&answer.body));
+    ok = ok && read_stream(buf_view(&answer.body), e);
+    http_answer_free(&answer);
+    return ok;
+}
+
 // The service's own address, or the one that was given.
 static bool find_server(struct service *sv, const char **url, const char **key, struct err *e)
 {
@@ -125,7 +184,7 @@ bool service_gateway(struct service *sv, const char *which, struct err *e)
     buf_str(&body, quoted);
     buf_z(&body, hole + 4);
     fputs(buf_cstr(&block), stdout);
-    bool ok = service_complete(url, key, buf_view(&body), e) ||
+    bool ok = ask_like_the_gateway(url, key, buf_view(&body), e) ||
               err_prefix(e, "a request shaped like the gateway's fails: ");
     if (ok) printf("// checked: a request shaped like the gateway's was answered\n");
     buf_free(&block);

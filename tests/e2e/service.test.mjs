@@ -287,6 +287,15 @@ test('the gateway block fits this server and its kind of request is answered', a
     assert.match(run.out, /checked: a request shaped like the gateway's was answered/);
     const { data } = await (await fetch(`${url}/v1/models`)).json();
     assert.match(run.out, new RegExp(`contextWindow: ${data[0].max_model_len}`));
+    // the block as the gateway's whole configuration: doctor finds nothing wrong with it but a window this small
+    const host = path.join(dir, 'host');
+    for (const [name, text] of [['submind/uid', '1000'], ['etc/passwd', 'ada:x:1000:1000::/home/ada:/bin/sh'], ['home/ada/.openclaw/openclaw.json', run.out]]) {
+        mkdirSync(path.dirname(path.join(host, name)), { recursive: true });
+        writeFileSync(path.join(host, name), text);
+    }
+    const doctor = spawnSync(binary, ['doctor', '--root', host, '--port', String(port), '--json']);
+    const checks = JSON.parse(doctor.stdout).checks.filter((c) => c.id.startsWith('gateway') && c.id !== 'gateway-context');
+    assert.deepEqual(checks.map((c) => [c.id, c.status]), ['gateway', 'gateway-url', 'gateway-key', 'gateway-timeout'].map((id) => [id, 'ok']));
 });
 
 test('a gateway block for any server, and none for one that is not there', async () => {

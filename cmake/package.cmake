@@ -26,7 +26,9 @@ install(TARGETS submind)
 install(DIRECTORY ${manual_dir}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1")
 install(FILES ${manual_dir}/submind.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
   RENAME submind)
-install(FILES ${manual_dir}/_submind DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
+foreach(folder vendor-completions site-functions) # where Debian's zsh looks, and everybody else's
+  install(FILES ${manual_dir}/_submind DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/${folder})
+endforeach()
 install(FILES ${manual_dir}/submind.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(FILES README.md LICENSE packaging/CONTAINERS.md packaging/quadlet/submind.container
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
@@ -49,8 +51,9 @@ set(CPACK_DEBIAN_PACKAGE_SUGGESTS "tuned, podman")
 set(CPACK_RPM_FILE_NAME RPM-DEFAULT)
 set(CPACK_RPM_PACKAGE_LICENSE MIT)
 set(CPACK_RPM_PACKAGE_AUTOREQ ON)
-set(CPACK_RPM_PACKAGE_SUGGESTS "zeromq")
+set(CPACK_RPM_PACKAGE_DESCRIPTION "${CPACK_PACKAGE_DESCRIPTION}")
+set(CPACK_RPM_PACKAGE_SUGGESTS "bubblewrap, zeromq, tuned, podman")
 set(CPACK_RPM_EXCLUDE_FROM_AUTO_FILELIST_ADDITION /usr/share/zsh /usr/share/zsh/vendor-completions
-  /usr/share/fish /usr/share/fish/vendor_completions.d /usr/share/man /usr/share/man/man1
+  /usr/share/zsh/site-functions /usr/share/fish /usr/share/fish/vendor_completions.d /usr/share/man /usr/share/man/man1
   /usr/share/bash-completion /usr/share/bash-completion/completions)
 include(CPack)

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "cmd/model_path.h"
 #include "cmd/service.h"
 #include "host/adopt.h"
 
@@ -55,6 +56,18 @@ static bool read_unit(struct service *sv, const char *name, struct adopt *a, str
     if (ok) sv->run_as = a->user;
     buf_free(&text);
     return ok || err_prefix(e, "%s: ", name);
+}
+
+// Looked for before anything is stopped; a model given by name becomes its file, for the service's user has no
+// models of its own.
+static bool find_model(struct cmdline *flags, struct err *e)
+{
+    const char *path;
+    if (!model_path(cmdline_flag(flags, "model"), &path, e)) return false;
+    if (access(path, R_OK) != 0)
+        return err_errno(e, ERR_NOT_FOUND, "the unit's model %.300s", path);
+    cmdline_set(flags, "model", path);
+    return true;
 }
 
 static bool write_beside(struct service *sv, const char *old, struct str unit, struct str socket,
@@ -226,7 +239,8 @@ bool service_adopt(struct service *sv, const char *old, struct err *e)
     snprintf(drain, sizeof drain, "%d", SERVICE_DRAIN_S);
     cmdline_set(flags, "drain", drain);
     cmdline_z(flags, "--accept-when-ready");
-    bool ok = service_texts(sv, flags, NULL, &unit, &socket, e);
+    bool ok = sv->s.dry_run || find_model(flags, e);
+    ok = ok && service_texts(sv, flags, NULL, &unit, &socket, e);
     if (ok) list(&a, old);
     if (ok && sv->s.dry_run) {
         printf("\n%s\n%s", buf_cstr(&socket), buf_cstr(&unit));

@@ -44,6 +44,12 @@ in_root -r submind
 [ ! -e "$work/root/usr/bin/submind" ] || { echo "removal left the program"; exit 1; }
 if command -v rpmbuild >/dev/null; then
     (cd "$build" && cpack -G RPM -B "$work/out" >"$work/log" 2>&1) || { cat "$work/log"; exit 1; }
-    rpm -qpl "$work"/out/*.rpm 2>/dev/null | grep -q '^/usr/bin/submind$'
+    rpm -qpl "$work"/out/*.rpm >"$work/files" 2>/dev/null
+    for file in /usr/bin/submind /usr/share/man/man1/submind-serve.1 /usr/share/bash-completion/completions/submind \
+        /usr/share/zsh/site-functions/_submind /usr/share/fish/vendor_completions.d/submind.fish; do
+        grep -qxF "$file" "$work/files" || { echo "the rpm lacks $file"; exit 1; }
+    done
+    rpm -qpi "$work"/out/*.rpm 2>/dev/null | grep -q 'Serves a GGUF model' || { echo "the rpm does not say what it is"; exit 1; }
+    rpm -qp --requires "$work"/out/*.rpm 2>/dev/null | grep -q libmicrohttpd || { echo "the rpm does not name its libraries"; exit 1; }
 fi
 echo "deb$(command -v rpmbuild >/dev/null && echo ' and rpm'): $(dpkg-deb -f "$deb" Package Version Installed-Size | tr '\n' ' ')"

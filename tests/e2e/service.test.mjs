@@ -416,6 +416,9 @@ test('adopt: toolbox and podman units', async () => {
     assert.equal(podman.code, 0, podman.err);
     assert.match(podman.out, /--model \/srv\/models\/q\.gguf/);
     assert.match(podman.out, /ListenStream=0\.0\.0\.0:9090/);
+    const early = await service('adopt', 'pm.service', '--now', '--no-measure');
+    assert.notEqual(early.code, 0);
+    assert.match(early.err, /the unit's model \/srv\/models\/q\.gguf: No such file/); // before anything is stopped
     writeFileSync(path.join(units, 'no.service'), '[Service]\nExecStart=/usr/bin/nginx\n');
     const no = await service('adopt', 'no.service', '--dry-run');
     assert.notEqual(no.code, 0);

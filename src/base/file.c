@@ -145,7 +145,7 @@ bool file_make_parents(const char *path, struct err *e)
     return true;
 }
 
-static bool write_all(int fd, struct str text)
+bool file_write_all(int fd, struct str text)
 {
     while (text.n > 0) {
         ssize_t n = write(fd, text.p, text.n);
@@ -163,7 +163,7 @@ bool file_replace(const char *path, struct str text, unsigned mode, struct err *
     buf_printf(&temporary, "%s.new-%ld", path, (long)getpid());
     const char *name = buf_cstr(&temporary);
     int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
-    bool ok = fd >= 0 && write_all(fd, text) && fsync(fd) == 0;
+    bool ok = fd >= 0 && file_write_all(fd, text) && fsync(fd) == 0;
     if (fd >= 0 && close(fd) != 0) ok = false;
     ok = ok && rename(name, path) == 0;
     if (!ok) {

@@ -27,3 +27,5 @@ bool file_read_text(struct buf *out, const char *path, size_t max_bytes, size_t 
 bool file_make_parents(const char *path, struct err *e);
 // Writes a file so that it is there whole or as it was before; makes its folder.
 bool file_replace(const char *path, struct str text, unsigned mode, struct err *e);
+// All of text to fd, also in pieces; false with errno set.
+bool file_write_all(int fd, struct str text);

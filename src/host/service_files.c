@@ -115,17 +115,6 @@ size_t service_clean(struct service_files *f, uint32_t through)
     return each_kept(f, NULL, through);
 }
 
-static bool write_all(int fd, struct str text)
-{
-    while (text.n > 0) {
-        ssize_t n = write(fd, text.p, text.n);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        text = str_sub(text, (size_t)n, text.n);
-    }
-    return true;
-}
-
 // ---- records ------------------------------------------------------------------------------------
 
 bool service_record(struct service_files *f, struct str json, struct err *e)
@@ -136,7 +125,7 @@ bool service_record(struct service_files *f, struct str json, struct err *e)
     buf_c(&line, '\n');
     bool ok = file_make_parents(buf_cstr(&path), e);
     int fd = ok ? open(buf_cstr(&path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
-    if (ok && (fd < 0 || !write_all(fd, buf_view(&line))))
+    if (ok && (fd < 0 || !file_write_all(fd, buf_view(&line))))
         ok = err_errno(e, ERR_IO, "cannot write %s", buf_cstr(&path));
     if (fd >= 0) close(fd);
     buf_free(&path);

@@ -8,17 +8,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/definition.h"
 #include "agent/http_client.h"
 #include "agent/workload.h"
-#include "agent/workspace.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "cmd/bench_prompt.h"
 #include "cmd/bench_report.h"
 #include "cmd/bench_server.h"
 #include "host/look.h"
 
-enum { MAX_TASKS = 64, MAX_KEY = 16384, MAX_BASELINE = 16 << 20, ASK_S = 10 };
+enum { MAX_KEY = 16384, MAX_BASELINE = 16 << 20, ASK_S = 10 };
 
 enum contender_kind { OURS, ADDRESS, COMMAND };
 
@@ -34,9 +33,7 @@ struct seed {
     struct contender contenders[BENCH_COLUMNS_MAX];
     size_t n, i; // i: the one that is measured
     uint64_t start_ns;
-    struct workspace workspace;
-    char *tasks[MAX_TASKS];
-    size_t n_tasks;
+    struct bench_prompt prompt;
     struct buf key;
     struct bench_report report;
     struct bench_change changes[BENCH_CHANGES_MAX];
@@ -94,27 +91,6 @@ static bool add_all(struct seed *b, struct err *e)
                 return err_set(e, ERR_INPUT, "two servers are called \"%s\"; name them: NAME=%s",
                                b->contenders[i].name, b->contenders[i].text);
     return true;
-}
-
-// ---- the user's own prompt ---------------------------------------------------------------------------
-
-static bool read_workspace(struct seed *b, struct err *e)
-{
-    struct definition_names names = {0};
-    const char *dir = b->s->workspace;
-    if (dir == NULL) return true;
-    bool ok = workspace_open(&b->workspace, dir, e) && definition_list(&names, b->workspace.dir, e);
-    for (size_t i = 0; ok && i < names.n && b->n_tasks < MAX_TASKS; i++) {
-        struct definition d = {0};
-        struct err ignored = {0}; // one that cannot be read is no task of a benchmark
-        if (definition_open(&d, b->workspace.dir, names.p[i], &ignored) && d.task != NULL)
-            b->tasks[b->n_tasks++] = strdup(d.task);
-        definition_close(&d);
-    }
-    definition_names_free(&names);
-    if (ok && b->workspace.n_parts == 0)
-        ok = err_set(e, ERR_NOT_FOUND, "%s has no Markdown files for a bootstrap", dir);
-    return ok;
 }
 
 // ---- the machine ---------------------------------------------------------------------------------------
@@ -211,7 +187,7 @@ static void on_step(void *arg, const char *what, uint32_t done, uint32_t total)
 static bool run_workload(struct seed *b, const char *url, const char *key, struct err *e)
 {
     struct bench_column *column = &b->report.columns[b->report.n];
-    const struct workload_settings w = {
+    struct workload_settings w = {
         .url = url,
         .key = key,
         .model = b->s->server_model,
@@ -219,13 +195,11 @@ static bool run_workload(struct seed *b, const char *url, const char *key, struc
         .runs = b->s->runs,
         .gen_tokens = b->s->gen_tokens,
         .seed = (uint32_t)b->report.time, // the same prompts for all, in nobody's cache
-        .bootstrap = b->s->workspace != NULL ? buf_cstr(&b->workspace.bootstrap) : NULL,
-        .tasks = (const char *const *)b->tasks,
-        .n_tasks = b->n_tasks,
         .cancel = b->cancel,
         .on_step = on_step,
         .arg = b,
     };
+    bench_prompt_use(&b->prompt, &w);
     ask_model(b, url, key, &b->report.models[b->report.n]);
     if (!workload_run(&w, &column->result, e)) return false;
     column->name = b->contenders[b->i].name;
@@ -316,8 +290,7 @@ static void print(struct seed *b)
 
 static void release(struct seed *b)
 {
-    for (size_t i = 0; i < b->n_tasks; i++) free(b->tasks[i]);
-    if (b->s->workspace != NULL) workspace_close(&b->workspace);
+    bench_prompt_close(&b->prompt);
     buf_free(&b->key);
     free(b);
 }
@@ -335,7 +308,7 @@ bool bench_seed(const struct settings *s, const atomic_int *cancel, struct err *
     b->report.workspace = s->workspace;
     bool ok = s->key_file == NULL || file_read(&b->key, s->key_file, MAX_KEY, e);
     while (b->key.n > 0 && b->key.p[b->key.n - 1] <= ' ') b->key.n--;
-    ok = ok && add_all(b, e) && read_workspace(b, e);
+    ok = ok && add_all(b, e) && bench_prompt_open(&b->prompt, s->workspace, e);
     if (ok) look_at_machine(b);
     ok = ok && measure_limits(b, e);
     b->start_ns = clock_ns();

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "cmd/bench_prompt.h"
 #include "cmd/bench_server.h"
 #include "cmd/bench_table.h"
 #include "cmd/service.h"
@@ -35,6 +36,7 @@ struct plan {
     size_t n_candidates;
     struct bench_column columns[1 + MAX_CANDIDATES]; // the present setup first
     size_t n_columns, winner;                        // winner: of candidate[]
+    struct bench_prompt prompt;                      // the user's own, where a workspace is known
     struct buf measured;                             // JSON members
 };
 
@@ -165,16 +167,17 @@ static bool measure(struct service *sv, struct plan *p, const char *label, const
                     const char *key, uint32_t seed, struct err *e)
 {
     struct progress progress = {label, clock_ns()};
-    const struct workload_settings w = {.url = url,
-                                        .key = key,
-                                        .prompt_tokens = sv->s.prompt_tokens,
-                                        .runs = sv->s.runs,
-                                        .gen_tokens = sv->s.gen_tokens,
-                                        .seed = seed,
-                                        .cancel = &service_cancelled,
-                                        .on_step = on_step,
-                                        .arg = &progress};
+    struct workload_settings w = {.url = url,
+                                  .key = key,
+                                  .prompt_tokens = sv->s.prompt_tokens,
+                                  .runs = sv->s.runs,
+                                  .gen_tokens = sv->s.gen_tokens,
+                                  .seed = seed,
+                                  .cancel = &service_cancelled,
+                                  .on_step = on_step,
+                                  .arg = &progress};
     struct bench_column *column = &p->columns[p->n_columns];
+    bench_prompt_use(&p->prompt, &w);
     if (!workload_run(&w, &column->result, e)) return err_prefix(e, "%s: ", label);
     column->name = label;
     p->n_columns++;
@@ -199,6 +202,14 @@ static uint32_t gen_tokens(const struct service *sv)
     return sv->s.gen_tokens != 0 ? sv->s.gen_tokens : GEN_TOKENS;
 }
 
+// The workspace that is named, else the one that the service warms.
+static bool open_prompt(struct service *sv, struct plan *p, struct err *e)
+{
+    const char *dir = sv->s.workspace;
+    if (dir == NULL) dir = cmdline_flag(&p->now.flags, "workspace");
+    return bench_prompt_open(&p->prompt, dir, e) || err_prefix(e, "--workspace: ");
+}
+
 // Chooses the winner among what was measured and shows the table; true when the policy is for it.
 static bool judge(struct service *sv, struct plan *p)
 {
@@ -214,8 +225,9 @@ static bool judge(struct service *sv, struct plan *p)
     const bool wins = best < now * must_win;
     bench_table_print(p->columns, p->n_columns, &table);
     fputs(buf_cstr(&table), stdout);
-    printf("\nthe workspace's mix: %.2f s now, %.2f s with %s: %s\n", now, best,
-           p->candidate[p->winner].label, wins ? "better" : "no better (3 % is noise)");
+    printf("\n%s: %.2f s now, %.2f s with %s: %s\n",
+           p->prompt.there ? "the workspace's mix" : "the usual mix (--workspace DIR: yours)", now,
+           best, p->candidate[p->winner].label, wins ? "better" : "no better (3 % is noise)");
     buf_free(&table);
     buf_z(&p->measured, ",\"measured\":{");
     bench_table_json(p->columns, p->n_columns, &p->measured);
@@ -228,7 +240,7 @@ static bool measure_all(struct service *sv, struct plan *p, bool *wins, struct e
 {
     const char *url, *key;
     const uint32_t seed = (uint32_t)clock_unix(); // the same prompts for all, and in nobody's cache
-    if (!service_url(sv, &p->now.flags, &url, &key, e)) return false;
+    if (!service_url(sv, &p->now.flags, &url, &key, e) || !open_prompt(sv, p, e)) return false;
     if (!measure(sv, p, p->now.label, url, key, seed, e)) return false;
     for (size_t i = 0; i < p->n_candidates; i++)
         if (!measure_candidate(sv, p, &p->candidate[i], seed, e)) return false;
@@ -247,10 +259,11 @@ bool service_compare(struct service *sv, const char *old, const char *url, const
     snprintf(c->label, sizeof c->label, "submind");
     c->flags.arena = &sv->arena;
     copy_flags(&c->flags, ours);
-    bool ok =
-        measure(sv, p, p->now.label, url, key, seed, e) && measure_candidate(sv, p, c, seed, e);
+    bool ok = open_prompt(sv, p, e) && measure(sv, p, p->now.label, url, key, seed, e) &&
+              measure_candidate(sv, p, c, seed, e);
     if (ok) *wins = judge(sv, p);
     if (ok) buf_str(measured, buf_view(&p->measured));
+    bench_prompt_close(&p->prompt);
     buf_free(&p->measured);
     free(p);
     return ok;
@@ -461,6 +474,7 @@ bool service_switch(struct service *sv, struct err *e)
     } else if (ok) {
         ok = replace(sv, p, &p->candidate[p->winner], e);
     }
+    bench_prompt_close(&p->prompt);
     buf_free(&p->measured);
     free(p);
     return ok;

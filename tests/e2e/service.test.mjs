@@ -26,6 +26,7 @@ const env = {
     ...process.env, PATH: `${bin}:${process.env.PATH}`, HOME: dir, XDG_CONFIG_HOME: config, XDG_STATE_HOME: state,
     XDG_RUNTIME_DIR: path.join(dir, 'run'), FAKE_SYSTEMD: path.join(dir, 'manager'),
 };
+const workspace = path.join(dir, 'workspace');
 let manager, port, url;
 
 async function freePort() {
@@ -42,6 +43,9 @@ before(async () => {
         writeFileSync(path.join(bin, name), `#!/bin/sh\nexec python3 ${fake} ${name} "$@"\n`);
         chmodSync(path.join(bin, name), 0o755);
     }
+    mkdirSync(path.join(workspace, 'subminds'), { recursive: true });
+    writeFileSync(path.join(workspace, 'AGENTS.md'), `# Agents\n${notes(400, 9)}\n`);
+    writeFileSync(path.join(workspace, 'subminds/look.md'), '---\ndescription: Look\n---\n\nlook whether it is there\n');
     cpSync(path.join(source, 'models/submind-demo-Q8_0.gguf'), model);
     manager = spawn('python3', [fake, 'manager'], { env, stdio: ['ignore', 'pipe', 'inherit'] });
     await new Promise((done) => manager.stdout.once('data', done));
@@ -148,7 +152,7 @@ test('switch: measured, replaced, watched, while clients stream', async () => {
     await until(() => load.all.answers > 3, 20_000, 'the clients stream');
     const before = systemctl('show', '-P', 'MainPID', 'submind.service');
     const run = await service('switch', '--to', 'cpu', '--threads', 1, '--force', '--watch', 3,
-        '--prompt-tokens', 300, '--runs', 1, '--gen-tokens', 8);
+        '--workspace', workspace, '--runs', 1, '--gen-tokens', 8);
     const during = load.all.answers;
     await sleep(500);
     const all = await load.end();
@@ -166,6 +170,8 @@ test('switch: measured, replaced, watched, while clients stream', async () => {
     assert.deepEqual([record.action, record.result], ['switch', 'ok']);
     assert.ok(Object.values(record.measured).every((m) => m.cold_ttft_s.median > 0));
     assert.ok(record.total_s.now > 0 && record.total_s.candidate > 0);
+    assert.match(run.out, /the workspace's mix: /); // the user's own bootstrap and tasks were measured
+    for (const m of Object.values(record.measured)) assert.ok(m.prompt_tokens.median > 400 && m.prompt_tokens.median < 1200, `${m.prompt_tokens.median}`);
 });
 
 test('who comes while a long answer runs is served by the new setup, not behind it', async () => {

@@ -21,7 +21,7 @@ static bool is_image(const char *word)
 
 bool wrap_is_server(const char *word)
 {
-    return is_image(word) || strcmp(base_name(word), "llama-server") == 0;
+    return word[0] != '-' && (is_image(word) || strcmp(base_name(word), "llama-server") == 0);
 }
 
 // ---- options ----------------------------------------------------------------------------------------
@@ -151,11 +151,35 @@ static const char *box_name(const struct cmdline *c, size_t end)
     return NULL;
 }
 
+// "registry/name:tag": an image, and neither a path, a port nor an assignment.
+static bool is_reference(const char *word)
+{
+    const char *slash = strchr(word, '/');
+    return slash != NULL && strpbrk(slash, ":@") != NULL && strchr("/-.", word[0]) == NULL &&
+           strchr(word, '=') == NULL && strstr(word, ":/") == NULL;
+}
+
+// llama-server's word, or the image's whose entry point it is, also by --entrypoint; c->n when there is none.
+static size_t find_server(const struct cmdline *c)
+{
+    static const char entry[] = "--entrypoint";
+    bool by_entry = false;
+    for (size_t i = 0; i < c->n; i++) {
+        const char *word = c->v[i];
+        const bool flag = strncmp(word, entry, sizeof entry - 1) == 0;
+        const bool value = i > 0 && strcmp(c->v[i - 1], entry) == 0;
+        const char *program = flag && word[sizeof entry - 1] == '=' ? word + sizeof entry : word;
+        if ((flag || value) && strcmp(base_name(program), "llama-server") == 0) by_entry = true;
+        if (!flag && !value && (by_entry ? is_reference(word) : wrap_is_server(word))) return i;
+    }
+    return c->n;
+}
+
 bool wrap_read(struct adopt_wrap *out, const struct cmdline *c, struct unit_env *env, struct err *e)
 {
     struct adopt_wrap w = {.env = env};
     struct reading r = {&w, env, e};
-    while (w.at < c->n && !wrap_is_server(c->v[w.at])) w.at++;
+    w.at = find_server(c);
     if (w.at == c->n)
         return err_set(e, ERR_FORMAT,
                        "the unit does not run llama-server (ExecStart: %.200s); name the unit that "
@@ -180,7 +204,7 @@ bool wrap_read(struct adopt_wrap *out, const struct cmdline *c, struct unit_env 
     }
     if (w.via == VIA_DISTROBOX && w.container == NULL) w.container = box_name(c, w.at);
     // the image: llama.cpp's own, or the word before the program's name
-    if (w.via == VIA_PODMAN) w.container = is_image(c->v[w.at]) ? c->v[w.at] : c->v[w.at - 1];
+    if (w.via == VIA_PODMAN) w.container = is_reference(c->v[w.at]) ? c->v[w.at] : c->v[w.at - 1];
     w.at++;
     *out = w;
     return true;

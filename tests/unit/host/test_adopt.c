@@ -117,6 +117,17 @@ static void a_container(void **state)
     assert_false(cmdline_has(&a.plan.words, "--allow-public-without-key"));
     assert_string_equal(a.container, "img:1");
     assert_true(lost(&a, "/inside/q.gguf")); // no volume has it
+    adopted(
+        "[Service]\nExecStart=podman run -v /srv/m:/m:ro -p 127.0.0.1:9092:8080/tcp --entrypoint "
+        "/app/llama-server docker.io/kyuz0/boxes:rocm-7.14 -m /m/q.gguf\n",
+        &a);
+    has(&a, "model", "/srv/m/q.gguf");
+    has(&a, "port", "9092");
+    assert_string_equal(a.container, "docker.io/kyuz0/boxes:rocm-7.14");
+    adopted("[Service]\nExecStart=podman run -v /srv/m:/m --entrypoint=llama-server "
+            "docker.io/kyuz0/boxes:rocm-7.14 -m /m/q.gguf\n",
+            &a);
+    has(&a, "model", "/srv/m/q.gguf");
 }
 
 static void boxes(void **state)

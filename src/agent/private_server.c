@@ -159,7 +159,7 @@ static bool start_server(struct starting *s, struct err *e)
     argv[n] = NULL;
     unlink(buf_cstr(&s->socket)); // nobody answers on it, and we hold the lock
     log_debug("agent", "starting a private server socket=%s", buf_cstr(&s->socket));
-    return process_start_detached(argv, s->wish->environment, buf_cstr(&s->log), &s->pid, e);
+    return process_start_detached(argv, s->wish->environment, "/", buf_cstr(&s->log), &s->pid, e);
 }
 
 // The last line of its log that is not empty is what it died of.

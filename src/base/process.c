@@ -80,8 +80,8 @@ static bool spawn_failed(int error, const char *program, const char *dir, struct
     return err_set(e, code, "%.200s: %s", program, strerror(error));
 }
 
-bool process_start_detached(const char *const *argv, const char *const *env, const char *log_path,
-                            pid_t *pid, struct err *e)
+bool process_start_detached(const char *const *argv, const char *const *env, const char *dir,
+                            const char *log_path, pid_t *pid, struct err *e)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -96,13 +96,13 @@ bool process_start_detached(const char *const *argv, const char *const *env, con
               posix_spawn_file_actions_addopen(&actions, 1, log_path, log_flags, 0600) == 0 &&
               posix_spawn_file_actions_adddup2(&actions, 1, 2) == 0 &&
               posix_spawn_file_actions_addclosefrom_np(&actions, 3) == 0 &&
-              posix_spawn_file_actions_addchdir_np(&actions, "/") == 0 &&
+              posix_spawn_file_actions_addchdir_np(&actions, dir) == 0 &&
               set_signals(&attr, POSIX_SPAWN_SETSID);
     int error =
         ok ? posix_spawn(pid, argv[0], &actions, &attr, spawn_list(argv), spawn_list(env)) : ENOMEM;
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attr);
-    return error == 0 || spawn_failed(error, argv[0], NULL, e);
+    return error == 0 || spawn_failed(error, argv[0], dir, e);
 }
 
 bool process_ended(pid_t pid, int *code)

@@ -45,9 +45,9 @@ void process_result_free(struct process_result *r);
 // slash.
 bool process_find(struct buf *out, const char *program, const char *path, struct err *e);
 
-// Starts argv in a session of its own with standard output and error going to log_path (0600, made
-// anew). It keeps running when we end. *pid is ours to wait for while we live.
-bool process_start_detached(const char *const *argv, const char *const *env, const char *log_path,
-                            pid_t *pid, struct err *e);
+// Starts argv in dir, in a session of its own with standard output and error going to log_path (0600,
+// made anew). It keeps running when we end. *pid is ours to wait for while we live.
+bool process_start_detached(const char *const *argv, const char *const *env, const char *dir,
+                            const char *log_path, pid_t *pid, struct err *e);
 // Has the child ended? Then *code is its exit code or 128 + signal.
 bool process_ended(pid_t pid, int *code);

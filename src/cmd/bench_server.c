@@ -156,7 +156,8 @@ static bool start(struct bench_server *b, const struct bench_start *how, struct 
     path_in(b, "log", log, sizeof log);
     bool ok = how->command != NULL ? words_of_command(b, how->command, &words, e)
                                    : words_of_ours(b, how, &words, e);
-    ok = ok && process_start_detached(words.v, (const char *const *)environ, log, &b->pid, e);
+    // where the user is: a command may name program and model from there
+    ok = ok && process_start_detached(words.v, (const char *const *)environ, ".", log, &b->pid, e);
     arena_free(&a);
     return ok;
 }

@@ -209,7 +209,8 @@ static void start_run(struct loop *l, struct entry *en)
         buf_z(&log, "/dev/null");
     struct child *c = &l->children[l->n_children];
     snprintf(c->name, sizeof c->name, "%s", en->d.name);
-    if (process_start_detached(argv, (const char *const *)environ, buf_cstr(&log), &c->pid, &e)) {
+    if (process_start_detached(argv, (const char *const *)environ, "/", buf_cstr(&log), &c->pid,
+                               &e)) {
         l->n_children++;
         say(en->d.name, "started");
     } else {

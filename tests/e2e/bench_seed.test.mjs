@@ -28,7 +28,7 @@ function bench(...args) {
 test('devices of ours, an address and a command, one after the other', async () => {
     const server = await startServer();
     const html = path.join(dir, 'report.html');
-    const run = await bench('cpu', `there=${server.url}`, `peer=${binary} llama-server --port {port} -t 1`, ...quick,
+    const run = await bench('cpu', `there=${server.url}`, `peer=${path.relative(process.cwd(), binary)} llama-server --port {port} -t 1`, ...quick,
         '--json', '--html', html);
     await server.stop();
     assert.equal(run.code, 0, run.err);

@@ -293,7 +293,7 @@ static void a_detached_child_outlives_and_logs(void **state)
     struct err e = {0};
     pid_t pid = 0;
     int code = -1;
-    assert_true(process_start_detached(argv, environment, path, &pid, &e));
+    assert_true(process_start_detached(argv, environment, "/", path, &pid, &e));
     for (int i = 0; i < 200 && !process_ended(pid, &code); i++) usleep(10000);
     assert_int_equal(code, 3);
     char text[32] = "";

@@ -57,6 +57,7 @@ void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct er
     pthread_mutex_lock(&l->lock);
     remove_from(l->live, &l->n_live, s);
     pthread_mutex_unlock(&l->lock);
+    loop_gauges(l); // what a request did is counted when its reader sees the end
     stream_end(s->stream, finish, error);
     seq_close(s);
 }

@@ -128,5 +128,7 @@ void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct er
 void loop_end_gone(struct loop *l); // cancelled or out of time
 // report.c
 void loop_report(struct loop *l);
+// The figures that others may ask for, as they are now.
+void loop_gauges(struct loop *l);
 void loop_progress(struct loop *l, struct seq *s, double ahead_tokens, uint32_t queue_position);
 void loop_set_stage(struct seq *s, enum stream_stage stage);

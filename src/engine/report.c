@@ -80,7 +80,7 @@ static void report_one(struct loop *l, struct seq *s, bool waits, double tps, ui
     loop_progress(l, s, ahead, waits ? position : 0);
 }
 
-static void set_gauges(struct loop *l)
+void loop_gauges(struct loop *l)
 {
     uint64_t backlog = 0;
     uint32_t n_salts = 0;
@@ -111,7 +111,7 @@ void loop_report(struct loop *l)
 {
     const uint64_t now = clock_ns();
     const double tps = stats_speed(&l->stats).wall_tps;
-    set_gauges(l);
+    loop_gauges(l);
     for (uint32_t i = 0; i < l->n_running; i++)
         if (l->running[i]->n_generated == 0) report_one(l, l->running[i], false, tps, now);
     if (now - l->report_ns < (uint64_t)REPORT_MS * 1000000) return;

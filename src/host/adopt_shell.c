@@ -45,7 +45,7 @@ static size_t put_variable(struct unit_env *env, struct str s, size_t i, struct 
     const bool braces = i + 1 < s.n && s.p[i + 1] == '{';
     const size_t from = i + (braces ? 2 : 1);
     size_t n = 0;
-    if (from + 1 < s.n + 1 && !braces && from < s.n && s.p[from] == '@') return 2; // no arguments
+    if (!braces && from < s.n && s.p[from] == '@') return 2; // no arguments
     while (from + n < s.n && s.p[from + n] != '\0' && strchr(name_letters, s.p[from + n]) != NULL &&
            n + 1 < sizeof name)
         n++;

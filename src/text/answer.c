@@ -74,16 +74,13 @@ static void send(struct answer *a, enum answer_part part, int call, struct str t
 
 // ---- text -----------------------------------------------------------------------------------
 
-// Space before text that is kept: all of it, or behind reasoning and calls what stands on the line.
-static void send_space(struct answer *a, enum answer_part part)
+// Space before text is kept: all of it, or behind reasoning and calls what stands on the line.
+static void trim_space(struct answer *a)
 {
-    struct str s = buf_view(&a->space);
-    if (a->drop_lead) {
-        size_t newline = str_rfind(s, STR("\n"));
-        if (newline != SIZE_MAX) s = str_sub(s, newline + 1, s.n);
-    }
-    send(a, part, -1, s);
-    buf_clear(&a->space);
+    size_t newline = a->drop_lead ? str_rfind(buf_view(&a->space), STR("\n")) : SIZE_MAX;
+    if (newline == SIZE_MAX) return;
+    a->space.n -= newline + 1;
+    memmove(a->space.p, a->space.p + newline + 1, a->space.n);
 }
 
 static void put_text(struct answer *a, struct str s)
@@ -98,8 +95,14 @@ static void put_text(struct answer *a, struct str s)
     while (end > lead && is_space(s.p[end - 1])) end--;
     buf_put(&a->space, s.p, lead);
     if (lead == s.n) return;
-    send_space(a, part);
-    send(a, part, -1, str_sub(s, lead, end - lead));
+    trim_space(a);
+    struct str text = str_sub(s, lead, end - lead);
+    if (a->space.n > 0) { // one piece, not two: each costs the client a chunk
+        buf_str(&a->space, text);
+        text = buf_view(&a->space);
+    }
+    send(a, part, -1, text);
+    buf_clear(&a->space);
     buf_put(&a->space, s.p + end, s.n - end);
     a->drop_lead = false;
     if (part == ANSWER_CONTENT) a->has_content = true;
@@ -497,7 +500,7 @@ void answer_finish(struct answer *a, bool cut)
         settle(a); // each fall_back turns one tag into text, so this ends
         read_all(a);
     }
-    if (a->state == IN_CONTENT && !a->drop_lead) send_space(a, ANSWER_CONTENT);
+    if (a->state == IN_CONTENT && !a->drop_lead) send(a, ANSWER_CONTENT, -1, buf_view(&a->space));
     buf_clear(&a->space);
     buf_clear(&a->held);
 }

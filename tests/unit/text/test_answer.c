@@ -16,7 +16,7 @@
 struct log {
     struct buf text, arguments;
     char last;
-    int calls;
+    int calls, parts;
 };
 
 static void put_part(struct log *l, char kind, struct str text)
@@ -33,6 +33,7 @@ static void put_part(struct log *l, char kind, struct str text)
 static void on_part(void *arg, enum answer_part part, int call, struct str text)
 {
     struct log *l = arg;
+    l->parts++;
     put_part(l, "RCNAE"[part], text);
     if (part == ANSWER_CALL_BEGIN) {
         assert_int_equal(call, l->calls);
@@ -220,12 +221,30 @@ static void test_streams(void **state)
     buf_free(&l.arguments);
 }
 
+// A token with a space in front, as most are, is one part: each part becomes an event on the wire.
+static void test_parts(void **state)
+{
+    (void)state;
+    static const char *const tokens[] = {"<think>",  "\n",   "So", " it", " is", ".\n",
+                                         "</think>", "\n\n", "It", " is", " \n", " so"};
+    struct log l = {0};
+    struct answer *a = answer_open(&all, on_part, &l);
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) answer_feed(a, str_from(tokens[i]));
+    answer_finish(a, false);
+    assert_string_equal(buf_cstr(&l.text), "R|So it is. C|It is \n so");
+    assert_int_equal(l.parts, 7); // So, it, is, the full stop; It, is, so
+    answer_close(a);
+    buf_free(&l.text);
+    buf_free(&l.arguments);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),   cmocka_unit_test(test_thinking),
         cmocka_unit_test(test_calls),  cmocka_unit_test(test_broken),
         cmocka_unit_test(test_forced), cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,8 @@ bool rundir_make(const char *path, struct err *e)
         return err_errno(e, ERR_IO, "cannot make the folder %.200s", path);
     if (lstat(path, &st) != 0) return err_errno(e, ERR_IO, "cannot look at %.200s", path);
     if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
-        return err_set(e, ERR_DENIED, "%.200s is no folder of this user; remove it", path);
+        return err_set(e, ERR_DENIED, "%.200s is no folder that this user owns; name another",
+                       path);
     if ((st.st_mode & 077) != 0)
         return err_set(e, ERR_DENIED,
                        "%.200s can be entered by others (mode %03o); chmod it to 700", path,

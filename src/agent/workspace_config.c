@@ -34,6 +34,7 @@ static const struct yaml_field fields[] = {
      .wanted = "on, off or auto"},
     {"bootstrap", "file_bytes", FIELD_COUNT, AT(file_bytes), 256, 16 << 20},
     {"bootstrap", "total_bytes", FIELD_COUNT, AT(total_bytes), 1024, 64 << 20},
+    {"exec", "allow", FIELD_OWN, AT(exec.allow), .read = allow_yaml_read},
     {"exec", "dir", FIELD_PATH, AT(exec.dir)},
     {"exec", "path", FIELD_PATHS, AT(exec.path)},
     {"exec", "env", FIELD_NAMES, AT(exec.env)},
@@ -59,7 +60,6 @@ static const struct yaml_field fields[] = {
     {"sandbox", "file_size", FIELD_SIZE, AT(sandbox.file_bytes)},
     {"sandbox", "open_files", FIELD_COUNT, AT(sandbox.n_files), 16, 1 << 20},
     {"sandbox", "processes", FIELD_COUNT, AT(sandbox.n_processes), 16, 1 << 20},
-    {"exec", "allow", FIELD_OWN, AT(exec.allow), .read = allow_yaml_read},
 };
 #undef AT
 

@@ -92,7 +92,10 @@ static void mistakes_name_line_field_and_what_is_allowed(void **state)
         {"timeout: 99999999999999999999\n", "f:1: timeout must be a whole number"},
         {"timeout: [1]\n", "f:1: timeout must be a whole number from 1 to 604800, not a list"},
         {"timeout: 1\ntimeout: 2\n", "f:2: timeout must be given once"},
-        {"timeuot: 1\n", "f:1: there is no setting \"timeuot\"; allowed: server, model, timeout"},
+        {"timeuot: 1\n",
+         "f:1: there is no setting \"timeuot\"; allowed: server, model, timeout, "
+         "max_turns, max_tokens, temperature, thinking, bootstrap, exec, mcp, tools, files, http, "
+         "secrets, sandbox"},
         {"server:\n  ulr: x\n",
          "f:2: there is no setting \"ulr\" in server; allowed: url, model, key_file"},
         {"server: http://x\n", "f:1: server must be a mapping of settings"},

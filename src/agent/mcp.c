@@ -317,18 +317,35 @@ static uint64_t start_limit(uint64_t deadline_ns)
     return deadline_ns == 0 || deadline_ns > latest ? latest : deadline_ns;
 }
 
-// Why it did not get ready: at what, and what it said.
+// Servers that fetch themselves first (npx, uvx) fail in a sandbox that nobody opened for them, and
+// what they then say seldom names the cause.
+static const char *sandbox_hint(const struct mcp_server *s, const struct err *problem)
+{
+    const struct sandbox_settings *all = s->place->sandbox;
+    struct err why = {0};
+    bool stopped = problem->code == ERR_TIMEOUT || problem->code == ERR_SHUTDOWN;
+    bool wanted = s->spec->command != NULL && !s->spec->no_sandbox && all->mode != SANDBOX_OFF;
+    if (!stopped || !wanted || !sandbox_works(s->place->environment, &why)) return "";
+    if (!s->spec->network && !all->network)
+        return "; its sandbox has no network: \"sandbox\": {\"network\": true, \"write\": "
+               "[\"/home/me/.npm\"]} gives it one, and a folder to keep what it fetches";
+    return s->spec->write.n > 0 ? ""
+                                : "; in its sandbox it can write to nothing but /tmp and what "
+                                  "\"sandbox\": {\"write\": [...]} names";
+}
+
+// Why it did not get ready: at what, what it said, and what it lacks.
 static bool tell_start(struct mcp_server *s, const struct err *problem, struct err *e)
 {
     struct buf log = {0};
     bool late = problem->code == ERR_TIMEOUT;
     if (late && s->link != NULL) s->link->take_log(s->link, &log);
     struct str said = tool_text_reason(buf_view(&log), REASON_BYTES);
-    err_set(e, problem->code, "MCP server %s: %s%s%s%.*s", s->spec->name, problem->msg,
+    err_set(e, problem->code, "MCP server %s: %s%s%s%.*s%s", s->spec->name, problem->msg,
             !late      ? ""
             : s->ready ? " waiting for its list of tools"
                        : " waiting for it to initialize",
-            said.n > 0 ? "; it said: " : "", (int)said.n, said.p);
+            said.n > 0 ? "; it said: " : "", (int)said.n, said.p, sandbox_hint(s, problem));
     buf_free(&log);
     return false;
 }

@@ -201,9 +201,14 @@ test('a call that hangs is cut at its deadline and cancelled at the server', asy
 
 test('servers that cannot be used say why, and nothing stays behind', async () => {
     const odd = path.join(here, 'mcp_server.mjs');
+    const shut = spawnSync('bwrap', ['--ro-bind', '/', '/', '--unshare-all', 'true']).status === 0;
+    const broken = { command: 'sh', args: ['-c', 'echo broken pipe >&2; exit 3'] };
+    const end = 'MCP server a: the server has ended \\(exit code 3\\): broken pipe';
     const cases = [
+        [{ a: broken }, new RegExp(end + (shut ? '; its sandbox has no network: "sandbox": ' : '\n'))],
+        [{ a: { ...broken, sandbox: { network: true } } }, new RegExp(end + (shut ? '; in its sandbox it can write to nothing but' : '\n'))],
+        [{ a: { ...broken, sandbox: 'off' } }, new RegExp(`${end}\n`)],
         [{ a: { command: '/no/such/program' } }, /MCP server a: .*\/no\/such\/program/],
-        [{ a: { command: 'sh', args: ['-c', 'echo broken pipe >&2; exit 3'] } }, /MCP server a: the server has ended \(exit code 3\): broken pipe/],
         [{ a: node(odd, '1999-01-01') }, /MCP server a: it speaks the protocol of 1999-01-01/],
         [{ a: { ...node(odd), env: { T: '${secret:NONE}' } } }, /there is no secret "NONE"/],
         [{ a: { url: 'http://127.0.0.1:1/mcp' } }, /MCP server a: /],

@@ -249,14 +249,21 @@ static bool read_salt(struct request_params *p, struct value body, struct err *e
     return true;
 }
 
-// Constrained output: saying no is better than an answer in the wrong form.
+// Constrained output, by its names at other servers too, and calls of the old form: saying no is
+// better than an answer in the wrong form.
 static bool refuse_formats(struct value body, struct err *e)
 {
-    static const char *const names[] = {"json_schema", "grammar"};
+    static const char *const names[] = {
+        "json_schema",   "grammar",        "structured_outputs", "guided_json", "guided_regex",
+        "guided_choice", "guided_grammar", "structural_tag",     "regex",       "ebnf"};
     for (size_t i = 0; i < COUNT(names); i++)
         if (!absent(value_get(body, names[i])))
             return err_set(e, ERR_UNSUPPORTED, "\"%s\" is not supported yet; leave it out",
                            names[i]);
+    if (!absent(value_get(body, "functions")) || !absent(value_get(body, "function_call")))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "\"functions\" and \"function_call\" are not supported; send \"tools\" and "
+                       "\"tool_choice\"");
     struct value v = value_get(body, "response_format");
     if (absent(v)) return true;
     if (v.kind != VALUE_DICT) return wrong_type("response_format", "an object", v, e);

@@ -252,6 +252,10 @@ static void what_is_missing_is_said(void **state)
     refuses(true, "\"response_format\":\"json\"", "response_format", ERR_INPUT);
     refuses(true, "\"response_format\":{}", "response_format.type", ERR_INPUT);
     refuses(true, "\"grammar\":\"root ::= x\"", "not supported yet", ERR_UNSUPPORTED);
+    refuses(true, "\"guided_json\":{}", "guided_json", ERR_UNSUPPORTED);
+    refuses(false, "\"structured_outputs\":{}", "structured_outputs", ERR_UNSUPPORTED);
+    refuses(true, "\"functions\":[{\"name\":\"f\"}]", "send \"tools\"", ERR_UNSUPPORTED);
+    refuses(true, "\"function_call\":\"auto\"", "send \"tools\"", ERR_UNSUPPORTED);
     refuses(true, "\"n\":2", "\"n\"", ERR_UNSUPPORTED);
     refuses(false, "\"echo\":true", "echo", ERR_UNSUPPORTED);
     refuses(false, "\"best_of\":2", "best_of", ERR_UNSUPPORTED);

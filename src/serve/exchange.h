@@ -67,6 +67,7 @@ struct exchange {
     struct MHD_Connection *http;
     struct connection *connection;
     const struct route *route;
+    const char *path;   // decoded, without the query; the connection's, while the request lasts
     struct err refused; // found before the body was read; answered after it
     char allow[32];     // of a 405
     bool last;          // what follows on this connection may be no request

@@ -321,6 +321,7 @@ static void check_headers(struct exchange *x, const char *method, const char *pa
                           const char *version)
 {
     if (!check_size(x, path) || !check_framing(x, version) || !check_host(x)) return;
+    x->path = path;
     x->route = route_find(method, path, x->allow, &x->refused);
     if (x->route == NULL || !check_key(x) || !check_private(x)) return;
     x->explain = str_eq(str_trim(header(x, "X-Submind-Explain")), STR("1"));

@@ -14,6 +14,7 @@ static const struct route routes[] = {
     {"GET", "/props", route_props, false, true, false, false},
     {"GET", "/v1/models", route_models, false, true, false, false},
     {"GET", "/models", route_models, false, true, false, false},
+    {"GET", "/v1/models/", route_model, false, true, false, false},
     {"POST", "/v1/chat/completions", route_chat, false, true, false, false},
     {"POST", "/chat/completions", route_chat, false, true, false, false},
     {"POST", "/v1/completions", route_completions, false, true, false, false},
@@ -37,17 +38,28 @@ static const struct route options_route = {"OPTIONS", "*", route_options, true, 
 
 enum { N_ROUTES = sizeof routes / sizeof routes[0] };
 
+// A path that ends in "/" stands for all that have something behind it.
+static bool is_path(const struct route *r, const char *path)
+{
+    size_t n = strlen(r->path);
+    bool open = r->path[n - 1] == '/';
+    return open ? strncmp(r->path, path, n) == 0 && path[n] != '\0' : strcmp(r->path, path) == 0;
+}
+
 const struct route *route_find(const char *method, const char *path, char allow[32], struct err *e)
 {
     const struct route *other = NULL;
     const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < N_ROUTES; i++) {
-        if (strcmp(routes[i].path, path) != 0) continue;
+        if (!is_path(&routes[i], path)) continue;
         if (strcmp(routes[i].method, wanted) == 0) return &routes[i];
         other = &routes[i];
     }
     if (other == NULL) {
-        err_set(e, ERR_NOT_FOUND, "there is no %.120s here; the API starts at /v1", path);
+        err_set(e, ERR_NOT_FOUND,
+                "there is no %.120s here; there are /v1/chat/completions, /v1/completions, "
+                "/v1/models, /health, /metrics and what the README names",
+                path);
         return NULL;
     }
     bool get = strcmp(other->method, "GET") == 0;

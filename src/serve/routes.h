@@ -21,6 +21,7 @@ const struct route *route_find(const char *method, const char *path, char allow[
 bool route_health(struct exchange *x);
 bool route_version(struct exchange *x);
 bool route_models(struct exchange *x);
+bool route_model(struct exchange *x);
 bool route_props(struct exchange *x);
 bool route_slots(struct exchange *x);
 bool route_metrics(struct exchange *x);

@@ -1,4 +1,5 @@
 // What a client or a person asks about the server itself. Nothing here waits for the engine thread.
+#include <string.h>
 
 #include "base/clock.h"
 #include "serve/openai_response.h"
@@ -48,23 +49,44 @@ bool route_version(struct exchange *x)
     return exchange_send_json(x, &b);
 }
 
-bool route_models(struct exchange *x)
+static void put_model(struct buf *b, const struct server *sv)
 {
-    const struct engine_info *i = engine_info(x->sv->engine);
-    struct buf b = {0};
-    buf_z(&b, "{\"object\":\"list\",\"data\":[{");
-    put_field(&b, "id", x->sv->model_name);
-    buf_printf(&b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"submind\"",
+    const struct engine_info *i = engine_info(sv->engine);
+    buf_c(b, '{');
+    put_field(b, "id", sv->model_name);
+    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"submind\"",
                (long long)i->loaded_unix);
-    buf_printf(&b, ",\"max_model_len\":%u,\"meta\":{", i->n_ctx);
-    put_field(&b, "arch", i->arch);
-    buf_printf(&b,
+    buf_printf(b, ",\"max_model_len\":%u,\"meta\":{", i->n_ctx);
+    put_field(b, "arch", i->arch);
+    buf_printf(b,
                ",\"n_vocab\":%u,\"n_ctx\":%u,\"n_ctx_train\":%u,\"n_embd\":%u,\"n_layer\":%u"
                ",\"n_params\":%llu,\"size\":%llu,",
                i->n_vocab, i->n_ctx, i->n_ctx_train, i->n_embd, i->n_layers,
                (unsigned long long)i->n_params, (unsigned long long)i->model_bytes);
-    put_field(&b, "ftype", i->file_type);
-    buf_z(&b, "}}]}");
+    put_field(b, "ftype", i->file_type);
+    buf_z(b, "}}");
+}
+
+bool route_models(struct exchange *x)
+{
+    struct buf b = {0};
+    buf_z(&b, "{\"object\":\"list\",\"data\":[");
+    put_model(&b, x->sv);
+    buf_z(&b, "]}");
+    return exchange_send_json(x, &b);
+}
+
+bool route_model(struct exchange *x)
+{
+    struct err e = {0};
+    struct buf b = {0};
+    struct str asked = str_from(x->path + strlen(x->route->path)), has = x->sv->model_name;
+    if (!str_eq(asked, has)) {
+        err_set(&e, ERR_NOT_FOUND, "there is no model \"%.120s\" here; there is \"%.*s\"", asked.p,
+                (int)(has.n < 120 ? has.n : 120), has.p);
+        return exchange_send_error(x, &e);
+    }
+    put_model(&b, x->sv);
     return exchange_send_json(x, &b);
 }
 

@@ -240,6 +240,8 @@ test('logit_bias forbids and ignore_eos goes on', async () => {
 test('models, version, props, slots', async () => {
     const models = await client.models.list();
     assert.equal(models.data.length, 1);
+    assert.deepEqual(await client.models.retrieve(models.data[0].id), models.data[0]);
+    await assert.rejects(client.models.retrieve('gpt/4'), { status: 404, message: /no model "gpt\/4" here; there is "submind-demo"/ });
     const props = await server.json('/props');
     assert.equal(props.model_alias, models.data[0].id);
     assert.match(props.chat_template, /im_start/);

@@ -2,6 +2,7 @@
 // root and changes nothing; --fix (doctor_mend.c) does.
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cmd/cmd.h"
@@ -54,7 +55,9 @@ int cmd_doctor(int argc, char **argv)
     options_home(&cache, "XDG_CACHE_HOME", ".cache");
     struct look_wish wish = {.port = s.given.port ? s.port : DEFAULT_PORT,
                              .models = buf_cstr(&models),
-                             .cache = buf_cstr(&cache)};
+                             .cache = buf_cstr(&cache),
+                             .path = options_env("PATH"),
+                             .environment = (const char *const *)environ};
     bool ok = d != NULL && doctor_look(d, s.root == NULL ? "/" : s.root, &wish, &e);
     buf_free(&models);
     buf_free(&cache);

@@ -30,54 +30,9 @@ static void set_defaults(struct cmdline *flags)
     if (!cmdline_has(flags, "--accept-when-ready")) cmdline_z(flags, "--accept-when-ready");
 }
 
-static bool write_units(struct service *sv, struct str unit, struct str socket, struct err *e)
-{
-    return file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
-           file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
-           systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
-           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.socket_name), e) &&
-           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.service_name), e);
-}
-
-static void remove_units(struct service *sv)
-{
-    struct err ignored = {0};
-    systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.service_name), &ignored);
-    systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.socket_name), &ignored);
-    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.socket_name), &ignored);
-    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.service_name), &ignored);
-    unlink(buf_cstr(&sv->files.unit));
-    unlink(buf_cstr(&sv->files.socket));
-    systemd_do(&sv->manager, "daemon-reload", NULL, &ignored);
-}
-
-// What was installed before, to go back to.
-struct before {
-    struct buf unit, socket;
-    bool existed;
-};
-
-static void read_before(struct service *sv, struct before *b)
-{
-    struct err ignored = {0};
-    b->existed = file_read(&b->unit, buf_cstr(&sv->files.unit), MAX_UNIT, &ignored) &&
-                 file_read(&b->socket, buf_cstr(&sv->files.socket), MAX_UNIT, &ignored);
-}
-
-static void undo_install(struct service *sv, struct before *b)
-{
-    struct err ignored = {0};
-    if (!b->existed) {
-        remove_units(sv);
-        return;
-    }
-    write_units(sv, buf_view(&b->unit), buf_view(&b->socket), &ignored);
-    systemd_do(&sv->manager, "restart", buf_cstr(&sv->files.socket_name), &ignored);
-    systemd_do(&sv->manager, "restart", buf_cstr(&sv->files.service_name), &ignored);
-}
-
-static bool start_installed(struct service *sv, const struct before *b, const struct cmdline *flags,
-                            struct str unit, struct str socket, struct err *e)
+static bool start_installed(struct service *sv, const struct service_before *b,
+                            const struct cmdline *flags, struct str unit, struct str socket,
+                            struct err *e)
 {
     struct err ignored = {0};
     uint32_t kept;
@@ -86,7 +41,7 @@ static bool start_installed(struct service *sv, const struct before *b, const st
         systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.socket_name), &ignored);
         systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.service_name), &ignored);
     }
-    return write_units(sv, unit, socket, e) && service_apply(sv, unit, flags, e);
+    return service_write_units(sv, unit, socket, e) && service_apply(sv, unit, flags, e);
 }
 
 // Somebody else on the port would only show as a failed job.
@@ -111,7 +66,7 @@ static bool install(struct service *sv, struct err *e)
 {
     struct cmdline flags = {.arena = &sv->arena};
     struct buf unit = {0}, socket = {0}, tail = {0};
-    struct before before = {0};
+    struct service_before before = {0};
     bool ok = service_given_flags(sv, &flags, e);
     set_defaults(&flags);
     ok = ok && service_texts(sv, &flags, NULL, &unit, &socket, e);
@@ -120,12 +75,12 @@ static bool install(struct service *sv, struct err *e)
         printf("# %s\n%s\n# %s\n%s", buf_cstr(&sv->files.socket), buf_cstr(&socket),
                buf_cstr(&sv->files.unit), buf_cstr(&unit));
     } else if (ok) {
-        read_before(sv, &before);
+        service_before_read(sv, &before);
         ok = start_installed(sv, &before, &flags, buf_view(&unit), buf_view(&socket), e);
         if (!ok) {
             service_log_tail(sv, &tail);
             fprintf(stderr, "%s\n", buf_cstr(&tail));
-            undo_install(sv, &before);
+            service_put_back(sv, &before);
             err_prefix(e, before.existed ? "the service before was put back: "
                                          : "nothing is left installed: ");
         } else {
@@ -142,8 +97,7 @@ static bool install(struct service *sv, struct err *e)
             buf_free(&record);
         }
     }
-    buf_free(&before.unit);
-    buf_free(&before.socket);
+    service_before_free(&before);
     buf_free(&unit);
     buf_free(&socket);
     buf_free(&tail);
@@ -161,8 +115,9 @@ static bool uninstall(struct service *sv, struct err *e)
         return err_set(e, ERR_NOT_FOUND, "no service \"%s\" is installed", sv->name);
     }
     buf_free(&text);
-    const char *old = service_adopted(sv);
-    remove_units(sv);
+    uint32_t kept;
+    const char *old = service_adopted(sv, &kept);
+    service_remove_units(sv);
     printf("%s is stopped and removed; its records stay in %s\n", buf_cstr(&sv->files.service_name),
            buf_cstr(&sv->files.state_dir));
     if (old != NULL)

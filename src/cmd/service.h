@@ -40,6 +40,17 @@ bool service_texts(struct service *sv, const struct cmdline *flags, const char *
                    struct buf *unit, struct buf *socket, struct err *e);
 // Writes the unit, restarts the service and waits until it answers with a completion.
 bool service_apply(struct service *sv, struct str unit, const struct cmdline *flags, struct err *e);
+bool service_write_units(struct service *sv, struct str unit, struct str socket, struct err *e);
+void service_remove_units(struct service *sv);
+// What is installed, to go back to when something new fails: then it is put back as it was, running or only
+// written, or, where nothing was, everything is removed.
+struct service_before {
+    struct buf unit, socket;
+    bool existed, ran;
+};
+void service_before_read(struct service *sv, struct service_before *b);
+void service_put_back(struct service *sv, struct service_before *b);
+void service_before_free(struct service_before *b);
 // The end of the server's log, for an error's message: appended on new lines to out.
 void service_log_tail(struct service *sv, struct buf *out);
 
@@ -63,8 +74,10 @@ bool service_complete(const char *url, const char *key, struct str body, struct 
 // less time for the mix; what was measured, as JSON members, is appended to measured.
 bool service_compare(struct service *sv, const char *old, const char *url, const char *key,
                      const struct cmdline *ours, bool *wins, struct buf *measured, struct err *e);
-// The unit that this service has taken the place of (arena), or NULL; and its return.
-const char *service_adopted(struct service *sv);
+// Looks at a server that has just taken over, for --watch seconds; false with what is wrong with it.
+bool service_watch(struct service *sv, const struct cmdline *flags, struct err *e);
+// The unit that this service has taken the place of (arena), or NULL; *kept: the newest kept setup at that time.
+const char *service_adopted(struct service *sv, uint32_t *kept);
 void service_forget_adopted(struct service *sv);
 bool service_give_back(struct service *sv, const char *old, struct err *e);
 bool service_adopt(struct service *sv, const char *unit, struct err *e);

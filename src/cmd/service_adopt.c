@@ -1,7 +1,8 @@
 // service adopt UNIT: a llama-server unit becomes ours. The old unit is never changed; with --now both are
-// measured, and if ours is better the old one is stopped and ours takes its port. If ours does not answer, or
-// after `service rollback`, the old one serves again.
+// measured, and if ours is better it gets the port from the running server, is watched, and only then the old one
+// is stopped, when its answers have ended. If ours fails meanwhile, the old one has never gone.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +11,9 @@
 #include "cmd/model_path.h"
 #include "cmd/service.h"
 #include "host/adopt.h"
+#include "host/handover.h"
+
+enum { DRAIN_POLL_MS = 200, IDLE_S = 20 }; // llama-server closes what is idle for 5 s
 
 static void list(const struct adopt *a, const char *unit)
 {
@@ -103,23 +107,31 @@ static void put_adopted_path(const struct service *sv, struct buf *out)
     buf_printf(out, "%.*s/adopted", (int)sv->files.state_dir.n, sv->files.state_dir.p);
 }
 
+// "llama.service 3": taken over when 3 was the newest kept setup of ours.
 static bool remember(struct service *sv, const char *old, struct err *e)
 {
-    struct buf path = {0};
+    struct buf path = {0}, text = {0};
     put_adopted_path(sv, &path);
-    const bool ok = file_replace(buf_cstr(&path), str_from(old), 0644, e);
+    buf_printf(&text, "%s %u\n", old, service_kept_newest(&sv->files));
+    const bool ok = file_replace(buf_cstr(&path), buf_view(&text), 0644, e);
     buf_free(&path);
+    buf_free(&text);
     return ok;
 }
 
-const char *service_adopted(struct service *sv)
+const char *service_adopted(struct service *sv, uint32_t *kept)
 {
     struct buf path = {0}, text = {0};
     struct err ignored = {0};
     const char *old = NULL;
+    *kept = 0;
     put_adopted_path(sv, &path);
-    if (file_read(&text, buf_cstr(&path), UNIT_MAX_BYTES, &ignored) && text.n > 0)
-        old = arena_str(&sv->arena, str_trim(buf_view(&text))).p;
+    if (file_read(&text, buf_cstr(&path), UNIT_MAX_BYTES, &ignored) && text.n > 0) {
+        const struct str whole = str_trim(buf_view(&text));
+        const size_t space = str_find(whole, STR(" "), 0);
+        if (space != SIZE_MAX) *kept = (uint32_t)strtoul(buf_cstr(&text) + space, NULL, 10);
+        old = arena_str(&sv->arena, str_sub(whole, 0, space)).p;
+    }
     buf_free(&path);
     buf_free(&text);
     return old;
@@ -179,33 +191,111 @@ static bool is_better(struct service *sv, const char *old, const struct cmdline 
            err_prefix(e, "measuring both at once (--no-measure leaves it out): ");
 }
 
-static bool take_over(struct service *sv, const char *old, const struct cmdline *flags,
-                      struct str unit, struct str socket, struct err *e)
+// A socket unit that may listen beside somebody else: for as long as the hand-over takes.
+static bool write_shared(struct service *sv, struct str socket, struct err *e)
 {
-    struct err ignored = {0};
+    static const char section[] = "[Socket]\n";
+    const size_t at = str_find(socket, str_from(section), 0) + sizeof section - 1;
+    struct buf text = {0};
+    buf_str(&text, str_sub(socket, 0, at));
+    buf_z(&text, "ReusePort=yes\n");
+    buf_str(&text, str_sub(socket, at, socket.n));
+    const bool ok = file_replace(buf_cstr(&sv->files.socket), buf_view(&text), 0644, e);
+    buf_free(&text);
+    return ok;
+}
+
+static bool open_handover(struct service *sv, const struct cmdline *flags, struct handover *h,
+                          struct err *e)
+{
+    const char *host = cmdline_flag(flags, "host"), *port = cmdline_flag(flags, "port");
+    if (cmdline_flag(flags, "unix-socket") != NULL)
+        return err_set(e, ERR_UNSUPPORTED, "it listens on a path");
+    if (host == NULL || strcmp(host, "localhost") == 0) host = "127.0.0.1";
+    return handover_open(h, host, port == NULL ? 8080 : (uint32_t)strtoul(port, NULL, 10),
+                         sv->system ? 0 : (uint32_t)geteuid(), e);
+}
+
+// Ours on the port, answering and watched. With a hand-over the old server runs all the while, and keeps all
+// connections until ours has loaded its model; else it has to be stopped first.
+static bool start_ours(struct service *sv, const char *old, const struct cmdline *flags,
+                       struct str unit, struct str socket, struct handover *h, struct err *e)
+{
+    const char *url, *key;
+    bool ok = service_url(sv, flags, &url, &key, e);
+    if (ok && h->fd > 0)
+        ok = write_shared(sv, socket, e) &&
+             file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
+             systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
+             systemd_do(&sv->manager, "start", buf_cstr(&sv->files.socket_name), e) &&
+             systemd_do(&sv->manager, "restart", buf_cstr(&sv->files.service_name), e) &&
+             handover_point(h, true, e) && service_probe(url, key, SERVICE_START_WAIT_S, e);
+    else if (ok)
+        ok = file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
+             systemd_do(&sv->manager, "stop", old, e) && service_apply(sv, unit, flags, e);
+    return ok && service_watch(sv, flags, e);
+}
+
+// Until the old server has no connection left: first by itself, as what is idle is closed; then it is told to
+// close each between two answers, which a client that sends at that moment may notice.
+static void drain(struct handover *h)
+{
+    static const double limits_s[] = {IDLE_S, SERVICE_DRAIN_S};
+    for (size_t i = 0; i < 2; i++) {
+        const uint64_t start = clock_ns();
+        do clock_sleep_ms(DRAIN_POLL_MS);
+        while (handover_left(h) > 0 && clock_ms_since(start) < limits_s[i] * 1e3 &&
+               atomic_load(&service_cancelled) == 0);
+        handover_retire(h);
+    }
+}
+
+static bool retire_old(struct service *sv, const char *old, struct str socket, struct handover *h,
+                       struct err *e)
+{
+    if (h->fd > 0) {
+        fprintf(stderr, "ours has the port; the last answers of %s end\n", old);
+        drain(h);
+    }
+    return systemd_do(&sv->manager, "stop", old, e) &&
+           file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
+           systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
+           systemd_do(&sv->manager, "disable", old, e) &&
+           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.socket_name), e) &&
+           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.service_name), e);
+}
+
+// Both at once only where both were measured: then there is memory for two.
+static bool take_over(struct service *sv, const char *old, const struct cmdline *flags,
+                      struct str unit, struct str socket, bool measured, struct err *e)
+{
+    struct err ignored = {0}, why = {0};
     struct buf tail = {0};
-    const char *ours = buf_cstr(&sv->files.service_name);
-    // An old server with running answers may take as long as its own TimeoutStopSec= allows.
-    fprintf(stderr, "stopping %s\n", old);
-    bool ok = file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
-              file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
-              systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
-              systemd_do(&sv->manager, "stop", old, e) && service_apply(sv, unit, flags, e) &&
-              systemd_do(&sv->manager, "disable", old, e) &&
-              systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.socket_name), e) &&
-              systemd_do(&sv->manager, "enable", ours, e);
+    struct handover h = {0};
+    struct service_before before = {0};
+    service_before_read(sv, &before);
+    if (!measured) err_set(&why, ERR_UNSUPPORTED, "both were not measured, so memory may be short");
+    if (measured && open_handover(sv, flags, &h, &why))
+        fprintf(stderr, "starting ours beside %s, on the same port\n", old);
+    else // with running answers it may take as long as its own TimeoutStopSec= allows
+        fprintf(stderr, "stopping %s first, which cuts its answers off: %s\n", old, why.msg);
+    bool ok = start_ours(sv, old, flags, unit, socket, &h, e) && retire_old(sv, old, socket, &h, e);
     if (ok) {
         printf("%s answers in the place of %s, which is stopped and disabled, and still there\n",
-               ours, old);
-        return true;
+               buf_cstr(&sv->files.service_name), old);
+    } else {
+        service_log_tail(sv, &tail);
+        fprintf(stderr, "%s\n", buf_cstr(&tail));
+        if (h.fd > 0) handover_point(&h, false, &ignored);
+        service_put_back(sv, &before);
+        systemd_do(&sv->manager, "enable", old, &ignored);
+        systemd_do(&sv->manager, "start", old, &ignored);
+        err_prefix(e, "%s serves as before: ", old);
     }
-    service_log_tail(sv, &tail);
-    fprintf(stderr, "%s\n", buf_cstr(&tail));
+    handover_close(&h);
+    service_before_free(&before);
     buf_free(&tail);
-    stop_ours(sv);
-    systemd_do(&sv->manager, "enable", old, &ignored);
-    systemd_do(&sv->manager, "start", old, &ignored);
-    return err_prefix(e, "%s was started again: ", old);
+    return ok;
 }
 
 static bool adopt_now(struct service *sv, const char *old, const struct cmdline *flags,
@@ -218,7 +308,7 @@ static bool adopt_now(struct service *sv, const char *old, const struct cmdline 
         printf("nothing was changed; --force takes over all the same\n");
         ok = record(sv, "adopt", old, "kept the old unit", &measured, e);
     } else if (ok) {
-        ok = take_over(sv, old, flags, unit, socket, e);
+        ok = take_over(sv, old, flags, unit, socket, measured.n > 0, e);
         if (ok)
             ok = remember(sv, old, e) && record(sv, "adopt", old, "ok", &measured, e);
         else

@@ -168,3 +168,60 @@ bool service_apply(struct service *sv, struct str unit, const struct cmdline *fl
            systemd_do(&sv->manager, "restart", service, e) &&
            service_probe(url, key, SERVICE_START_WAIT_S, e);
 }
+
+// ---- written, removed, put back -------------------------------------------------------------------
+
+bool service_write_units(struct service *sv, struct str unit, struct str socket, struct err *e)
+{
+    return file_replace(buf_cstr(&sv->files.socket), socket, 0644, e) &&
+           file_replace(buf_cstr(&sv->files.unit), unit, 0644, e) &&
+           systemd_do(&sv->manager, "daemon-reload", NULL, e) &&
+           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.socket_name), e) &&
+           systemd_do(&sv->manager, "enable", buf_cstr(&sv->files.service_name), e);
+}
+
+void service_remove_units(struct service *sv)
+{
+    struct err ignored = {0};
+    systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.service_name), &ignored);
+    systemd_do(&sv->manager, "disable", buf_cstr(&sv->files.socket_name), &ignored);
+    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.socket_name), &ignored);
+    systemd_do(&sv->manager, "stop", buf_cstr(&sv->files.service_name), &ignored);
+    unlink(buf_cstr(&sv->files.unit));
+    unlink(buf_cstr(&sv->files.socket));
+    systemd_do(&sv->manager, "daemon-reload", NULL, &ignored);
+}
+
+void service_before_read(struct service *sv, struct service_before *b)
+{
+    struct err ignored = {0};
+    struct buf state = {0};
+    b->existed = file_read(&b->unit, buf_cstr(&sv->files.unit), UNIT_MAX_BYTES, &ignored) &&
+                 file_read(&b->socket, buf_cstr(&sv->files.socket), UNIT_MAX_BYTES, &ignored);
+    systemd_property(&sv->manager, buf_cstr(&sv->files.socket_name), "ActiveState", &state,
+                     &ignored);
+    b->ran = strcmp(buf_cstr(&state), "active") == 0;
+    buf_free(&state);
+}
+
+void service_put_back(struct service *sv, struct service_before *b)
+{
+    struct err ignored = {0};
+    if (!b->existed || !b->ran) service_remove_units(sv);
+    if (b->existed && !b->ran) { // written beside another unit, and not more
+        file_replace(buf_cstr(&sv->files.socket), buf_view(&b->socket), 0644, &ignored);
+        file_replace(buf_cstr(&sv->files.unit), buf_view(&b->unit), 0644, &ignored);
+        systemd_do(&sv->manager, "daemon-reload", NULL, &ignored);
+    }
+    if (!b->existed || !b->ran) return;
+    service_write_units(sv, buf_view(&b->unit), buf_view(&b->socket), &ignored);
+    systemd_do(&sv->manager, "restart", buf_cstr(&sv->files.socket_name), &ignored);
+    systemd_do(&sv->manager, "restart", buf_cstr(&sv->files.service_name), &ignored);
+}
+
+void service_before_free(struct service_before *b)
+{
+    buf_free(&b->unit);
+    buf_free(&b->socket);
+    *b = (struct service_before){0};
+}

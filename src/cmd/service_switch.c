@@ -301,7 +301,7 @@ static bool look(struct service *sv, const char *url, const char *key, int resta
     return true;
 }
 
-static bool watch(struct service *sv, const struct setup *c, struct err *e)
+bool service_watch(struct service *sv, const struct cmdline *flags, struct err *e)
 {
     static const char body[] =
         "{\"messages\":[{\"role\":\"user\",\"content\":\"Say hello.\"}],\"max_tokens\":4}";
@@ -312,7 +312,7 @@ static bool watch(struct service *sv, const struct setup *c, struct err *e)
     size_t failed_before = SIZE_MAX;
     uint32_t misses = 0;
     struct err local = {0};
-    if (!service_url(sv, &c->flags, &url, &key, e)) return false;
+    if (!service_url(sv, flags, &url, &key, e)) return false;
     service_glance(url, key, &failed_before, &local);
     for (uint32_t i = 1; clock_ms_since(start) < for_s * 1e3; i++) {
         show("watching the new server");
@@ -433,7 +433,7 @@ static bool replace(struct service *sv, struct plan *p, struct setup *c, struct 
         show("switching: running answers finish");
         ok = service_apply(sv, buf_view(&unit), &c->flags, e);
         if (ok) take_down(sv, &bridge);
-        ok = ok && watch(sv, c, e);
+        ok = ok && service_watch(sv, &c->flags, e);
         if (!ok)
             go_back(sv, p, c, kept, e);
         else if (record(sv, p, "switch", c->label, kept, "ok", e))
@@ -483,12 +483,13 @@ bool service_switch(struct service *sv, struct err *e)
 bool service_rollback(struct service *sv, struct err *e)
 {
     const uint32_t target = service_kept_newest(&sv->files);
-    const char *old = service_adopted(sv);
+    uint32_t then;
+    const char *old = service_adopted(sv, &then);
     if (sv->s.to != NULL && (old == NULL || strcmp(sv->s.to, old) != 0))
         return err_set(e, ERR_INPUT,
                        "%.100s was not taken over by \"%s\"; --to names that unit%s%s", sv->s.to,
                        sv->name, old == NULL ? "" : ": ", old == NULL ? "" : old);
-    if (old != NULL && (sv->s.to != NULL || target == 0)) return service_give_back(sv, old, e);
+    if (old != NULL && (sv->s.to != NULL || target <= then)) return service_give_back(sv, old, e);
     uint32_t kept = 0;
     char to[32];
     if (target == 0)

@@ -177,12 +177,14 @@ static void list_variables(struct adopt *a, const struct unit_env *env, struct a
     }
 }
 
-// Words in front of llama-server that are no container: nice, numactl, taskset ...
+// Words in front of llama-server that are no container: nice, numactl, taskset ... `submind llama-server` is ours.
 static void list_wrapper(struct adopt *a, const struct cmdline *c, size_t end, struct arena *arena)
 {
     struct buf words = {0};
     for (size_t i = 0; i < end; i++) buf_printf(&words, "%s%s", i > 0 ? " " : "", c->v[i]);
-    if (a->via == VIA_NOTHING && end > 0)
+    const char *slash = end == 1 ? strrchr(c->v[0], '/') : NULL;
+    const bool ours = end == 1 && strcmp(slash == NULL ? c->v[0] : slash + 1, "submind") == 0;
+    if (a->via == VIA_NOTHING && end > 0 && !ours)
         lose(a, arena, "in front of llama-server: ", buf_view(&words));
     buf_free(&words);
 }

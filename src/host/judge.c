@@ -87,6 +87,22 @@ static void judge_disk_speed(struct doctor *d)
                     slow ? "disk_speed" : NULL, "%s", seen);
 }
 
+static void judge_port(struct doctor *d)
+{
+    const struct listener *l = &d->host.listener;
+    if (!l->there)
+        finding_set(d, CHECK_port, FINDING_OK, NULL, "free");
+    else if (l->pid == 0)
+        finding_set(d, CHECK_port, FINDING_ATTENTION, "port",
+                    "somebody listens: a process of user %" PRIu32 " that this one may not look at",
+                    l->uid);
+    else
+        finding_set(d, CHECK_port, FINDING_ATTENTION,
+                    l->unit[0] != '\0' ? "port_unit" : "port_process",
+                    "%s listens (process %" PRIu32 "%s%s)", l->program, l->pid,
+                    l->unit[0] != '\0' ? " of " : "", l->unit);
+}
+
 static void judge_places(struct doctor *d)
 {
     const struct host *h = &d->host;
@@ -97,8 +113,7 @@ static void judge_places(struct doctor *d)
         finding_set(d, CHECK_disk, status, status == FINDING_OK ? NULL : "disk", "%.1f GiB free",
                     have);
     }
-    finding_set(d, CHECK_port, h->port_used ? FINDING_ATTENTION : FINDING_OK,
-                h->port_used ? "port" : NULL, "%s", h->port_used ? "somebody listens" : "free");
+    judge_port(d);
 }
 
 static void judge_tuned(struct doctor *d)
@@ -169,7 +184,7 @@ static void judge_service(struct doctor *d)
     finding_set(d, CHECK_service, h->own_running ? FINDING_OK : FINDING_PROBLEM,
                 h->own_running ? NULL : "service", "%s",
                 h->own_running ? "running" : "installed, not running");
-    if (h->own_running && h->port_used) // it is ours that listens there
+    if (h->own_running && h->listener.there) // it is ours that listens there
         finding_set(d, CHECK_port, FINDING_OK, NULL, "submind's service listens");
 }
 

@@ -215,6 +215,50 @@ static void judge_access(struct doctor *d)
                 groups, opened);
 }
 
+// What a container lacks of what its kind needs, appended to out: /dev/kfd is ROCm's alone.
+static bool put_lack(const struct host *h, const struct host_box *b, char *out, size_t n)
+{
+    const bool amd = h->amd != NULL, nvidia = h->nvidia != NULL && !amd;
+    const struct {
+        bool lacks;
+        const char *what;
+    } rows[] = {{amd && !b->dri, "/dev/dri"},
+                {amd && b->rocm && !b->kfd, "/dev/kfd"},
+                {amd && !b->keep_groups && !b->video, "group video"},
+                {amd && b->rocm && !b->keep_groups && !b->render, "group render"},
+                {nvidia && !b->nvidia, "nvidia.com/gpu"}};
+    bool any = false;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (!rows[i].lacks) continue;
+        const size_t used = strlen(out);
+        snprintf(out + used, n - used, "%s%s", any ? ", " : " lacks ", rows[i].what);
+        any = true;
+    }
+    return any;
+}
+
+static void judge_containers(struct doctor *d)
+{
+    struct host *h = &d->host;
+    const struct host_box *bad = NULL;
+    char seen[320] = "";
+    if (h->podman_silent)
+        finding_set(d, CHECK_containers, FINDING_ATTENTION, "podman", "podman does not answer");
+    if (h->n_boxes == 0) return;
+    for (size_t i = 0; i < h->n_boxes; i++) {
+        const size_t used = strlen(seen);
+        snprintf(seen + used, sizeof seen - used, "%s%s", used > 0 ? "; " : "", h->box[i].name);
+        if (put_lack(h, &h->box[i], seen, sizeof seen) && bad == NULL) bad = &h->box[i];
+    }
+    h->bad_box = bad;
+    const char *remedy = bad == NULL      ? NULL
+                         : h->amd == NULL ? "container_nvidia"
+                         : bad->toolbox   ? "container_toolbox"
+                                          : "container_podman";
+    finding_set(d, CHECK_containers, bad == NULL ? FINDING_OK : FINDING_ATTENTION, remedy, "%s%s",
+                seen, bad == NULL && h->n_gpus > 0 ? ": get what they need" : "");
+}
+
 static void judge_libraries(struct doctor *d)
 {
     const struct host *h = &d->host;
@@ -272,6 +316,7 @@ void judge_gpu(struct doctor *d)
     judge_firmware(d);
     judge_libraries(d);
     judge_nvidia(d);
+    judge_containers(d);
     if (h->strix_halo && h->unit[0] != '\0')
         finding_set(d, CHECK_llama_unit,
                     h->unit_missing[0] != '\0' ? FINDING_ATTENTION : FINDING_OK,

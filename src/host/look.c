@@ -236,4 +236,5 @@ void host_look(struct host *h, const struct root *r, const struct look_wish *wis
     host_look_software(h, r);
     host_look_user(h, r, wish);
     host_look_own_service(h, r);
+    host_look_containers(h, r, wish);
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "host/gateway.h"
+#include "host/listener.h"
 #include "host/root.h"
 
 enum distro {
@@ -21,7 +22,7 @@ enum distro {
     DISTRO_ANY, // in the table of remedies: all that have no row of their own
 };
 
-enum { HOST_N_GPUS = 8, PCI_AMD = 0x1002, PCI_NVIDIA = 0x10de };
+enum { HOST_N_GPUS = 8, HOST_N_BOXES = 8, PCI_AMD = 0x1002, PCI_NVIDIA = 0x10de };
 
 struct host_gpu {
     uint32_t vendor, device, n_cards; // n_cards of this kind
@@ -31,12 +32,21 @@ struct host_gpu {
     const char *apu;                  // its name where it shares the processor's memory, else NULL
 };
 
+// A toolbox or another container of podman's whose name or image speaks of a GPU.
+struct host_box {
+    char name[64], image[160];
+    bool toolbox, rocm;              // rocm: wants /dev/kfd
+    bool dri, kfd, nvidia;           // devices that it gets
+    bool keep_groups, video, render; // groups that it gets
+};
+
 enum disk_kind { DISK_UNKNOWN, DISK_SOLID, DISK_ROTATING, DISK_NETWORK };
 
 // Where to look beside the root: as the settings and the user's environment say. NULL: not known.
 struct look_wish {
     uint32_t port;
     const char *models, *cache;
+    const char *path, *const *environment; // for podman; NULL: it is not asked
 };
 
 struct host {
@@ -72,8 +82,12 @@ struct host {
     bool nodes_tried, nodes_open; // this user may open them
     bool tuned_installed, tuned_running, tuned_enabled;
     char tuned_profile[96];
-    bool port_used;
+    struct listener listener; // on the port
     uint32_t port;
+    struct host_box box[HOST_N_BOXES];
+    size_t n_boxes;
+    const struct host_box *bad_box; // the first that lacks something, inside box[]
+    bool podman_silent;             // it is there and does not answer
     uint64_t disk_free_bytes, nvidia_free_bytes;
     bool disk_seen;
     uint64_t model_mb_s, cache_mb_s; // measured reading, 0: not known
@@ -90,6 +104,7 @@ void host_look_user(struct host *h, const struct root *r, const struct look_wish
 void host_look_disk(struct host *h, const struct root *r,
                     const struct look_wish *wish);                // after the user's home is known
 void host_look_own_service(struct host *h, const struct root *r); // after host_look_user
+void host_look_containers(struct host *h, const struct root *r, const struct look_wish *wish);
 
 // The value of a kernel parameter ("" for one without); NULL when it is not on the command line. Of
 // several the last counts, as in the kernel. The text ends at a space or NUL.

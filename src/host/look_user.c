@@ -104,24 +104,6 @@ static void look_user(struct host *h, const struct root *r)
     look_groups(h, r, "usr/lib/group", gid); // Fedora Atomic keeps the system's groups there
 }
 
-// /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A ...": a local address and state 0A (listening).
-static bool listens(const struct root *r, const char *path, uint32_t port)
-{
-    struct buf b = {0};
-    struct str line;
-    bool found = false;
-    root_read(r, path, &b, 4 << 20);
-    for (size_t at = 0; !found && next_line(buf_view(&b), &at, &line);) {
-        char text[160];
-        unsigned local, state;
-        root_clean(line, text, sizeof text);
-        found = sscanf(text, " %*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x", &local, &state) == 2 &&
-                local == port && state == 0x0a;
-    }
-    buf_free(&b);
-    return found;
-}
-
 static void look_gateway(struct host *h, const struct root *r)
 {
     struct buf b = {0};
@@ -136,7 +118,7 @@ static void look_gateway(struct host *h, const struct root *r)
 void host_look_user(struct host *h, const struct root *r, const struct look_wish *wish)
 {
     look_user(h, r);
-    h->port_used = listens(r, "proc/net/tcp", h->port) || listens(r, "proc/net/tcp6", h->port);
+    listener_find(&h->listener, r, h->port);
     host_look_disk(h, r, wish);
     look_gateway(h, r);
 }

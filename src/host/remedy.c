@@ -64,25 +64,40 @@ static void fill(const char *text, const struct place *places, size_t n, struct 
     }
 }
 
+// A name from files that goes into commands: only what such names are made of.
+static struct str plain(const char *name, const char *otherwise)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789_.-@:/";
+    const bool ok = name[0] != '\0' && name[0] != '-' && name[strspn(name, letters)] == '\0';
+    return str_from(ok ? name : otherwise);
+}
+
 void remedy_expand(const struct doctor *d, const char *text, struct buf *out)
 {
     const struct host *h = &d->host;
     const uint64_t gib = doctor_gtt_gib(h);
-    struct buf b[5] = {{0}};
+    struct buf b[6] = {{0}};
     buf_printf(&b[0], "%" PRIu64, gib);
     buf_printf(&b[1], "%" PRIu64, gib * 262144); // pages of 4 KiB
     buf_printf(&b[2], "%" PRIu64, gib * 1024);   // MiB
     buf_printf(&b[3], "%" PRIu32, h->uid);
     buf_printf(&b[4], "%" PRIu32, h->port);
-    // the name goes into commands: only what a user name is made of
-    const bool plain =
-        h->user[0] != '\0' && h->user[0] != '-' &&
-        h->user[strspn(h->user, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                "0123456789_.-")] == '\0';
+    buf_printf(&b[5], "%" PRIu32, h->listener.pid);
+    const struct host_box none = {.name = "", .image = ""};
+    const struct host_box *box = h->bad_box != NULL ? h->bad_box : &none;
     const struct place places[] = {
-        {"{gib}", buf_view(&b[0])},     {"{pages}", buf_view(&b[1])},
-        {"{gttsize}", buf_view(&b[2])}, {"{uid}", buf_view(&b[3])},
-        {"{port}", buf_view(&b[4])},    {"{user}", str_from(plain ? h->user : "\"$USER\"")},
+        {"{gib}", buf_view(&b[0])},
+        {"{pages}", buf_view(&b[1])},
+        {"{gttsize}", buf_view(&b[2])},
+        {"{uid}", buf_view(&b[3])},
+        {"{port}", buf_view(&b[4])},
+        {"{user}", plain(h->user, "\"$USER\"")},
+        {"{process}", buf_view(&b[5])},
+        {"{unit}", plain(h->listener.unit, "UNIT")},
+        {"{box}", plain(box->name, "NAME")},
+        {"{image}", plain(box->image, "IMAGE")},
+        {"{scope}", str_from(h->listener.user_unit ? "--user" : "--system")},
     };
     fill(text, places, COUNT(places), out);
     for (size_t i = 0; i < COUNT(b); i++) buf_free(&b[i]);

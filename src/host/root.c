@@ -102,6 +102,16 @@ bool root_number(const struct root *r, const char *path, uint64_t *out)
     return true;
 }
 
+bool root_link(const struct root *r, const char *folder, const char *name, char *out, size_t n)
+{
+    const int fd = open_below(r, folder, O_PATH | O_DIRECTORY);
+    if (fd < 0) return false;
+    const ssize_t got = readlinkat(fd, name, out, n - 1);
+    close(fd);
+    out[got > 0 ? got : 0] = '\0';
+    return got > 0;
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(a, b);

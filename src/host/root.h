@@ -32,5 +32,7 @@ bool root_number(const struct root *r, const char *path, uint64_t *out);
 // Names in a folder that start and end so, sorted; at most max. 0 when the folder cannot be read.
 size_t root_list(const struct root *r, const char *path, const char *prefix, const char *suffix,
                  root_name *names, size_t max);
+// Where a symbolic link of a folder points, as text; false when it is none.
+bool root_link(const struct root *r, const char *folder, const char *name, char *out, size_t n);
 // Copies s to out as root_line does.
 void root_clean(struct str s, char *out, size_t n);

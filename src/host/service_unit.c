@@ -45,7 +45,8 @@ static const char name_spaces[] = "ProtectSystem=strict\n"
                                   "ProtectProc=invisible\n"
                                   "RemoveIPC=yes\n"
                                   "CapabilityBoundingSet=\n"
-                                  "CacheDirectory=submind\n";
+                                  "CacheDirectory=submind\n"
+                                  "CacheDirectoryMode=0700\n";
 
 static const char system_sandbox[] = "AmbientCapabilities=\n"
                                      "Environment=XDG_CACHE_HOME=%C/submind\n"

@@ -3,7 +3,7 @@
 // not from what the program prints. Then: doing and taking back, and sizing.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -70,6 +70,18 @@ const nvidia = (driver = true) => ({
     ...(driver ? { 'proc/driver/nvidia/version': 'NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06\n', 'usr/lib64/libcuda.so.1': '' } : { 'sys/module/nouveau/x': '' }),
 });
 const gateway = (provider) => ({ 'home/ada/.openclaw/openclaw.json': `{ // JSON5\n models: { providers: { local: ${provider} } } }` });
+// What podman inspect tells of containers, as far as it is read (podman 4.3 and 5).
+const podman = (...list) => ({ 'submind/podman-inspect.json': JSON.stringify(list.map((c) => ({
+    Name: c.name, ImageName: c.image, State: { Status: 'exited' }, Mounts: (c.mounts ?? []).map((m) => ({ Type: 'bind', Source: m, Destination: m })),
+    Config: { Labels: c.toolbox ? { 'com.github.containers.toolbox': 'true' } : null, CreateCommand: ['podman', 'create', '--name', c.name, ...c.words, c.image] },
+    HostConfig: { Devices: [], GroupAdd: c.groups ?? [] },
+}))) });
+// Somebody on port 8080: /proc/net/tcp, and where it may be seen, the process.
+const listening = (program, cgroup) => ({
+    'proc/net/tcp': '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n'
+        + '   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000   992        0 51234 1 0000000000000000 100 0 0 10 0\n',
+    ...(program ? { 'proc/4242/comm': program + '\n', 'proc/4242/cgroup': cgroup + '\n', 'proc/4242/fd/3': { link: '/dev/null' }, 'proc/4242/fd/9': { link: 'socket:[51234]' } } : {}),
+});
 const best = 'amd_iommu=off amdgpu.gttsize=126976 ttm.pages_limit=32505856';
 
 // ---- the hosts ------------------------------------------------------------------------------------------
@@ -219,6 +231,30 @@ const hosts = {
         { ...base({ cmdline: best }), ...desktop, 'home/ada/.config/systemd/user/submind.service': '[Service]\n', 'sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/submind.service/cgroup.procs': '4242\n',
             'proc/net/tcp': '  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n' },
         { service: ['ok', /running/], port: ['ok', /submind's service/] }],
+    'toolboxes made without what ROCm needs': [
+        { ...base({ cmdline: best }), ...desktop, ...podman(
+            { name: 'llama-rocm-7.2', image: 'docker.io/kyuz0/amd-strix-halo-toolboxes:rocm-7.2', words: ['--device', '/dev/dri', '--group-add', 'video'], toolbox: true },
+            { name: 'llama-vulkan-radv', image: 'docker.io/kyuz0/amd-strix-halo-toolboxes:vulkan-radv', words: ['--device', '/dev/dri', '--group-add', 'video'] },
+            { name: 'fedora-toolbox-43', image: 'registry.fedoraproject.org/fedora-toolbox:43', words: [] }) },
+        { containers: ['attention', /^llama-rocm-7\.2 lacks \/dev\/kfd, group render; llama-vulkan-radv$/,
+            /toolbox rm --force llama-rocm-7\.2 && toolbox create llama-rocm-7\.2 --image docker\.io\/kyuz0\/amd-strix-halo-toolboxes:rocm-7\.2 -- .*--device \/dev\/kfd/] }],
+    'containers that have it all, each in its own way': [
+        { ...base({ cmdline: best }), ...desktop, ...podman(
+            { name: 'llama-rocm-7.14', image: 'x:rocm-7.14', words: ['--privileged'], mounts: ['/dev'], groups: ['video', 'render'], toolbox: true },
+            { name: 'submind', image: 'localhost/submind:rocm', words: ['--device=/dev/kfd', '--device=/dev/dri', '--group-add=keep-groups'] }) },
+        { containers: ['ok', /llama-rocm-7\.14; submind: get what they need/] }],
+    'an NVIDIA box whose container has no GPU': [
+        { ...base({ cpu: 'Intel(R) Xeon(R) w5', memory: 125 }), ...nvidia(), ...user(), ...podman({ name: 'llama', image: 'ghcr.io/ggml-org/llama.cpp:server-cuda', words: [] }) },
+        { containers: ['attention', /llama lacks nvidia\.com\/gpu/, /nvidia-ctk cdi generate/] }],
+    'a llama-server unit has the port': [
+        { ...base({ cmdline: best }), ...desktop, ...listening('llama-server', '0::/user.slice/user-1000.slice/user@1000.service/app.slice/llama.service') },
+        { port: ['attention', /llama-server listens \(process 4242 of llama\.service\)/, /submind service adopt llama\.service --user --dry-run/] }],
+    'a program without a unit has the port': [
+        { ...base({ cmdline: best }), ...desktop, ...listening('ollama', '0::/user.slice/user-1000.slice/session-2.scope') },
+        { port: ['attention', /ollama listens \(process 4242\)/, /kill 4242/] }],
+    'the port is held by somebody who is not to be seen': [
+        { ...base({ cmdline: best }), ...desktop, ...listening(null) },
+        { port: ['attention', /process of user 992/, /sudo ss -ltnp 'sport = :8080'/] }],
     'our own service, down': [
         { ...base({ cmdline: best }), ...desktop, 'etc/systemd/system/submind.service': '[Service]\n' },
         { service: ['problem', /not running/, /service logs/] }],
@@ -231,7 +267,8 @@ function build(files) {
     const root = mkdtempSync(path.join(scratch, 'host-'));
     for (const [name, content] of Object.entries(files)) {
         mkdirSync(path.dirname(path.join(root, name)), { recursive: true });
-        writeFileSync(path.join(root, name), content);
+        if (typeof content.link === 'string') symlinkSync(content.link, path.join(root, name));
+        else writeFileSync(path.join(root, name), content);
     }
     return root;
 }
@@ -266,7 +303,7 @@ for (const [name, [files, expected]] of Object.entries(hosts)) {
     });
 }
 
-test('there are at least 25 hosts', () => assert.ok(Object.keys(hosts).length >= 45));
+test('there are at least 25 hosts', () => assert.ok(Object.keys(hosts).length >= 50));
 
 test('this machine, whatever it is, in under two seconds and without root', () => {
     const run = doctor(null, ['--json']);
@@ -384,6 +421,28 @@ test('a recorded machine is not mended by accident', () => {
     assert.equal(run.code, 2);
     assert.match(run.err, /--here/);
     assert.deepEqual(s.calls(), []);
+});
+
+// ---- containers of this machine --------------------------------------------------------------------------
+
+test('podman of this machine is asked by PATH, and is not waited for', () => {
+    const bin = mkdtempSync(path.join(scratch, 'podman-'));
+    const answer = podman({ name: 'llama-rocm', image: 'x:rocm', words: ['--device', '/dev/kfd'] })['submind/podman-inspect.json'];
+    writeFileSync(path.join(bin, 'answer'), answer);
+    const put = (body) => writeFileSync(path.join(bin, 'podman'), `#!/bin/sh\necho "$@" >>${bin}/log\n${body}\n`, { mode: 0o755 });
+    const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` };
+    const found = () => JSON.parse(doctor(null, ['--json'], { env }).out).checks.find((c) => c.id === 'containers');
+    put(`case $1 in ps) printf 'deadbeef0123\\nfeed0123beef\\n';; *) cat ${bin}/answer;; esac`);
+    assert.match(found().seen, /^llama-rocm/);
+    assert.match(readFileSync(path.join(bin, 'log'), 'utf8'), /^container inspect deadbeef0123 feed0123beef$/m);
+    put('exit 125');
+    assert.match(found().seen, /does not answer/);
+    put('sleep 30');
+    const start = performance.now();
+    assert.match(found().seen, /does not answer/);
+    assert.ok(performance.now() - start < 2000, `${performance.now() - start} ms`);
+    put(':');
+    assert.equal(found(), undefined); // no containers
 });
 
 // ---- sizing ---------------------------------------------------------------------------------------------

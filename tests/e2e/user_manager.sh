@@ -14,6 +14,12 @@ mount -t tmpfs tmpfs /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup |
 mkdir -p /run/systemd/system /run/user/0
 chmod 700 /run/user/0
 export XDG_RUNTIME_DIR=/run/user/0
+# what units with a sandbox put over what they may not see; user-runtime-dir makes them on a booted machine
+for dir in /run/systemd /run/user/0/systemd; do
+    mkdir -p $dir/inaccessible/dir && touch $dir/inaccessible/reg && mkfifo $dir/inaccessible/fifo
+    mknod $dir/inaccessible/chr c 0 0 && mknod $dir/inaccessible/blk b 0 0 || true
+    chmod 000 $dir/inaccessible/*
+done
 unset SUBMIND_INSIDE DBUS_SESSION_BUS_ADDRESS
 /usr/lib/systemd/systemd --user --log-target=console >"${MANAGER_LOG:-/dev/null}" 2>&1 &
 manager=$!

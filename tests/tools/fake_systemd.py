@@ -73,6 +73,8 @@ class Manager:
         host, _, port = where.rpartition(":")
         s = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if last(self.unit(name), "Socket", "ReusePort") == "yes":
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         s.bind((host.strip("[]"), int(port)))
         s.listen(int(last(self.unit(name), "Socket", "Backlog", "128")))
         self.sockets[name] = s

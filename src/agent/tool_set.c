@@ -221,6 +221,15 @@ static bool take_known_list(struct mcp_server *s, struct err *e)
     return ok;
 }
 
+static void tell_wait(const struct tool_set *t, const struct mcp_spec *server)
+{
+    struct buf what = {0};
+    if (t->spec.on_wait == NULL) return;
+    buf_printf(&what, "MCP %s starts, within %d s", server->name, MCP_START_MS / 1000);
+    t->spec.on_wait(t->spec.wait_arg, buf_view(&what));
+    buf_free(&what);
+}
+
 // Those whose tools are not known are all started before the first is waited for: their starts
 // overlap. The others start when they are called.
 static bool start_servers(struct tool_set *t, struct err *e)
@@ -233,8 +242,10 @@ static bool start_servers(struct tool_set *t, struct err *e)
     for (size_t i = 0; ok && i < t->mcp.n; i++)
         if (t->servers[i].listed == NULL) ok = mcp_server_start(&t->servers[i], e);
     for (size_t i = 0; ok && i < t->mcp.n; i++) {
-        if (t->servers[i].listed == NULL)
+        if (t->servers[i].listed == NULL) {
+            tell_wait(t, &t->mcp.list[i]);
             ok = mcp_server_ready(&t->servers[i], t->spec.deadline_ns, t->spec.cancel, e);
+        }
         ok = ok && put_mcp_tools(t, &t->servers[i], e);
     }
     return ok;

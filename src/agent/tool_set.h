@@ -20,6 +20,9 @@ struct tool_set_spec { // all borrowed, as long as the set lives
     const char *notes_file;         // what `remember` appends to; NULL = it is not there
     const struct words *tools;      // names, "*" allowed, that this definition may call; NULL: all
     const struct allow_list *allow; // instead of exec.allow; NULL: that
+    void (*on_wait)(void *arg,
+                    struct str what); // before a server's start is waited for; NULL: none
+    void *wait_arg;
 };
 
 struct tool_set;

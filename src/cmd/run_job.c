@@ -75,11 +75,16 @@ void run_job_close(struct run_job *j)
 
 // ---- one try --------------------------------------------------------------------------------
 
+static void show_wait(void *arg, struct str what)
+{
+    const struct run_view *v = &((struct attempt *)arg)->job->shown;
+    if (v->on_wait != NULL) v->on_wait(v->arg, what);
+}
+
 static void on_wait(void *arg, struct str what)
 {
-    struct attempt *a = arg;
-    run_record_wait(&a->record, what);
-    if (a->job->shown.on_wait != NULL) a->job->shown.on_wait(a->job->shown.arg, what);
+    run_record_wait(&((struct attempt *)arg)->record, what);
+    show_wait(arg, what);
 }
 
 // A private server may have gone idle, or died; then another is started.
@@ -153,7 +158,9 @@ static bool open_tools(struct attempt *a, uint64_t deadline_ns, struct err *e)
                                  .lists_dir = j->session->lists_dir,
                                  .notes_file = j->notes_file.p,
                                  .tools = d->has_tools ? &d->tools : NULL,
-                                 .allow = d->has_allow ? &d->allow : NULL};
+                                 .allow = d->has_allow ? &d->allow : NULL,
+                                 .on_wait = show_wait,
+                                 .wait_arg = a};
     return tool_set_open(&a->tools, &spec, e);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -372,6 +373,39 @@ static void settings_that_cannot_work_are_told(void **state)
     }
 }
 
+static void take_wait(void *arg, struct str what)
+{
+    buf_str(arg, what);
+}
+
+// A server that starts slowly is named to whoever looks on, before it is waited for.
+static void a_server_that_starts_is_named(void **state)
+{
+    (void)state;
+    char path[128];
+    struct workspace_config c;
+    struct tool_set *set = NULL;
+    struct buf seen = {0};
+    struct err e = {0};
+    snprintf(path, sizeof path, "%s/mcp.json", folder);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fputs("{\"mcpServers\": {\"gone\": {\"command\": \"false\", \"sandbox\": \"off\"}}}", out);
+    fclose(out);
+    assert_true(workspace_config_parse(&c, STR("mcp: mcp.json\n"), folder, "f", &e));
+    struct tool_set_spec spec = {.config = &c,
+                                 .environment = environment,
+                                 .run_id = "run-1",
+                                 .on_wait = take_wait,
+                                 .wait_arg = &seen};
+    assert_false(tool_set_open(&set, &spec, &e));
+    assert_string_equal(buf_cstr(&seen), "MCP gone starts, within 30 s");
+    assert_non_null(strstr(e.msg, "MCP server gone: the server has ended (exit code 1)"));
+    workspace_config_close(&c);
+    buf_free(&seen);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +418,7 @@ int main(void)
         cmocka_unit_test(a_shell_rule_lets_its_own_line_through),
         cmocka_unit_test(the_sandbox_holds),
         cmocka_unit_test(settings_that_cannot_work_are_told),
+        cmocka_unit_test(a_server_that_starts_is_named),
     };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }

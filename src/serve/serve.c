@@ -32,6 +32,9 @@ enum {
     FIRST_FD = 3,   // of the sockets that a service manager passes
     SPLICE_BYTES = 16 << 20,
     EXTEND_S = 120, // a load that goes on may take so much longer
+    // timeout(1), wrappers and terminals signal a process and its group: what comes so soon after the
+    // first signal is the same wish, not one for more haste.
+    SAME_WISH_MS = 500,
 };
 
 // ---- state that the routes read ----------------------------------------------------------------
@@ -301,10 +304,19 @@ static void drain(const struct server *sv)
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 }
 
-static bool asked_to_hurry(int signal_fd)
+static bool take_signal(int signal_fd)
+{
+    struct signalfd_siginfo info;
+    return read(signal_fd, &info, sizeof info) == (ssize_t)sizeof info;
+}
+
+static bool asked_to_hurry(int signal_fd, uint64_t start_ns)
 {
     struct pollfd p = {.fd = signal_fd, .events = POLLIN};
-    return poll(&p, 1, 20) > 0;
+    if (poll(&p, 1, 20) <= 0) return false;
+    if (clock_ms_since(start_ns) >= SAME_WISH_MS) return true;
+    take_signal(signal_fd);
+    return false;
 }
 
 void server_drain(struct server *sv, int signal_fd)
@@ -322,7 +334,7 @@ void server_drain(struct server *sv, int signal_fd)
             quiet_ns = clock_ns();
         else if (clock_ms_since(quiet_ns) >= QUIET_MS)
             break;
-        if (asked_to_hurry(signal_fd)) break;
+        if (asked_to_hurry(signal_fd, start)) break;
         keep_alive(sv);
     }
 }
@@ -366,17 +378,38 @@ static int open_signals(struct err *e)
     return fd;
 }
 
-// A second signal while closing ends the process at once.
-static void unblock_signals(void)
+// Unblocks the signals in its own thread, which is enough for the next one to end the process.
+static void *let_signals_kill(void *closed)
 {
+    struct pollfd p = {.fd = ((struct event *)closed)->fd, .events = POLLIN};
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     struct timespec zero = {0};
+    if (poll(&p, 1, SAME_WISH_MS) > 0) return NULL;
     while (sigtimedwait(&set, NULL, &zero) > 0) {
-    } // the one that was handled
+    } // those that were one wish
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    while (poll(&p, 1, -1) < 0) {
+    }
+    return NULL;
+}
+
+// A signal while closing ends the process at once, unless it belongs to the one that began it.
+static void close_or_die(struct server *sv)
+{
+    struct event closed;
+    struct err ignored = {0};
+    pthread_t thread;
+    bool watched = event_open(&closed, &ignored);
+    bool started = watched && pthread_create(&thread, NULL, let_signals_kill, &closed) == 0;
+    server_close(sv);
+    if (started) {
+        event_signal(&closed);
+        pthread_join(thread, NULL);
+    }
+    if (watched) event_close(&closed);
 }
 
 static void log_ready(const struct server *sv)
@@ -398,14 +431,6 @@ static bool announce(struct server *sv, struct err *e)
     if (sv->s.on_ready != NULL) sv->s.on_ready(sv->s.on_ready_arg, sv->listener.url);
     notify_send(sv->s.notify_socket, "READY=1\nSTATUS=serving");
     return true;
-}
-
-// The one that ended the loop, so that another one can hurry the drain. None is there when the server ends
-// because it was idle for long enough.
-static bool take_signal(int signal_fd)
-{
-    struct signalfd_siginfo info;
-    return read(signal_fd, &info, sizeof info) == (ssize_t)sizeof info;
 }
 
 static bool serve_until_signal(struct server *sv, int signal_fd, struct err *e)
@@ -446,9 +471,9 @@ bool serve_run(const struct serve_settings *s, const struct engine_settings *es,
         ok = serve_until_signal(sv, signal_fd, &local);
         if (!ok && e != NULL) *e = local;
         notify_send(s->notify_socket, "STOPPING=1\nSTATUS=finishing running answers");
+        // None is there when the server ends because it was idle for long enough.
         if (ok && take_signal(signal_fd)) server_drain(sv, signal_fd);
-        unblock_signals();
-        server_close(sv);
+        close_or_die(sv);
     }
     close(signal_fd);
     return ok;

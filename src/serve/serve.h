@@ -62,7 +62,7 @@ bool server_tick(struct server *sv, struct err *e);
 int server_fd(const struct server *sv);
 // No new connection is accepted any more; what runs goes on, kept connections end with their next answer or
 // after two seconds without one. Waits until none is left, for drain_s at most, or until a signal can be read
-// from signal_fd.
+// from signal_fd that does not come together with the first.
 void server_drain(struct server *sv, int signal_fd);
 // Ends running answers with an error event, within 5 s, and frees everything; NULL is fine.
 void server_close(struct server *sv);

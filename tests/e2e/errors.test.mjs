@@ -190,6 +190,29 @@ test('SIGTERM ends streams with an error event, quickly', async () => {
     assert.ok(ms < 5000, `${ms} ms`);
 });
 
+test('a signal that comes twice at once is one stop; a later one ends it', async () => {
+    const twice = (server) => { process.kill(server.child.pid, 'SIGTERM'); setTimeout(() => server.child.kill('SIGTERM'), 5); };
+    const answer = (server, max_tokens) => server.post('/v1/chat/completions', { messages: [user('hello')], stream: true, ignore_eos: true, max_tokens }).then(events);
+    const plain = await startServer();
+    twice(plain);
+    assert.equal((await plain.exited).code, 0, plain.log);
+    assert.match(plain.log, /stopped after_ms/);
+    const drained = await startServer('--drain', 60);
+    const whole = answer(drained, 300);
+    await sleep(100);
+    twice(drained);
+    assert.equal((await whole).filter(({ data }) => data?.choices?.[0]?.finish_reason).at(-1)?.data.choices[0].finish_reason, 'length');
+    assert.equal((await drained.exited).code, 0);
+    const hurried = await startServer('--drain', 60);
+    const cut = answer(hurried, 30000);
+    await sleep(100);
+    twice(hurried);
+    await sleep(700);
+    hurried.child.kill('SIGTERM');
+    assert.equal((await cut).at(-1).data.error.type, 'shutdown_error');
+    assert.equal((await hurried.exited).code, 0);
+});
+
 test('a model that cannot be loaded ends the program with a message', async () => {
     const file = path.join(mkdtempSync(path.join(tmpdir(), 'submind-')), 'bad.gguf');
     writeFileSync(file, 'GGUFnope');

@@ -35,6 +35,23 @@ static const struct setting settings_table[] = {
 
 enum { N_SETTINGS = sizeof settings_table / sizeof settings_table[0] };
 
+// Of numbers that may not be any number of their type; defaults of sampling as a request may have them.
+static const struct range {
+    const char *name;
+    double min, max;
+} ranges[] = {
+    {"port", 0, 65535}, {"cache-quota", 1, 100}, {"temperature", 0, 2},
+    {"top-p", 0, 1},    {"min-p", 0, 1},         {"repeat-penalty", 0.01, 10},
+};
+
+static struct range range_of(const struct setting *t)
+{
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        if (strcmp(ranges[i].name, t->name) == 0) return ranges[i];
+    return (struct range){t->name, t->type == SETTING_U32 ? 0 : -HUGE_VAL,
+                          t->type == SETTING_U32 ? UINT32_MAX : HUGE_VAL};
+}
+
 bool options_size(const char *text, size_t *out)
 {
     static const char units[] = "kmgt";
@@ -55,40 +72,52 @@ bool options_size(const char *text, size_t *out)
     return true;
 }
 
-static bool parse_u32(const char *text, uint32_t *out)
+static bool parse_u32(const char *text, const struct range *r, uint32_t *out)
 {
     char *end;
     errno = 0;
     unsigned long v = strtoul(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0 || v > UINT32_MAX || *text == '-') return false;
+    if (end == text || *end != '\0' || errno != 0 || *text == '-') return false;
+    if ((double)v < r->min || (double)v > r->max) return false;
     *out = (uint32_t)v;
     return true;
 }
 
-static bool parse_f32(const char *text, float *out)
+static bool parse_f32(const char *text, const struct range *r, float *out)
 {
     char *end;
-    float v = strtof(text, &end);
-    if (end == text || *end != '\0' || !isfinite(v)) return false;
-    *out = v;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite((float)v) || v < r->min || v > r->max)
+        return false;
+    *out = (float)v;
     return true;
+}
+
+static bool wrong_value(const struct setting *t, const struct range *r, const char *text,
+                        struct err *e)
+{
+    static const char *const wanted[] = {"text", "a whole number", "a number",
+                                         "a size such as 512M or 8G", "no value"};
+    char from[64] = "";
+    if (t->type <= SETTING_F32 && isfinite(r->max))
+        snprintf(from, sizeof from, " from %.10g to %.10g", r->min, r->max);
+    return err_set(e, ERR_INPUT, "--%s takes %s%s, not \"%s\"", t->name, wanted[t->type], from,
+                   text);
 }
 
 static bool store(struct settings *s, const struct setting *t, const char *text, struct err *e)
 {
-    static const char *const wanted[] = {"text", "a whole number from 0 to 4294967295", "a number",
-                                         "a size such as 512M or 8G", "no value"};
+    const struct range r = range_of(t);
     char *base = (char *)s;
     bool ok = true;
     switch (t->type) {
     case SETTING_STR: memcpy(base + t->offset, &text, sizeof text); break;
-    case SETTING_U32: ok = parse_u32(text, (uint32_t *)(void *)(base + t->offset)); break;
-    case SETTING_F32: ok = parse_f32(text, (float *)(void *)(base + t->offset)); break;
+    case SETTING_U32: ok = parse_u32(text, &r, (uint32_t *)(void *)(base + t->offset)); break;
+    case SETTING_F32: ok = parse_f32(text, &r, (float *)(void *)(base + t->offset)); break;
     case SETTING_SIZE: ok = options_size(text, (size_t *)(void *)(base + t->offset)); break;
     case SETTING_FLAG: *(bool *)(base + t->offset) = true; break;
     }
-    if (!ok)
-        return err_set(e, ERR_INPUT, "--%s takes %s, not \"%s\"", t->name, wanted[t->type], text);
+    if (!ok) return wrong_value(t, &r, text, e);
     *(bool *)(base + t->given_offset) = true;
     return true;
 }

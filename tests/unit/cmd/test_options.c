@@ -39,6 +39,11 @@ static void bad_input_is_named(void **state)
         {WORD("--port"), WORD("eighty"), "--port takes a whole number"},
         {WORD("--port"), WORD("-1"), "--port takes a whole number"},
         {WORD("--nonsense"), WORD("1"), "unknown flag --nonsense"},
+        {WORD("--port"), WORD("65536"),
+         "--port takes a whole number from 0 to 65535, not \"65536\""},
+        {WORD("--temperature"), WORD("-1"), "--temperature takes a number from 0 to 2, not \"-1\""},
+        {WORD("--top-p"), WORD("7"), "--top-p takes a number from 0 to 1, not \"7\""},
+        {WORD("--repeat-penalty"), WORD("0"), "a number from 0.01 to 10, not \"0\""},
         {WORD("--kv-memory"), WORD("8Q"), "--kv-memory takes a size"},
         {WORD("--temperature"), WORD("nan"), "--temperature takes a number"},
         {WORD("--max-turns"), WORD("1"), "unknown flag --max-turns"}, // belongs to run

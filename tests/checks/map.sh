@@ -12,6 +12,12 @@ while read -r function; do
     named=$((named + 1))
     grep -rqE "\b${function}\(" src kernels || { echo "MAP.md names $function(), which does not exist"; bad=1; }
 done < <(grep -oE '`[a-z][a-z0-9_]+\(\)`' MAP.md | tr -d '`()' | sort -u)
+# `file.c`: `f()`, `g()`: these stand in that file
+while read -r file function; do
+    named=$((named + 1))
+    grep -qE "\b${function}\(" "$file" || { echo "MAP.md: $function() is not in $file"; bad=1; }
+done < <(grep -oE '`[a-z0-9_/]+\.c`: `[a-z0-9_]+\(\)`(, `[a-z0-9_]+\(\)`)*' MAP.md | tr -d '`:,()' |
+    awk '{ for (i = 2; i <= NF; i++) print $1, $i }')
 while read -r file; do
     grep -qF "${file%.*}" MAP.md || { echo "MAP.md does not name $file"; bad=1; }
 done < <(git ls-files 'src/*.c' 'kernels/*.cu')

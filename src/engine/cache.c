@@ -113,13 +113,12 @@ static void list_all(struct loop *l, void *arg)
             return;
         }
         note_pages(a, l->tier, t, first, last);
-        uint32_t at = last;
         if (t->nodes[last].first_child != KV_NONE) {
             parent = (uint32_t)a->trunks.n - 1;
             first = t->nodes[last].first_child;
             continue;
         }
-        at = first;
+        uint32_t at = first;
         while (at != KV_NONE && t->nodes[at].older == KV_NONE) {
             at = t->nodes[at].parent; // the parent trunk's last page; climb to its first
             if (at == KV_NONE) break;

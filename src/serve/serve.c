@@ -378,19 +378,24 @@ static int open_signals(struct err *e)
     return fd;
 }
 
-// Unblocks the signals in its own thread, which is enough for the next one to end the process.
-static void *let_signals_kill(void *closed)
+// In this thread, which is enough for the next one to end the process.
+static void unblock_signals(void)
 {
-    struct pollfd p = {.fd = ((struct event *)closed)->fd, .events = POLLIN};
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     struct timespec zero = {0};
-    if (poll(&p, 1, SAME_WISH_MS) > 0) return NULL;
     while (sigtimedwait(&set, NULL, &zero) > 0) {
     } // those that were one wish
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void *let_signals_kill(void *closed)
+{
+    struct pollfd p = {.fd = ((struct event *)closed)->fd, .events = POLLIN};
+    if (poll(&p, 1, SAME_WISH_MS) > 0) return NULL;
+    unblock_signals();
     while (poll(&p, 1, -1) < 0) {
     }
     return NULL;
@@ -410,6 +415,7 @@ static void close_or_die(struct server *sv)
         pthread_join(thread, NULL);
     }
     if (watched) event_close(&closed);
+    unblock_signals();
 }
 
 static void log_ready(const struct server *sv)

@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "compute/gpu.h"
 
 enum { N_WORKERS = 16, SLOTS = 2, PIECE_BYTES = 8 << 20, PIECES_MAX = 4096, HUGE_BYTES = 2 << 20 };
@@ -33,8 +35,8 @@ struct slot {
 struct gpu_loader {
     struct piece pieces[PIECES_MAX];
     uint32_t n_pieces;
-    uint64_t n_bytes;
-    atomic_uint next; // relaxed: only divides the pieces
+    uint64_t n_bytes, all_bytes, busy_ns; // queued; of all batches, and how long these took
+    atomic_uint next;                     // relaxed: only divides the pieces
     gpu_stream stream[N_WORKERS];
     struct slot slots[N_WORKERS][SLOTS];
     struct err errors[N_WORKERS];
@@ -146,9 +148,12 @@ static bool flush(struct gpu *g, struct err *e)
     struct gpu_loader *l = g->loader;
     bool ok = true;
     if (!l || l->n_pieces == 0) return true;
+    const uint64_t start = clock_ns();
     atomic_store_explicit(&l->next, 0, memory_order_relaxed);
     memset(l->errors, 0, sizeof l->errors);
     threads_run(g->threads, work, g);
+    l->busy_ns += clock_ns() - start;
+    l->all_bytes += l->n_bytes;
     for (uint32_t i = 0; i < N_WORKERS && ok; i++)
         if (l->errors[i].code) ok = err_set(e, l->errors[i].code, "%s", l->errors[i].msg);
     l->n_pieces = 0;
@@ -204,6 +209,8 @@ void gpu_load_close(struct gpu *g)
 {
     struct gpu_loader *l = g->loader;
     if (!l) return;
+    log_debug("cuda", "weights gb=%.2f ms=%.0f gb_s=%.1f", (double)l->all_bytes * 1e-9,
+              (double)l->busy_ns * 1e-6, (double)l->all_bytes / (double)(l->busy_ns + 1));
     for (uint32_t i = 0; i < N_WORKERS; i++) {
         for (uint32_t s = 0; s < SLOTS; s++) {
             struct slot *slot = &l->slots[i][s];

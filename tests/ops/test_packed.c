@@ -235,8 +235,8 @@ static void check_tiles(const struct cpu_kernels *k, enum fmt f, const uint8_t *
     for (uint32_t r = 0; r < n_rows; r += CHUNK_ROWS)
         tiles_arrange(&g.g, r / ACT_GROUP, n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS, &a);
     (k->tile_open ? k->tile_open : tile_open)(f, panel, n_blocks, open);
-    for (uint32_t t = 0; t < n_tiles; t += a.chunks[t].n_tiles)
-        (k->tile_dot ? k->tile_dot : tile_dot)(f, open, &a, t, out + t * TILE_ROWS);
+    for (uint32_t r = 0; r < n_rows; r += a.chunks[r / TILE_ROWS].n_rows)
+        (k->tile_dot ? k->tile_dot : tile_dot)(f, open, &a, r / TILE_ROWS, out + r);
     check_stated(k, f, w, x, n, n_rows, out);
     groups_close(&g);
     free(open);

@@ -140,16 +140,16 @@ static void do_packed(struct cpu_worker *w, const struct op_linear *o, uint32_t 
     }
 }
 
-// Neighbouring panels [first, end) of m times the chunk of rows at tile t, n_rows of which exist. Results go to
-// a row's place together: rows lie pages apart, so what costs is going there.
+// Neighbouring panels [first, end) of m times the chunk of rows at tile t. Results go to a row's place
+// together: rows lie pages apart, so what costs is going there.
 static void do_chunk(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t t,
-                     uint32_t n_rows, uint32_t first, uint32_t end, const struct weight_tile *tiles)
+                     uint32_t first, uint32_t end, const struct weight_tile *tiles)
 {
     const struct dbuf *d = o->w[m];
     for (uint32_t i = first; i < end; i++)
         w->cpu->k->tile_dot(d->fmt, tiles + (size_t)(i - first) * w->tiles.n_blocks, &w->tiles, t,
                             w->s->acc[i - first]);
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t r = 0; r < w->tiles.chunks[t].n_rows; r++)
         for (uint32_t i = first; i < end; i++) {
             const uint32_t c = i * PANEL_ROWS, left = d->n_rows - c;
             store_row(o, m, t * TILE_ROWS + r, c, left < PANEL_ROWS ? left : PANEL_ROWS,
@@ -163,17 +163,14 @@ static void do_tiled(struct cpu_worker *w, const struct op_linear *o, uint32_t m
 {
     const struct dbuf *d = o->w[m];
     const size_t panel_bytes = pack_bytes(d->fmt, PANEL_ROWS, d->n_cols);
-    const uint32_t n_blocks = w->tiles.n_blocks, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    const uint32_t n_blocks = w->tiles.n_blocks;
     for (uint32_t i = first; i < end; i++)
         w->cpu->k->tile_open(d->fmt, d->data + i * panel_bytes, n_blocks,
                              w->s->tiles + (size_t)(i - first) * n_blocks);
-    for (uint32_t t = 0; t < n_tiles; t += w->tiles.chunks[t].n_tiles) {
-        const uint32_t left = n_rows - t * TILE_ROWS, n = w->tiles.chunks[t].n_tiles * TILE_ROWS;
+    for (uint32_t row0 = 0; row0 < n_rows; row0 += w->tiles.chunks[row0 / TILE_ROWS].n_rows)
         for (uint32_t i = first; i < end; i += CHUNK_PANELS)
-            do_chunk(w, o, m, t, left < n ? left : n, i,
-                     end - i < CHUNK_PANELS ? end : i + CHUNK_PANELS,
+            do_chunk(w, o, m, row0 / TILE_ROWS, i, end - i < CHUNK_PANELS ? end : i + CHUNK_PANELS,
                      w->s->tiles + (size_t)(i - first) * n_blocks);
-    }
 }
 
 // Weight rows that a worker takes of weight m at once.

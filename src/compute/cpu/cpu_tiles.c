@@ -4,8 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-static_assert(sizeof(struct act_tile) == 640, "no padding");
-static_assert(sizeof(struct low_tile) == 640, "whole cache lines");
+static_assert(sizeof(struct act_tile) == 768, "no padding");
+static_assert(sizeof(struct low_tile) == 768, "whole cache lines");
 static_assert(sizeof(struct weight_tile) == 704, "no padding");
 
 static void put_row(const struct act_block *from, uint32_t r, struct act_tile *to, uint32_t row)
@@ -13,6 +13,7 @@ static void put_row(const struct act_block *from, uint32_t r, struct act_tile *t
     for (uint32_t i = 0; i < PACK_QUADS; i++) memcpy(to->q[row] + 4 * i, from->q[i][r], 4);
     to->scale[row] = from->scale[r];
     to->sum[row] = from->sum[r];
+    for (int h = 0; h < 2; h++) to->half[h][row] = from->half[h][r];
 }
 
 static void arrange_high(const struct act_groups *g, uint32_t group, uint32_t n_rows,
@@ -34,6 +35,7 @@ static void put_low(const struct act_low *from, struct low_tile *to, uint32_t ro
 {
     memcpy(to->q[to->n], from->q, sizeof from->q);
     to->scale[to->n] = from->scale;
+    for (int h = 0; h < 2; h++) to->half[h][to->n] = from->half[h];
     to->row[to->n++] = (uint8_t)row;
 }
 
@@ -71,7 +73,7 @@ void tiles_arrange(const struct act_groups *g, uint32_t group, uint32_t n_rows,
     assert(n_rows <= CHUNK_ROWS && group * ACT_GROUP % TILE_ROWS == 0);
     arrange_high(g, group, n_rows, to->high + (size_t)first * g->n_blocks);
     to->chunks[first] = (struct tile_chunk){
-        .n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS,
+        .n_rows = n_rows,
         .n_low = arrange_low(g, group, n_rows, to->low + (size_t)first * g->n_blocks),
     };
 }

@@ -120,7 +120,7 @@ struct cpu_kernels {
                        uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
     // The same for many rows, both or none (tiles.h). A packed panel of n_blocks times 32 columns to `to`.
     void (*tile_open)(enum fmt f, const uint8_t *panel, uint32_t n_blocks, struct weight_tile *to);
-    // out[i] = such a panel times row i of the chunk that begins with tile `tile`, whole tiles of rows.
+    // out[i] = such a panel times row i of the chunk that begins with tile `tile`; up to whole tiles are written.
     void (*tile_dot)(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
                      uint32_t tile, float (*out)[PANEL_ROWS]);
     // Heads are split to bytes for every pass (attend_split.h): more q vectors should share one.

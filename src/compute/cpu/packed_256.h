@@ -106,6 +106,13 @@ INLINE __m256 scale_of(enum fmt f, const uint8_t *p, const struct scales *sc, ui
     return _mm256_mul_ps(load_halves(k_part(f, p)->d + row), load_bytes(sc->scale[s] + row));
 }
 
+// Of formats with minimums.
+INLINE __m256 min_of(enum fmt f, const uint8_t *p, const struct scales *sc, uint32_t s,
+                     uint32_t row)
+{
+    return _mm256_mul_ps(load_halves(k_part(f, p)->dmin + row), load_bytes(sc->min[s] + row));
+}
+
 INLINE __m256i nibbles(const pack_quad w[][PACK_QUADS], uint32_t s, uint32_t q, uint32_t row)
 {
     const __m256i both = load_i(w[s / 2][q][row]);
@@ -275,8 +282,7 @@ INLINE void add_mins(enum fmt f, const uint8_t *p, const struct scales *sc, uint
 {
     BOTH(v)
     {
-        const __m256 dmin = load_halves(k_part(f, p)->dmin + v * LANE_ROWS);
-        const __m256 min = _mm256_mul_ps(dmin, load_bytes(sc->min[s] + v * LANE_ROWS));
+        const __m256 min = min_of(f, p, sc, s, v * LANE_ROWS);
         EACH_ROW(t)
         acc[t][v] = _mm256_fnmadd_ps(min, _mm256_set1_ps(a->sum[t]), acc[t][v]);
     }

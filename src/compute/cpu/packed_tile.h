@@ -173,7 +173,7 @@ TILE_INLINE void dot_chunk(enum fmt f, const struct weight_tile *w, const struct
 {
     const struct tile_chunk c = a->chunks[tile];
     const size_t at = (size_t)tile * a->n_blocks;
-    for (uint32_t t = 0; t < c.n_tiles; t++)
+    for (uint32_t t = 0; t * TILE_ROWS < c.n_rows; t++)
         dot_high(f, w, a->high + at + (size_t)t * a->n_blocks, a->n_blocks, out + t * TILE_ROWS);
     dot_low(f, w, a->low + at, c.n_low, out);
 }

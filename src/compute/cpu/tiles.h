@@ -1,6 +1,6 @@
-// Many rows against packed weights (repack.h) by processors that multiply whole tiles of 8-bit integers:
-// 16 rows of activations times 16 weight rows in one instruction. A panel is unpacked once for all rows
-// of a step to signed bytes and f32 scales; activations lie row by row.
+// Many rows against packed weights (repack.h): a panel is unpacked once for all rows of a step, to bytes
+// and f32 scales; activations lie row by row in tiles of 16. So it suits processors that multiply 16 rows of
+// activations times 16 weight rows in one instruction (AMX), and AVX2, where unpacking was a fifth of the work.
 //
 // The arithmetic is that of repack.h, operation by operation, so that a row has the same bits here and
 // among few rows. What differs is who goes together: second terms, which few blocks of a row have, are
@@ -20,23 +20,25 @@ enum {
 struct act_tile {
     _Alignas(64) int8_t q[TILE_ROWS][PACK_COLS];
     float scale[TILE_ROWS];
-    float sum[TILE_ROWS]; // of the dequantised values
+    float sum[TILE_ROWS];       // of the dequantised values
+    int32_t half[2][TILE_ROWS]; // -32 times the sum of each half of q
 };
 
 // Second terms of the columns of block number `block`, of n rows, the others zero.
 struct low_tile {
     _Alignas(64) int8_t q[TILE_ROWS][PACK_COLS];
     float scale[TILE_ROWS];
+    int32_t half[2][TILE_ROWS];
     uint8_t row[TILE_ROWS]; // within the chunk
     uint32_t block, n;
 };
 
 struct tile_chunk {
-    uint32_t n_tiles, n_low;
+    uint32_t n_rows, n_low;
 };
 
-// Tile t's blocks stand from high[t * n_blocks] on. Chunk c's second terms stand from low[t * n_blocks]
-// on, in the order of columns, where t is its first tile and chunks[t] says how many there are of both.
+// Tile t's blocks stand from high[t * n_blocks] on. A chunk's second terms stand from low[t * n_blocks]
+// on, in the order of columns, where t is its first tile; chunks[t] says how many rows and tiles of these.
 struct act_tiles {
     struct act_tile *high;
     struct low_tile *low;
@@ -44,7 +46,7 @@ struct act_tiles {
     uint32_t n_blocks;
 };
 
-// 32 columns of a panel, unpacked. Scales are for each half of the columns, where the format has one for
+// 32 columns of a panel, unpacked: signed for AMX, as its table wants them otherwise. Scales are for each half of the columns, where the format has one for
 // both only the first counts.
 struct weight_tile {
     _Alignas(64) int8_t w[PACK_QUADS][PANEL_ROWS][4];

@@ -95,14 +95,24 @@ void bench_report_json(const struct bench_report *r, struct buf *out)
 
 // ---- comparing --------------------------------------------------------------------------------------
 
-static enum bench_verdict judge(const struct workload_figure *f, double before, double lo,
-                                double hi)
+// Prompts of two runs are not equally long, and a cache counts in whole pages: so many tokens are no change.
+static double tokens_alike(int row)
+{
+    enum { PAGE_TOKENS = 128 };
+    return row == WORKLOAD_CACHED_TOKENS     ? PAGE_TOKENS
+           : row == WORKLOAD_TOGETHER_TOKENS ? PAGE_TOKENS * WORKLOAD_TOGETHER
+                                             : 0;
+}
+
+static enum bench_verdict judge(const struct workload_figure *f, double alike, double before,
+                                double lo, double hi)
 {
     double now_lo, now_hi;
     const double now = workload_median(f);
     workload_range(f, &now_lo, &now_hi);
     const bool apart = now_lo > hi || now_hi < lo;
-    if (!apart || fabs(now - before) <= change_at_least * fabs(before)) return VERDICT_NOISE;
+    if (!apart || fabs(now - before) <= fmax(change_at_least * fabs(before), alike))
+        return VERDICT_NOISE;
     return (now > before) == f->more_is_better ? VERDICT_BETTER : VERDICT_WORSE;
 }
 
@@ -120,8 +130,9 @@ static void compare_server(const struct bench_column *c, const json_t *server,
             .figure = f->name,
             .before = before,
             .after = workload_median(f),
-            .verdict = judge(f, before, json_number_value(json_object_get(old, "lo")),
-                             json_number_value(json_object_get(old, "hi"))),
+            .verdict =
+                judge(f, tokens_alike(i), before, json_number_value(json_object_get(old, "lo")),
+                      json_number_value(json_object_get(old, "hi"))),
         };
     }
 }

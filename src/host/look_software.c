@@ -148,6 +148,20 @@ static void look_tuned(struct host *h, const struct root *r)
     }
 }
 
+// llama-server's --no-mmap, since 0.5.0 --load-mode without mmap in it (its default, auto, maps where it can).
+static bool maps_weights(const char *text)
+{
+    const char *mode = strstr(text, " -lm ");
+    if (mode == NULL) mode = strstr(text, " --load-mode");
+    if (mode != NULL) {
+        mode += 1 + strcspn(mode + 1, " =");
+        mode += strspn(mode, " =");
+        return strncmp(mode, "none", 4) != 0 && strncmp(mode, "dio", 3) != 0 &&
+               strncmp(mode, "mlock", 5) != 0;
+    }
+    return strstr(text, "--no-mmap") == NULL && strstr(text, "LLAMA_ARG_LOAD_MODE=none") == NULL;
+}
+
 // A llama-server unit, so that its command line can be judged: the first that names the program.
 static void look_units(struct host *h, const struct root *r, const char *dir)
 {
@@ -163,7 +177,7 @@ static void look_units(struct host *h, const struct root *r, const char *dir)
             const bool fa = strstr(text, " -fa ") != NULL || strstr(text, "--flash-attn") != NULL;
             snprintf(h->unit, sizeof h->unit, "%s", names[i]);
             snprintf(h->unit_missing, sizeof h->unit_missing, "%s%s", fa ? "" : "-fa 1 ",
-                     strstr(text, "--no-mmap") != NULL ? "" : "--no-mmap");
+                     maps_weights(text) ? "--no-mmap" : "");
         }
         buf_free(&b);
     }

@@ -94,6 +94,7 @@ void remedy_expand(const struct doctor *d, const char *text, struct buf *out)
         {"{port}", buf_view(&b[4])},
         {"{user}", plain(h->user, "\"$USER\"")},
         {"{process}", buf_view(&b[5])},
+        {"{llama_unit}", plain(h->unit, "UNIT")},
         {"{unit}", plain(h->listener.unit, "UNIT")},
         {"{box}", plain(box->name, "NAME")},
         {"{image}", plain(box->image, "IMAGE")},

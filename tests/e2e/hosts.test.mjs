@@ -258,6 +258,12 @@ const hosts = {
     'our own service, down': [
         { ...base({ cmdline: best }), ...desktop, 'etc/systemd/system/submind.service': '[Service]\n' },
         { service: ['problem', /not running/, /service logs/] }],
+    'a llama-server unit that maps its weights, as 0.5.0 does by itself': [
+        { ...base({ cmdline: best }), ...desktop, 'etc/systemd/system/llama.service': '[Service]\nExecStart=/usr/bin/llama-server -m /m.gguf -fa 1 -lm auto\n' },
+        { llama_unit: ['attention', /lacks --no-mmap/, /-lm none.*adopt llama\.service/] }],
+    'a llama-server unit of 0.5.0 as it should be': [
+        { ...base({ cmdline: best }), ...desktop, 'etc/systemd/system/llama.service': '[Service]\nExecStart=/usr/bin/llama-server -m /m.gguf -fa 1 --load-mode=none\n' },
+        { llama_unit: 'ok' }],
     'a llama-server unit without -fa': [
         { ...base({ cmdline: best }), ...desktop, 'etc/systemd/system/llama.service': '[Service]\nExecStart=/usr/bin/llama-server -m /m.gguf -c 65536\n' },
         { llama_unit: ['attention', /llama\.service/] }],
@@ -470,4 +476,20 @@ test('what fits where: the built-in model on a recorded Strix Halo', () => {
     assert.equal(cpu.decode_tps, 0); // a recorded machine cannot be measured, and nothing is guessed
     assert.match(doctor(root, ['--model', model]).out, /longest context/);
     assert.equal(doctor(root, ['--model', '/no/such.gguf']).code, 2);
+});
+
+test('what fits where: an NVIDIA card with little room', () => {
+    const root = build({ ...base({ cpu: 'Intel(R) Xeon(R) w5', memory: 125 }), ...nvidia(), ...user(), 'submind/nvidia-free-mib': '100\n' });
+    const model = path.join(source, 'models/submind-demo-Q8_0.gguf');
+    const size = (...args) => JSON.parse(doctor(root, ['--model', model, ...args, '--json'].map(String)).out);
+    const few = size('--ctx', 1024, '--parallel', 1), many = size('--ctx', 1024, '--parallel', 64);
+    const gpu = few.places.find((p) => p.place === 'GPU (NVIDIA)');
+    assert.equal(gpu.bytes, 100 << 20);
+    assert.equal(gpu.one_fits, few.weights_bytes + few.scratch_bytes + 1024 * few.kv_bytes_per_token.f16 <= 100 << 20);
+    assert.ok(gpu.one_fits && !many.places.find((p) => p.place === 'GPU (NVIDIA)').all_fit);
+    assert.equal(gpu.longest_ctx_f16, Math.floor(((100 << 20) - few.weights_bytes - few.scratch_bytes) / few.kv_bytes_per_token.f16));
+    assert.ok(gpu.longest_ctx_q8_0 > 1.8 * gpu.longest_ctx_f16);
+    assert.ok(few.places.find((p) => p.place.startsWith('CPU')).bytes === Math.floor(125 * 1024 * 1024) * 1024 - 4 * GIB);
+    const text = doctor(root, ['--model', model, '--ctx', '1024', '--parallel', '64']).out;
+    assert.match(text, /GPU \(NVIDIA\): 0\.1 GiB[^]*do not fit at once; a shared bootstrap counts once/);
 });

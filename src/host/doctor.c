@@ -86,7 +86,7 @@ static void put_details(const struct doctor *d, enum check_id id, struct buf *ou
     struct buf want = {0}, why = {0}, fix = {0}, source = {0};
     doctor_want(d, id, &want);
     buf_z(&why, checks[id].why);
-    buf_z(&source, checks[id].source);
+    remedy_sources(checks[id].source, &source);
     doctor_fix(d, id, &fix);
     put_indented(out, "want", &want);
     put_indented(out, "why", &why);

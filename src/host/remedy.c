@@ -64,6 +64,15 @@ static void fill(const char *text, const struct place *places, size_t n, struct 
     }
 }
 
+void remedy_sources(const char *text, struct buf *out)
+{
+    static const struct place places[] = {
+#define SOURCE(letter, name) {letter, {name, sizeof(name) - 1}},
+#include "host/facts.def"
+    };
+    fill(text, places, COUNT(places), out);
+}
+
 // A name from files that goes into commands: only what such names are made of.
 static struct str plain(const char *name, const char *otherwise)
 {

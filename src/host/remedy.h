@@ -11,8 +11,10 @@ enum remedy_kind {
     AT_BOOT, // changes the kernel's command line; counts after a reboot
 };
 
-// Replaces {gib}, {pages}, {gttsize}, {user}, {uid} and {port} of text.
+// Replaces {gib}, {pages} and the others that facts.def names in its head.
 void remedy_expand(const struct doctor *d, const char *text, struct buf *out);
+// Writes out what [K], [L] ... stand for.
+void remedy_sources(const char *text, struct buf *out);
 // The remedy's text; its kind is the result. A name that facts.def does not have is our own error.
 enum remedy_kind remedy_text(const struct doctor *d, const char *name, struct buf *out);
 // One change of the kernel's command line that holds all those of the named remedies, or takes it back: AT_BOOT

@@ -106,6 +106,8 @@ test('hosts that say nothing, or nonsense, are looked at all the same', () => {
 });
 
 test('bad use is told what to do', () => {
+    const explained = spawnSync(binary, ['doctor', '--explain', 'vulkan']).stdout.toString();
+    assert.match(explained, /source .*kyuz0\/amd-strix-halo-toolboxes@d1a34be \(2026-08-19\)/); // not "[K]"
     const run = spawnSync(binary, ['doctor', '--explain', 'nonsense']);
     assert.equal(run.status, 2);
     assert.match(run.stderr.toString(), /nonsense/);

@@ -234,6 +234,12 @@ static uint64_t backoff_ns(const struct fetch *f, CURL *easy)
     return clock_ns() + pause_ms(easy, ms < LAST_BACKOFF_MS ? ms : LAST_BACKOFF_MS) * 1000000ull;
 }
 
+// For messages: what there is to lose.
+static const char *kept(const struct fetch *f)
+{
+    return part_done_bytes(&f->part) > 0 ? "what came is kept, " : "";
+}
+
 // What an answer that is no part of a file means; true: try again.
 static bool may_retry(struct fetch *f, struct connection_of *c, CURLcode code)
 {
@@ -256,8 +262,8 @@ static bool may_retry(struct fetch *f, struct connection_of *c, CURLcode code)
     else
         snprintf(f->last_words, sizeof f->last_words, "%s", c->words);
     if (++f->n_failures <= MAX_FAILURES) return true;
-    return err_set(&f->error, ERR_IO, "%s: %s; what came is kept, run it again to go on", url,
-                   f->last_words);
+    return err_set(&f->error, ERR_IO, "%s: %s; %srun it again to go on", url, f->last_words,
+                   kept(f));
 }
 
 // One stream from the start: pieces are its consecutive parts, the file is one piece.
@@ -325,8 +331,7 @@ static bool drive(struct fetch *f, bool *changed)
         if (!ok) return false;
         tell(f);
         if (f->d->cancel != NULL && atomic_load(f->d->cancel) != 0)
-            return err_set(&f->error, ERR_CANCELLED,
-                           "stopped; what came is kept, run it again to go on");
+            return err_set(&f->error, ERR_CANCELLED, "stopped; %srun it again to go on", kept(f));
         curl_multi_poll(f->multi, NULL, 0, TICK_MS, NULL);
     }
     return true;
@@ -467,6 +472,7 @@ bool download_run(const struct download *d, bool *changed, struct err *e)
     ok = ok && part_complete(&f->part, &f->error);
     if (ok) tell(f);
     close_connections(f);
+    if (!ok && opened && part_done_bytes(&f->part) == 0) part_remove(&f->part);
     if (opened) part_close(&f->part);
     if (!ok) err_set(e, f->error.code, "%s", f->error.msg);
     free(f);
@@ -537,7 +543,7 @@ bool download_text(const char *url, const char *token, const atomic_int *cancel,
                        "%s asks for a token or refuses it (%ld); accept the model's terms on its "
                        "page, then set HF_TOKEN or --token-file",
                        url, status);
-    if (status == 404) return err_set(e, ERR_NOT_FOUND, "%s is not there", url);
+    if (status == 404) return err_set(e, ERR_NOT_FOUND, "%s is not there (404)", url);
     return err_set(e, ERR_IO, "%s: %s (status %ld)", url,
                    words[0] != '\0' ? words : curl_easy_strerror(code), status);
 }

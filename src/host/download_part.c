@@ -248,6 +248,12 @@ void part_discard(struct part *p)
     p->n_pieces = 0;
 }
 
+void part_remove(struct part *p)
+{
+    unlink(buf_cstr(&p->state_path));
+    unlink(buf_cstr(&p->data_path));
+}
+
 bool part_complete(struct part *p, struct err *e)
 {
     if (fsync(p->fd) != 0 || rename(buf_cstr(&p->data_path), buf_cstr(&p->path)) != 0)

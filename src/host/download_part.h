@@ -39,6 +39,7 @@ bool part_save(struct part *p, struct err *e);
 // All there: moves it to its place.
 bool part_complete(struct part *p, struct err *e);
 void part_discard(struct part *p); // forgets all pieces
+void part_remove(struct part *p);  // and the files
 void part_close(struct part *p);
 uint64_t part_done_bytes(const struct part *p);
 uint64_t part_piece_size(const struct part *p, uint32_t piece);

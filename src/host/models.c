@@ -221,7 +221,8 @@ bool models_find(const char *dir, const char *name, struct buf *out, struct err 
     struct buf names = {0};
     int best_fit = 1;
     for (size_t i = 0; i < n; i++) {
-        const int fit = fits(&all[i], dir, str_from(name));
+        int fit = fits(&all[i], dir, str_from(name));
+        fit = fit == 0 ? 0 : 2 * fit + is_whole(&all[i]); // of equal ones those that can be served
         if (fit < best_fit) continue;
         if (fit > best_fit || n_best == 0) buf_clear(&names);
         n_best = fit > best_fit ? 1 : n_best + 1;

@@ -142,6 +142,13 @@ static bool ask_hub(const struct pull *p, const struct source *s, struct hub_lis
     buf_printf(&url, "%s/api/models/%.*s/tree/%.*s?recursive=true", p->hub, (int)s->repository.n,
                s->repository.p, (int)s->revision.n, s->revision.p);
     bool ok = download_text(buf_cstr(&url), p->token, p->cancel, &text, e);
+    if (!ok && e->code == ERR_NOT_FOUND) {
+        *e = (struct err){0};
+        err_set(
+            e, ERR_NOT_FOUND,
+            "the hub has no %.*s (%s); look the name up there, and set HF_TOKEN for a private one",
+            (int)s->repository.n, s->repository.p, buf_cstr(&url));
+    }
     json_t *root = ok ? json_loadb(text.p, text.n, 0, &why) : NULL;
     if (ok && !json_is_array(root))
         ok = err_set(e, ERR_FORMAT, "%s is no list of files: %.100s", buf_cstr(&url),
@@ -229,9 +236,15 @@ static const struct hub_file *choose(const struct hub_list *list, const struct s
     }
     if (n_found == 1) return found;
     list_choices(list, &choices);
-    err_set(e, n_found == 0 ? ERR_NOT_FOUND : ERR_INPUT, "%.*s has %s%.*s; there are: %.350s",
-            (int)s->repository.n, s->repository.p, n_found == 0 ? "no model " : "several of ",
-            (int)s->quant.n, s->quant.p, choices.n > 0 ? buf_cstr(&choices) : "no GGUF files");
+    if (choices.n == 0)
+        err_set(e, ERR_NOT_FOUND,
+                "%.*s has no GGUF files; quantised models often lie in a "
+                "repository of their own, OWNER/NAME-GGUF",
+                (int)s->repository.n, s->repository.p);
+    else
+        err_set(e, n_found == 0 ? ERR_NOT_FOUND : ERR_INPUT, "%.*s has %s%.*s; there are: %.350s",
+                (int)s->repository.n, s->repository.p, n_found == 0 ? "no model " : "several of ",
+                (int)s->quant.n, s->quant.p, buf_cstr(&choices));
     buf_free(&choices);
     return NULL;
 }

@@ -291,6 +291,7 @@ test('refusals are told apart, and more than the disk holds is not begun', async
     const run = await pull([`${hubUrl}/o/m/resolve/main/m.gguf`, '--piece-size', '16M']);
     assert.notEqual(run.code, 0);
     assert.match(run.err, /the disk has [\d.]+ GB free/);
+    assert.doesNotMatch((await pull(['--list'])).out, /o\/m|^m\.gguf/m); // where nothing came, nothing is left
 });
 
 // A disk of its own where this machine lets a user make one. The shell goes on after the failure as a user would:
@@ -370,6 +371,11 @@ test('a blob of Ollama is linked, not copied; serve finds what was pulled by nam
     const served = await startServer('--model', 'ollama:demo:8b');
     assert.equal((await served.fetch('/health')).status, 200);
     await served.stop();
+    // one that is not whole is no candidate beside one that is
+    const half = path.join(env.XDG_DATA_HOME, 'submind/models/ollama/demo/half-8b.gguf.part');
+    writeFileSync(half, '');
+    assert.equal(spawnSync(binary, ['inspect', 'model', '--model', '8b'], { env }).status, 0);
+    rmSync(half);
     const unknown = spawnSync(binary, ['serve', '--port', '0', '--model', 'no-such-model'], { env });
     assert.equal(unknown.status, 2);
     assert.match(unknown.stderr.toString(), /submind pull/);

@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/process.h"
 #include "base/rundir.h"
+#include "host/models.h"
 #include "host/service_unit.h"
 #include "host/unit_file.h"
 
@@ -87,8 +88,9 @@ static bool words_of_command(struct bench_server *b, const char *command, struct
 static bool put_container(const char *image, const char *dir, const char *model,
                           struct cmdline *out, struct err *e)
 {
-    static const char *const words[] = {"run", "--rm", "--network=none", "--group-add",
-                                        "keep-groups"};
+    static const char *const words[] = {"run",          "--rm",        "--network=none",
+                                        "--group-add",  "keep-groups", "--security-opt",
+                                        "label=disable"};
     const char *devices[SERVICE_DEVICE_WORDS];
     const size_t n_devices = service_container_devices(devices);
     struct buf text = {0};
@@ -101,10 +103,13 @@ static bool put_container(const char *image, const char *dir, const char *model,
     cmdline_z(out, "--volume");
     cmdline_put(out, buf_view(&text));
     if (model != NULL) {
+        struct buf folder = {0};
+        model_volume(model, &folder);
         buf_clear(&text);
-        buf_printf(&text, "%s:%s:ro", model, model);
+        buf_printf(&text, "%s:%s:ro", buf_cstr(&folder), buf_cstr(&folder));
         cmdline_z(out, "--volume");
         cmdline_put(out, buf_view(&text));
+        buf_free(&folder);
     }
     buf_free(&text);
     cmdline_z(out, image);

@@ -11,6 +11,7 @@
 #include "agent/trunk.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/actions.h"
 #include "cmd/cache_display.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
@@ -25,10 +26,9 @@ struct cache_command {
 };
 
 struct subcommand {
-    const char *name, *argument, *path;
+    const char *name, *path;                              // name: of actions.def
     bool (*body)(struct cache_command *c, struct err *e); // NULL: a GET
     void (*show)(struct buf *out, const json_t *answer);
-    const char *help;
 };
 
 // ---- bodies -------------------------------------------------------------------------------------
@@ -123,18 +123,14 @@ static bool warm_body(struct cache_command *c, struct err *e)
 }
 
 static const struct subcommand subcommands[] = {
-    {"ls", "", "/submind/cache", NULL, cache_show_list, "the cached trunks as a tree"},
-    {"explain", "FILE|DIR", "/submind/cache/explain", explain_body, cache_show_explain,
-     "how much of a request is cached, what differs, what to change"},
-    {"warm", "FILE|DIR", "/submind/cache/warm", warm_body, cache_show_warm,
-     "compute what requests like this one share (FILE: JSON, DIR: a workspace)"},
-    {"pin", "ID", "/submind/cache/pin", id_body, cache_show_fields, "keep a trunk from eviction"},
-    {"unpin", "ID", "/submind/cache/unpin", id_body, cache_show_fields, "let it go again"},
-    {"drop", "ID", "/submind/cache/drop", id_body, cache_show_fields,
-     "take a trunk and all below it out (or --all)"},
-    {"verify", "", "/submind/cache/verify", empty_body, cache_show_fields,
-     "check every page on disk"},
-    {"stats", "", "/submind/cache/stats", NULL, cache_show_stats, "hits, misses, evictions, room"},
+    {"ls", "/submind/cache", NULL, cache_show_list},
+    {"explain", "/submind/cache/explain", explain_body, cache_show_explain},
+    {"warm", "/submind/cache/warm", warm_body, cache_show_warm},
+    {"pin", "/submind/cache/pin", id_body, cache_show_fields},
+    {"unpin", "/submind/cache/unpin", id_body, cache_show_fields},
+    {"drop", "/submind/cache/drop", id_body, cache_show_fields},
+    {"verify", "/submind/cache/verify", empty_body, cache_show_fields},
+    {"stats", "/submind/cache/stats", NULL, cache_show_stats},
 };
 
 enum { N_SUBCOMMANDS = sizeof subcommands / sizeof subcommands[0] };
@@ -223,7 +219,7 @@ static const struct subcommand *choose(struct cache_command *c, struct err *e)
     for (size_t i = 0; i < N_SUBCOMMANDS; i++) {
         const struct subcommand *sub = &subcommands[i];
         if (strcmp(sub->name, name) != 0) continue;
-        const int most = sub->argument[0] != '\0' ? 2 : 1;
+        const int most = *actions_find("cache", name)->argument != '\0' ? 2 : 1;
         c->argument = c->s.n_args > 1 ? c->s.args[1] : NULL;
         if (c->s.n_args <= most) return sub;
         err_set(e, ERR_INPUT, "%s takes %s; \"%.80s\" is too much", name,
@@ -243,10 +239,7 @@ static int help(void)
 {
     printf("usage: submind cache COMMAND [ARGUMENT] [flags]\n\n"
            "Looks into the prefix cache of a running server.\n\n");
-    for (size_t i = 0; i < N_SUBCOMMANDS; i++)
-        printf("  %-8s %-9s %s\n", subcommands[i].name, subcommands[i].argument,
-               subcommands[i].help);
-    printf("\n");
+    actions_help("cache");
     options_help(C_CACHE);
     return 0;
 }

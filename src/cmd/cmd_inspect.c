@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/actions.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "engine/engine.h"
@@ -292,15 +293,10 @@ static const struct {
     const char *name;
     bool (*run)(struct engine *en, const struct settings *s, struct err *e);
     enum { VOCAB, JOBS, SCORES } needs; // no weights; the engine; the network alone
-    const char *help;
 } subjects[] = {
-    {"tokens", inspect_tokens, VOCAB, "text on standard input -> JSON array of token ids"},
-    {"prompt", inspect_prompt, VOCAB, "chat request (JSON) on standard input -> the exact prompt"},
-    {"logits", inspect_logits, JOBS, "--tokens 1,2,3 -> logits of the last position, as JSON"},
-    {"generate", inspect_generate, JOBS, "--tokens 1,2,3 --n 64 -> the greedy ids, as JSON"},
-    {"perplexity", inspect_perplexity, SCORES,
-     "text on standard input -> how well it is foretold, in windows of --ctx"},
-    {"model", inspect_model, VOCAB, "what the file says about itself"},
+    {"tokens", inspect_tokens, VOCAB},          {"prompt", inspect_prompt, VOCAB},
+    {"logits", inspect_logits, JOBS},           {"generate", inspect_generate, JOBS},
+    {"perplexity", inspect_perplexity, SCORES}, {"model", inspect_model, VOCAB},
 };
 
 enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };
@@ -308,9 +304,7 @@ enum { N_SUBJECTS = sizeof subjects / sizeof subjects[0] };
 static int help(void)
 {
     printf("usage: submind inspect SUBJECT [--model FILE] [flags]\n\n");
-    for (size_t i = 0; i < N_SUBJECTS; i++)
-        printf("  %-10s %s\n", subjects[i].name, subjects[i].help);
-    printf("  %-10s %s\n\n", "devices", "what --device may name, with memory; no model is opened");
+    actions_help("inspect");
     options_help(C_INSPECT);
     return 0;
 }

@@ -1,9 +1,10 @@
-// submind man, submind completion: what describes the program, from commands.def and settings.def. The package
-// holds what these print, so that neither can differ from the program.
+// submind man, submind completion: what describes the program, from commands.def, actions.def and settings.def. The
+// package holds what these print, so that neither can differ from the program.
 #include <stdio.h>
 #include <string.h>
 
 #include "base/str.h"
+#include "cmd/actions.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
@@ -69,6 +70,21 @@ static void put_flag(struct buf *out, const struct option_row *row)
     buf_c(out, '\n');
 }
 
+static void put_actions(struct buf *out, const struct command *c)
+{
+    const struct action *a;
+    size_t n = 0;
+    for (size_t i = 0; (a = actions_next(c->name, &i)) != NULL; n++) {
+        buf_z(out, n == 0 ? ".SH ACTIONS\n.TP\n\\fB" : ".TP\n\\fB");
+        put_roff(out, a->name);
+        buf_z(out, "\\fR");
+        if (*a->argument != '\0') buf_printf(out, " \\fI%s\\fR", a->argument);
+        buf_c(out, '\n');
+        put_roff(out, a->help);
+        buf_c(out, '\n');
+    }
+}
+
 static void put_command_page(struct buf *out, const struct command *c)
 {
     struct option_row row;
@@ -77,7 +93,11 @@ static void put_command_page(struct buf *out, const struct command *c)
     put_head(out, buf_cstr(&title), c->help);
     buf_z(out, ".SH SYNOPSIS\n\\fBsubmind ");
     put_roff(out, c->name);
-    buf_z(out, "\\fR [\\fIarguments\\fR] [\\fIflags\\fR]\n");
+    size_t first = 0;
+    buf_z(out, actions_next(c->name, &first) != NULL
+                   ? "\\fR \\fIaction\\fR [\\fIarguments\\fR] [\\fIflags\\fR]\n"
+                   : "\\fR [\\fIarguments\\fR] [\\fIflags\\fR]\n");
+    put_actions(out, c);
     if (c->settings == 0) {
         buf_z(out, ".SH FLAGS\nThose of llama.cpp's server; what has no equivalent is said at the "
                    "start.\n");
@@ -125,27 +145,53 @@ static void put_words(struct buf *out, const struct command *c)
         if (takes(c, &row)) buf_printf(out, " --%s", row.name);
 }
 
+static void put_action_names(struct buf *out, const struct command *c)
+{
+    const struct action *a;
+    size_t n = 0;
+    for (size_t i = 0; (a = actions_next(c->name, &i)) != NULL;)
+        buf_printf(out, "%s%s", n++ > 0 ? " " : "", a->name);
+}
+
+// Behind a flag that takes a value comes a file, as far as can be known.
+static void put_valued(struct buf *out)
+{
+    struct option_row row;
+    size_t n = 0;
+    for (size_t i = 0; options_row(i, &row); i++)
+        if (*row.arg != '\0') buf_printf(out, "%s--%s", n++ > 0 ? "|" : "", row.name);
+}
+
 static void put_bash(struct buf *out)
 {
     buf_z(out, "# bash completion for submind, printed by: submind completion bash\n"
                "_submind() {\n"
-               "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=\n"
-               "    case $prev in\n"
-               "    --*file|--model|--root|--workspace|--html|--out|--baseline|--unix-socket)\n"
-               "        COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n"
+               "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words='' "
+               "actions=''\n"
+               "    case $prev in\n    ");
+    put_valued(out);
+    buf_z(out, ")\n"
+               "        mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n"
                "    esac\n"
                "    if [ \"$COMP_CWORD\" = 1 ]; then\n        words=\"");
     for (size_t i = 0; i < N_COMMANDS; i++)
         buf_printf(out, "%s%s", i == 0 ? "" : " ", commands[i].name);
     buf_z(out, "\"\n    else\n        case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < N_COMMANDS; i++) {
-        buf_printf(out, "        %s) words=\"", commands[i].name);
+        buf_printf(out, "        %s) actions=\"", commands[i].name);
+        put_action_names(out, &commands[i]);
+        buf_z(out, "\" words=\"");
         put_words(out, &commands[i]);
         buf_z(out, "\" ;;\n");
     }
-    buf_z(out, "        esac\n    fi\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-               "    [ -n \"${COMPREPLY[*]-}\" ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\n"
-               "complete -o filenames -F _submind submind\n");
+    buf_z(out,
+          "        esac\n"
+          "        [ \"$COMP_CWORD\" != 2 ] || [ -z \"$actions\" ] || [ \"${cur#-}\" != \"$cur\" ] "
+          "||\n"
+          "            words=$actions\n"
+          "    fi\n    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
+          "    [ -n \"${COMPREPLY[*]-}\" ] || mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n}\n"
+          "complete -o filenames -F _submind submind\n");
 }
 
 // Single quotes, as sh and fish both read them; zsh's own brackets and colons are replaced.
@@ -183,6 +229,12 @@ static void put_zsh(struct buf *out)
             if (*row.arg != '\0') buf_printf(out, ":%s:_files", row.arg);
             buf_z(out, "' \\\n");
         }
+        size_t first = 0;
+        if (actions_next(commands[c].name, &first) != NULL) {
+            buf_z(out, "        '2:action:(");
+            put_action_names(out, &commands[c]);
+            buf_z(out, ")' \\\n");
+        }
         buf_z(out, "        '*:file:_files' ;;\n");
     }
     buf_z(out, "    esac\n}\n_submind \"$@\"\n");
@@ -197,6 +249,15 @@ static void put_fish(struct buf *out)
                    commands[c].name);
         put_quoted(out, commands[c].help, false);
         buf_z(out, "'\n");
+        const struct action *a;
+        for (size_t i = 0; (a = actions_next(commands[c].name, &i)) != NULL;) {
+            buf_printf(out,
+                       "complete -c submind -n '__fish_seen_subcommand_from %s; and test (count "
+                       "(commandline -opc)) -eq 2' -a %s -d '",
+                       a->command, a->name);
+            put_quoted(out, a->help, false);
+            buf_z(out, "'\n");
+        }
         for (size_t i = 0; options_row(i, &row); i++) {
             if (!takes(&commands[c], &row)) continue;
             buf_printf(out, "complete -c submind -n '__fish_seen_subcommand_from %s' -l %s%s -d '",

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "cmd/actions.h"
 #include "cmd/cmd.h"
 #include "cmd/service.h"
 
@@ -219,30 +220,21 @@ static bool gateway(struct service *sv, struct err *e)
 }
 
 static const struct {
-    const char *name, *argument; // argument: NULL when it takes none
+    const char *name; // of actions.def
     bool (*run)(struct service *sv, struct err *e);
-    const char *help;
 } actions[] = {
-    {"install", NULL, install, "write the units, start them, ask for a completion"},
-    {"status", NULL, status, "is it up, what does it serve"},
-    {"logs", NULL, logs, "its journal; --follow goes on"},
-    {"adopt", "UNIT", adopt, "take over a llama-server unit: model, port, context, keys"},
-    {"switch", NULL, do_switch, "measure another setup and move to it if it is better"},
-    {"rollback", NULL, service_rollback, "go back to the setup before the last switch"},
-    {"history", NULL, history, "every change with its measurements, one JSON object a line"},
-    {"gateway", "NAME", gateway, "openclaw: print its provider block and try its kind of request"},
-    {"clean", NULL, clean, "remove the kept units of earlier setups"},
-    {"uninstall", NULL, uninstall, "stop it and remove its units"},
+    {"install", install},     {"status", status},    {"logs", logs},
+    {"adopt", adopt},         {"switch", do_switch}, {"rollback", service_rollback},
+    {"history", history},     {"gateway", gateway},  {"clean", clean},
+    {"uninstall", uninstall},
 };
 enum { N_ACTIONS = sizeof actions / sizeof actions[0] };
 
 static int help(void)
 {
     printf("usage: submind service ACTION [flags]\n\n");
-    for (size_t i = 0; i < N_ACTIONS; i++)
-        printf("  %-9s %-5s %s\n", actions[i].name,
-               actions[i].argument == NULL ? "" : actions[i].argument, actions[i].help);
-    printf("\ninstall and switch take the flags of submind serve too.\n\n");
+    actions_help("service");
+    printf("install and switch take the flags of submind serve too.\n\n");
     options_help(C_SERVICE);
     return 0;
 }
@@ -250,11 +242,11 @@ static int help(void)
 static bool run(struct service *sv, struct err *e)
 {
     const char *name = sv->s.args[0];
-    for (size_t i = 0; i < N_ACTIONS; i++) {
+    const struct action *a = actions_find("service", name);
+    for (size_t i = 0; i < N_ACTIONS && a != NULL; i++) {
         if (strcmp(name, actions[i].name) != 0) continue;
-        const int want = actions[i].argument == NULL ? 1 : 2;
-        if (sv->s.n_args < want)
-            return err_set(e, ERR_INPUT, "%s needs %s", name, actions[i].argument);
+        const int want = *a->argument == '\0' ? 1 : 2;
+        if (sv->s.n_args < want) return err_set(e, ERR_INPUT, "%s needs %s", name, a->argument);
         if (sv->s.n_args > want)
             return err_set(e, ERR_INPUT, "unexpected \"%s\"", sv->s.args[want]);
         return service_open(sv, e) && actions[i].run(sv, e);

@@ -69,6 +69,15 @@ struct str model_quant(struct str file)
     return found;
 }
 
+void model_volume(const char *path, struct buf *out)
+{
+    struct str stem, whole = str_from(path);
+    uint32_t i, n;
+    const size_t slash = str_rfind(whole, STR("/"));
+    const bool split = model_is_part(whole, &i, &n, &stem) && slash != SIZE_MAX && slash > 0;
+    buf_str(out, split ? str_sub(whole, 0, slash) : whole);
+}
+
 // "hf/OWNER/REPO/.../FILE" and its kin -> the name that people type.
 static void put_name(struct str below, struct buf *out)
 {

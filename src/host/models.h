@@ -34,3 +34,5 @@ bool models_find(const char *dir, const char *name, struct buf *out, struct err 
 struct str model_quant(struct str file);
 // Is it part i of n ("-00002-of-00003.gguf")? The name without that in *stem.
 bool model_is_part(struct str file, uint32_t *i, uint32_t *n, struct str *stem);
+// What of a model's file a container has to see: the file, or its folder where the model is split.
+void model_volume(const char *path, struct buf *out);

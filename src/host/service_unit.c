@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "host/models.h"
+
 // Compiled-in texts with their reasons, so that the unit explains itself.
 static const char common_unit[] =
     "Type=notify\n"
@@ -131,22 +133,28 @@ static void put_volume(const char *from, const char *to, const char *mode, struc
 // What is cached outlives the container: in a volume of podman's where no folder is named.
 static void put_container(const struct service_spec *s, struct buf *out)
 {
-    static const char *const read_only[] = {"model", "api-key-file", "chat-template-file",
-                                            "workspace"};
+    static const char *const read_only[] = {"api-key-file", "chat-template-file", "workspace"};
+    const char *model = cmdline_flag(s->flags, "model");
+    struct buf folder = {0};
     const char *devices[SERVICE_DEVICE_WORDS], *cache = cmdline_flag(s->flags, "cache-dir");
     const size_t n_devices = service_container_devices(devices);
-    buf_printf(out,
-               "ExecStart=%s run --rm --replace --name %s --sdnotify=container "
-               "--cgroups=split --network=host --group-add keep-groups",
-               or_default(s->podman, "/usr/bin/podman"), s->name);
+    buf_printf(
+        out,
+        "ExecStart=%s run --rm --replace --name %s --sdnotify=container "
+        "--cgroups=split --network=host --group-add keep-groups "
+        "--security-opt label=disable", // SELinux: the user's files and the GPU, as toolbx does
+        or_default(s->podman, "/usr/bin/podman"), s->name);
     for (size_t i = 0; i < n_devices; i++)
         buf_printf(out, "%s%s", i % 2 == 0 ? " \\\n    " : " ", devices[i]);
+    if (model != NULL) model_volume(model, &folder);
+    if (folder.n > 0) put_volume(buf_cstr(&folder), buf_cstr(&folder), ":ro", out);
+    buf_free(&folder);
     for (size_t i = 0; i < sizeof read_only / sizeof read_only[0]; i++) {
         const char *path = cmdline_flag(s->flags, read_only[i]);
         put_volume(path, path, ":ro", out);
     }
     if (cache == NULL)
-        put_volume("submind-cache", "/root/.cache/submind", "", out);
+        put_volume("submind-cache", "/root/.cache", "", out); // the folder in it is made private
     else
         put_volume(cache, cache, "", out);
     buf_printf(out, " \\\n    %s submind serve", s->image);

@@ -105,8 +105,17 @@ static bool allow_shared(struct gpu *g, struct err *e)
     return true;
 }
 
+// PTX is compiled by the driver at the first start (20 s; it keeps the result): nobody is to wait for that in silence.
+static void announce_compiling(void)
+{
+    if (gpu_images[0].arch == 0) return;
+    log_info("cuda", "loading kernels as PTX note=\"the driver compiles them for this GPU, half a "
+                     "minute at the first start; a build with nvcc has them ready\"");
+}
+
 static bool load_modules(struct gpu *g, struct err *e)
 {
+    announce_compiling();
     for (const struct gpu_image *m = gpu_images; m->start; m++) {
         if (!image_serves(g, m)) continue;
         if (g->n_modules == GPU_MODULES_MAX)

@@ -95,6 +95,7 @@ struct logit_bias {
     float bias;
 };
 
+struct grammar;
 struct job {
     const int32_t *ids; // the prompt, at least one token; copied
     size_t n_ids;
@@ -105,6 +106,11 @@ struct job {
     const struct logit_bias *bias; // at most 1024, copied
     size_t n_bias;
     bool ignore_eos;
+    struct grammar *grammar; // the answer is one of its texts; a reference is taken; NULL: any
+    // The tokens around what is thought before such an answer, -1: it begins at once; and whether the
+    // prompt ends between them.
+    int32_t think_open, think_close;
+    bool in_thinking;
     bool logprobs;           // events carry the token's logprob ...
     uint32_t n_top_logprobs; // ... and these many alternatives, at most 20
     int32_t priority;        // lower first

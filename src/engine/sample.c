@@ -137,6 +137,19 @@ bool sample_pick(const struct topk_row *row, const struct sampling *s, struct sa
     return true;
 }
 
+int32_t sample_pick_among(const struct topk_row *row, const struct sampling *s,
+                          struct sample_rng *r)
+{
+    struct sampling own = *s; // with top_k within the row nothing beyond it matters
+    uint32_t n_kept;
+    assert(row->n > 0);
+    if (!(s->temperature > 0)) return row->ids[0];
+    if (own.top_k == 0 || own.top_k > row->n) own.top_k = row->n;
+    const bool known = kept_of_row(row, &own, &n_kept);
+    assert(known);
+    return draw_of_row(row, known ? n_kept : row->n, s->temperature, r);
+}
+
 // ---- from all logits -------------------------------------------------------------------------
 // Reached when more than TOPK_MAX tokens may be kept, so nothing is sorted: the length and the last
 // kept logit are found by three passes over digits of the logits' order (11, 11 and 10 bits).

@@ -23,6 +23,10 @@ bool sample_pick(const struct topk_row *row, const struct sampling *s, struct sa
 int32_t sample_pick_full(const float *logits, uint32_t n_vocab, const struct sampling *s,
                          struct sample_rng *r, struct topk_row *scratch);
 
+// The same where the row's tokens are all that may come; its lse is of no account.
+int32_t sample_pick_among(const struct topk_row *row, const struct sampling *s,
+                          struct sample_rng *r);
+
 // The adjustments that penalties and biases ask for: counts holds how often each distinct token was
 // generated or (repeat penalty) stood in the last tokens of prompt and answer.
 struct token_count {

@@ -106,6 +106,11 @@ bool seq_open(struct seq **out, const struct job *job, uint32_t n_ctx, uint32_t 
         s->salt_text = strndup(job->cache_salt.p, job->cache_salt.n);
         ok = s->salt_text != NULL;
     }
+    struct err own = {0};
+    if (ok && !form_open(&s->form, job, &own)) {
+        seq_close(s);
+        return err_set(e, own.code, "%s", own.msg);
+    }
     if (ok && s->has_penalty) ok = counts_init(&s->counts, s->max_new, n_vocab);
     if (!ok) {
         seq_close(s);
@@ -127,6 +132,7 @@ void seq_close(struct seq *s)
     assert(s->n_pages == 0);
     if (s->stream != NULL) stream_unref(s->stream);
     counts_deinit(&s->counts);
+    form_close(&s->form);
     stop_free(&s->stop);
     buf_free(&s->text);
     free(s->stops);

@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "engine/counts.h"
+#include "engine/form.h"
 #include "engine/sample.h"
 #include "engine/stream.h"
 #include "engine/tree.h"
@@ -60,6 +61,7 @@ struct seq {
     // Sampling.
     struct sample_rng rng;
     struct counts counts;
+    struct form form;
     struct stop stop;
     struct buf text; // what stop_feed gives out; not used further
 };

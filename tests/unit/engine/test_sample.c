@@ -187,6 +187,25 @@ static void pick_agrees_with_full(void **state)
     assert_true(n_answered > 1000 && n_refused > 300); // both happen
 }
 
+// A row that holds the whole vocabulary: then among its tokens and among all is the same.
+static void pick_among_agrees_with_full(void **state)
+{
+    static float logits[TOPK_MAX];
+    (void)state;
+    for (int i = 0; i < 2000; i++) {
+        uint32_t n = 1 + noise(TOPK_MAX);
+        struct sampling s = random_sampling();
+        random_logits(logits, n, 0.5f + (float)noise(20));
+        struct sample_rng a, b;
+        struct topk_row row = row_of(logits, n, n), scratch;
+        row.lse = NAN; // of no account
+        sample_seed(&a, (uint64_t)i);
+        sample_seed(&b, (uint64_t)i);
+        assert_int_equal(sample_pick_among(&row, &s, &a),
+                         sample_pick_full(logits, n, &s, &b, &scratch));
+    }
+}
+
 // With a huge temperature every kept token is as likely: many draws meet all of them, and no other.
 static void full_keeps_the_right_set(void **state)
 {
@@ -332,6 +351,7 @@ int main(void)
         cmocka_unit_test(draws_by_xoroshiro),
         cmocka_unit_test(greedy_takes_the_first),
         cmocka_unit_test(pick_agrees_with_full),
+        cmocka_unit_test(pick_among_agrees_with_full),
         cmocka_unit_test(full_keeps_the_right_set),
         cmocka_unit_test(draws_follow_the_distribution),
         cmocka_unit_test(same_seed_same_tokens),

@@ -249,30 +249,63 @@ static bool read_salt(struct request_params *p, struct value body, struct err *e
     return true;
 }
 
-// Constrained output, by its names at other servers too, and calls of the old form: saying no is
-// better than an answer in the wrong form.
+// What other servers have beside response_format, and calls of the old form: saying no is better than an
+// answer in the wrong form.
 static bool refuse_formats(struct value body, struct err *e)
 {
     static const char *const names[] = {
-        "json_schema",   "grammar",        "structured_outputs", "guided_json", "guided_regex",
-        "guided_choice", "guided_grammar", "structural_tag",     "regex",       "ebnf"};
+        "grammar",        "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "structural_tag",     "regex",       "ebnf"};
     for (size_t i = 0; i < COUNT(names); i++)
         if (!absent(value_get(body, names[i])))
-            return err_set(e, ERR_UNSUPPORTED, "\"%s\" is not supported yet; leave it out",
+            return err_set(e, ERR_UNSUPPORTED,
+                           "\"%s\" is not supported; send \"response_format\" with a JSON schema",
                            names[i]);
     if (!absent(value_get(body, "functions")) || !absent(value_get(body, "function_call")))
         return err_set(e, ERR_UNSUPPORTED,
                        "\"functions\" and \"function_call\" are not supported; send \"tools\" and "
                        "\"tool_choice\"");
-    struct value v = value_get(body, "response_format");
+    return true;
+}
+
+// OpenAI's {"type": "json_schema", "json_schema": {"schema": ...}}, also with "schema" directly, as
+// llama-server takes it for either type.
+static bool read_schema(struct request_params *p, struct value format, bool must, struct err *e)
+{
+    struct value wrapped = value_get(value_get(format, "json_schema"), "schema");
+    struct value v = absent(wrapped) ? value_get(format, "schema") : wrapped;
+    if (absent(v) && !must) return true;
+    if (absent(v))
+        return err_set(e, ERR_INPUT, "\"response_format.json_schema.schema\" is missing");
+    if (v.kind != VALUE_DICT && v.kind != VALUE_BOOL)
+        return wrong_type("response_format.json_schema.schema", "an object", v, e);
+    p->form = FORM_SCHEMA;
+    p->schema = v;
+    return true;
+}
+
+static bool read_format(struct request_params *p, struct value body, struct err *e)
+{
+    struct value v = value_get(body, "response_format"), bare = value_get(body, "json_schema");
+    if (!absent(bare)) { // llama-server's
+        if (bare.kind != VALUE_DICT) return wrong_type("json_schema", "an object", bare, e);
+        p->form = FORM_SCHEMA;
+        p->schema = bare;
+    }
     if (absent(v)) return true;
     if (v.kind != VALUE_DICT) return wrong_type("response_format", "an object", v, e);
     struct value type = value_get(v, "type");
     if (absent(type)) return err_set(e, ERR_INPUT, "\"response_format.type\" is missing");
     if (type.kind != VALUE_STRING) return wrong_type("response_format.type", "a string", type, e);
     if (str_eq(type.s, STR("text"))) return true;
+    if (str_eq(type.s, STR("json_schema"))) return read_schema(p, v, true, e);
+    if (str_eq(type.s, STR("json_object"))) {
+        p->form = FORM_OBJECT;
+        return read_schema(p, v, false, e);
+    }
     return err_set(e, ERR_UNSUPPORTED,
-                   "\"response_format\" of type \"%.*s\" is not supported yet; use \"text\"",
+                   "\"response_format\" of type \"%.*s\" is not known; there are \"text\", "
+                   "\"json_object\" and \"json_schema\"",
                    (int)(type.s.n < 40 ? type.s.n : 40), type.s.p);
 }
 
@@ -318,7 +351,7 @@ static bool read_common(struct raw_fields *raw, struct value body, uint32_t n_vo
     p->sampling.top_k = raw->top_k > 0 ? (uint32_t)raw->top_k : 0;
     return settle_max_tokens(raw, e) && read_stop(p, body, e) && read_seed(p, body, e) &&
            read_bias(p, body, n_vocab, a, e) && read_stream_options(p, body, e) &&
-           read_salt(p, body, e) && refuse_formats(body, e);
+           read_salt(p, body, e) && refuse_formats(body, e) && read_format(p, body, e);
 }
 
 static bool has_tool(struct value tools, struct str name)
@@ -413,6 +446,13 @@ bool request_read_chat(struct request_params *out, struct value body, uint32_t n
     if (!absent(raw.p.tools) && raw.p.tools.kind != VALUE_LIST)
         return wrong_type("tools", "an array", raw.p.tools, e);
     if (!read_tool_choice(&raw.p, body, e) || !read_thinking(&raw, body, e)) return false;
+    bool calls = raw.p.tools.kind == VALUE_LIST && raw.p.tools.list->n > 0 &&
+                 raw.p.tool_choice != CHOICE_NONE;
+    if (calls && raw.p.form != FORM_TEXT)
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "\"response_format\" beside \"tools\" is not supported: an answer is either a "
+            "call or has the form; send \"tool_choice\": \"none\" with one of them");
     *out = raw.p;
     return true;
 }

@@ -13,6 +13,7 @@
 #include "text/value.h"
 
 enum { STOPS_MAX = 16, BIAS_MAX = 1024 };
+enum answer_form { FORM_TEXT, FORM_OBJECT, FORM_SCHEMA };
 enum tool_choice { CHOICE_AUTO, CHOICE_NONE, CHOICE_REQUIRED, CHOICE_NAMED };
 
 // All memory belongs to the arena or to the parsed body.
@@ -26,6 +27,8 @@ struct request_params {
     struct logit_bias *bias;
     size_t n_bias;
     bool ignore_eos, logprobs;
+    enum answer_form form;
+    struct value schema; // FORM_SCHEMA
     uint32_t n_top_logprobs;
     int32_t priority;
     uint32_t timeout_ms; // 0 = not given

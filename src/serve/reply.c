@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "serve/generation.h"
 #include "serve/openai_response.h"
+#include "text/grammar.h"
+#include "text/json_schema.h"
 #include "text/splice.h"
 
 enum {
@@ -327,11 +329,23 @@ static bool await_whole(struct reply *r)
 
 // ---- both --------------------------------------------------------------------------------------
 
+// *out stays NULL where any answer will do.
+static bool make_grammar(const struct request_params *p, struct grammar **out, struct err *e)
+{
+    bool ok = true;
+    if (p->form == FORM_OBJECT) ok = json_object_grammar(out, e);
+    if (p->form == FORM_SCHEMA) ok = json_schema_compile(out, p->schema, e);
+    return ok || err_prefix(e, "\"response_format\": ");
+}
+
 static bool submit(struct exchange *x, const struct request_params *p,
                    const struct reply_options *o, const struct ids *prompt, struct stream **out,
                    struct err *e)
 {
     const struct server *sv = x->sv;
+    const struct tokenizer *tok = engine_tokenizer(sv->engine);
+    struct grammar *grammar = NULL;
+    if (!make_grammar(p, &grammar, e)) return false;
     struct job job = {
         .ids = prompt->p,
         .n_ids = prompt->n,
@@ -342,6 +356,10 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .bias = p->bias,
         .n_bias = p->n_bias,
         .ignore_eos = p->ignore_eos,
+        .grammar = grammar,
+        .think_open = o->thinking ? tokenizer_special(tok, STR("<think>")) : -1,
+        .think_close = o->thinking ? tokenizer_special(tok, STR("</think>")) : -1,
+        .in_thinking = o->answer.starts_in_thinking,
         .logprobs = p->logprobs,
         .n_top_logprobs = p->n_top_logprobs,
         .priority = p->priority,
@@ -353,7 +371,9 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .cache_ttl_s = p->cache_ttl_s,
     };
     engine_sampling(sv->engine, o->thinking, &job.sampling);
-    return engine_submit(sv->engine, &job, out, e);
+    const bool ok = engine_submit(sv->engine, &job, out, e);
+    grammar_unref(grammar);
+    return ok;
 }
 
 static struct reply *reply_new(struct exchange *x, const struct request_params *p,

@@ -217,6 +217,31 @@ test('text completions: text, tokens, streams', async () => {
     assert.equal(streamed, text.choices[0].text);
 });
 
+test('an answer has the form that is asked for', async () => {
+    const schema = {
+        type: 'object', required: ['status', 'count', 'parts'], additionalProperties: false, $defs: { part: { type: 'object', properties: { id: { type: 'integer' } }, required: ['id'], additionalProperties: false } },
+        properties: { status: { enum: ['ok', 'failed'] }, count: { type: 'integer', minimum: 0, maximum: 9 }, note: { type: ['string', 'null'], maxLength: 8 }, parts: { type: 'array', items: { $ref: '#/$defs/part' }, maxItems: 2 } },
+    };
+    const messages = [user('Say hello.')];
+    const json_schema = { name: 'state', strict: true, schema };
+    for (const how of [{ seed: 1, temperature: 1.5 }, { temperature: 0, chat_template_kwargs: { enable_thinking: false } }, { seed: 2, top_p: 1, top_k: 0, temperature: 2, logprobs: true }]) {
+        const { choices: [{ message, finish_reason }] } = await client.chat.completions.create({ model: 'x', messages, max_tokens: 600, response_format: { type: 'json_schema', json_schema }, ...how });
+        assert.equal(finish_reason, 'stop', message.content);
+        const value = JSON.parse(message.content);
+        assert.ok(['ok', 'failed'].includes(value.status) && value.count >= 0 && value.count <= 9 && value.parts.length <= 2, message.content);
+        assert.ok(value.parts.every((part) => Number.isInteger(part.id)) && (value.note ?? '').length <= 8);
+        assert.ok(Object.keys(value).every((key) => key in schema.properties));
+    }
+    const { choices: [one] } = await client.chat.completions.create({ model: 'x', messages, temperature: 0, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'boolean' } } } });
+    assert.ok(['true', 'false'].includes(one.message.content) && one.message.reasoning_content.length > 0, JSON.stringify(one));
+    const { content, finish } = await collect(await client.chat.completions.create({ model: 'x', messages, temperature: 0, stream: true, max_tokens: 300, response_format: { type: 'json_object' } }));
+    assert.ok(finish === 'length' || typeof JSON.parse(content) === 'object', content);
+    const done = await client.completions.create({ model: 'x', prompt: 'Hello', max_tokens: 20, json_schema: { const: [1, 'a'] } });
+    assert.deepEqual(JSON.parse(done.choices[0].text), [1, 'a']);
+    await assert.rejects(client.chat.completions.create({ model: 'x', messages, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'string', pattern: 'a' } } } }),
+        { status: 400, param: 'response_format', message: /JSON schema: "pattern" is not supported/ });
+});
+
 test('a seed reproduces, another differs', async () => {
     const ask = async (seed) => (await client.completions.create({
         model: 'm', prompt: 'Once', max_tokens: 24, temperature: 1.5, top_k: 0, top_p: 1, min_p: 0, ignore_eos: true, seed,

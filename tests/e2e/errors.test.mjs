@@ -18,7 +18,7 @@ test('the client raises the right errors', async () => {
     await assert.rejects(chat({ temperature: 'hot' }), { status: 400, message: /"temperature"/ });
     await assert.rejects(chat({ messages: [{ role: 'wizard', content: 'x' }] }), { status: 400, message: /messages\[0\]/ });
     await assert.rejects(chat({ messages: [{ role: 'user', content: 5 }] }), { status: 400, message: /messages\[0\]/ });
-    await assert.rejects(chat({ response_format: { type: 'json_object' } }), { status: 400, message: /not supported yet/ });
+    await assert.rejects(chat({ response_format: { type: 'xml' } }), { status: 400, message: /"response_format" of type "xml" is not known/ });
     await assert.rejects(chat({ n: 3 }), { status: 400, message: /"n"/ });
     await assert.rejects(chat({ tools: [{ type: 'function' }] }), { status: 400, message: /tools\[0\]/ });
     await assert.rejects(chat({ stop: Array(20).fill('x') }), { status: 400, message: /"stop"/ });
@@ -136,7 +136,7 @@ test('an error names the field that it is about', async () => {
         seed: { messages, seed: 0.5 },
         logit_bias: { messages, logit_bias: { x: 1 } },
         'stream_options.include_usage': { messages, stream_options: { include_usage: 1 } },
-        response_format: { messages, response_format: { type: 'json_object' } },
+        response_format: { messages, response_format: { type: 'xml' } },
         tool_choice: { messages, tool_choice: 'required' },
         messages: {},
         'messages[1].role': { messages: [...messages, { role: 'wizard', content: 'x' }] },

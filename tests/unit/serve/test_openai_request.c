@@ -241,17 +241,13 @@ static void thinking_has_an_order(void **state)
 static void what_is_missing_is_said(void **state)
 {
     (void)state;
-    static const char *const formats[] = {"json_object", "json_schema", "grammar"};
-    for (size_t i = 0; i < 3; i++) {
-        char text[100];
-        snprintf(text, sizeof text, "\"response_format\":{\"type\":\"%s\"}", formats[i]);
-        refuses(true, text, "not supported yet", ERR_UNSUPPORTED);
-        assert_int_equal(err_http_status(e.code), 400);
-    }
+    refuses(true, "\"response_format\":{\"type\":\"xml\"}", "\"json_object\" and \"json_schema\"",
+            ERR_UNSUPPORTED);
+    assert_int_equal(err_http_status(e.code), 400);
     assert_true(read_chat("\"response_format\":{\"type\":\"text\"}"));
     refuses(true, "\"response_format\":\"json\"", "response_format", ERR_INPUT);
     refuses(true, "\"response_format\":{}", "response_format.type", ERR_INPUT);
-    refuses(true, "\"grammar\":\"root ::= x\"", "not supported yet", ERR_UNSUPPORTED);
+    refuses(true, "\"grammar\":\"root ::= x\"", "send \"response_format\"", ERR_UNSUPPORTED);
     refuses(true, "\"guided_json\":{}", "guided_json", ERR_UNSUPPORTED);
     refuses(false, "\"structured_outputs\":{}", "structured_outputs", ERR_UNSUPPORTED);
     refuses(true, "\"functions\":[{\"name\":\"f\"}]", "send \"tools\"", ERR_UNSUPPORTED);
@@ -261,6 +257,35 @@ static void what_is_missing_is_said(void **state)
     refuses(false, "\"best_of\":2", "best_of", ERR_UNSUPPORTED);
     refuses(false, "\"suffix\":\"x\"", "suffix", ERR_UNSUPPORTED);
     assert_true(read(false, "\"echo\":false,\"best_of\":1,\"suffix\":\"\""));
+}
+
+static void forms_of_an_answer(void **state)
+{
+    (void)state;
+    static const char schema[] = "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\","
+                                 "\"strict\":true,\"schema\":{\"type\":\"null\"}}}";
+    static const char tool[] = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+    char text[400];
+    assert_true(read_chat("\"n\":1"));
+    assert_int_equal(p.form, FORM_TEXT);
+    assert_true(read_chat("\"response_format\":{\"type\":\"json_object\"}"));
+    assert_int_equal(p.form, FORM_OBJECT);
+    snprintf(text, sizeof text, "\"response_format\":%s", schema);
+    assert_true(read_chat(text));
+    assert_int_equal(p.form, FORM_SCHEMA);
+    assert_int_equal(value_get(p.schema, "type").kind, VALUE_STRING);
+    assert_true(read(false, "\"prompt\":\"y\",\"json_schema\":{}")); // llama-server's
+    assert_int_equal(p.form, FORM_SCHEMA);
+    assert_true(read_chat("\"response_format\":{\"type\":\"json_object\",\"schema\":{}}"));
+    assert_int_equal(p.form, FORM_SCHEMA);
+    refuses(true, "\"response_format\":{\"type\":\"json_schema\"}",
+            "response_format.json_schema.schema\" is missing", ERR_INPUT);
+    refuses(true, "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":1}}",
+            "must be an object", ERR_INPUT);
+    snprintf(text, sizeof text, "\"response_format\":%s,%s", schema, tool);
+    refuses(true, text, "beside \"tools\"", ERR_UNSUPPORTED);
+    snprintf(text, sizeof text, "\"response_format\":%s,\"tool_choice\":\"none\",%s", schema, tool);
+    assert_true(read_chat(text));
 }
 
 static void prompts_in_four_forms(void **state)
@@ -305,7 +330,8 @@ int main(void)
         cmocka_unit_test(numbers_keep_their_bounds),  cmocka_unit_test(values_arrive),
         cmocka_unit_test(stops_in_both_forms),        cmocka_unit_test(tool_choices),
         cmocka_unit_test(thinking_has_an_order),      cmocka_unit_test(what_is_missing_is_said),
-        cmocka_unit_test(prompts_in_four_forms),      cmocka_unit_test(bodies_that_are_no_request),
+        cmocka_unit_test(forms_of_an_answer),         cmocka_unit_test(prompts_in_four_forms),
+        cmocka_unit_test(bodies_that_are_no_request),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     arena_free(&arena);

@@ -12,10 +12,16 @@ macro(manual_output name)
     COMMAND ${CMAKE_COMMAND} -E make_directory ${manual_dir}
     COMMAND sh -c "\"$0\" \"$@\" >'${manual_dir}/${name}'" $<TARGET_FILE:submind> ${ARGN} VERBATIM)
 endmacro()
-manual_output(submind.1 man)
+macro(manual_page name) # compressed, as the distributions want them
+  manual_output(${name} man ${ARGN})
+  list(APPEND manual_outputs ${manual_dir}/${name}.gz)
+  add_custom_command(OUTPUT ${manual_dir}/${name}.gz DEPENDS ${manual_dir}/${name}
+    COMMAND gzip -9nkf ${manual_dir}/${name} VERBATIM)
+endmacro()
+manual_page(submind.1)
 foreach(row ${manual_rows})
   string(REGEX REPLACE "^COMMAND\\(\"([^\"]+)\".*" "\\1" command "${row}")
-  manual_output(submind-${command}.1 man ${command})
+  manual_page(submind-${command}.1 ${command})
 endforeach()
 manual_output(submind.bash completion bash)
 manual_output(_submind completion zsh)
@@ -23,14 +29,15 @@ manual_output(submind.fish completion fish)
 add_custom_target(manual ALL DEPENDS ${manual_outputs})
 
 install(TARGETS submind)
-install(DIRECTORY ${manual_dir}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1")
+install(DIRECTORY ${manual_dir}/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1.gz")
 install(FILES ${manual_dir}/submind.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
   RENAME submind)
 foreach(folder vendor-completions site-functions) # where Debian's zsh looks, and everybody else's
   install(FILES ${manual_dir}/_submind DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/${folder})
 endforeach()
 install(FILES ${manual_dir}/submind.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
-install(FILES README.md LICENSE packaging/CONTAINERS.md packaging/quadlet/submind.container
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright) # Debian's name for it
+install(FILES README.md packaging/CONTAINERS.md packaging/quadlet/submind.container
   DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY examples/workspace DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 

@@ -54,9 +54,16 @@ static bool read_unit(struct service *sv, const char *name, struct adopt *a, str
         .system = sv->system,
         .home = sv->system ? "/root" : sv->home, // %h is the manager's
         .runtime = sv->system || sv->runtime == NULL ? "/run" : sv->runtime};
-    bool ok = systemd_cat(&sv->manager, name, &text, e) &&
-              unit_parse(&u, buf_view(&text), &sv->arena, e) &&
-              adopt_read(a, &u, &place, &sv->arena, e);
+    bool ok = systemd_cat(&sv->manager, name, &text, e);
+    if (!ok) {
+        const struct err why = *e;
+        *e = (struct err){0};
+        buf_free(&text);
+        return err_set(e, ERR_NOT_FOUND, "%.300s; %s", why.msg,
+                       sv->system ? "a user's unit is adopted by that user, with --user"
+                                  : "a unit of the system is adopted with sudo");
+    }
+    ok = unit_parse(&u, buf_view(&text), &sv->arena, e) && adopt_read(a, &u, &place, &sv->arena, e);
     if (ok) sv->run_as = a->user;
     buf_free(&text);
     return ok || err_prefix(e, "%s: ", name);

@@ -85,10 +85,20 @@ static void map_paths(struct adopt *a, const struct adopt_wrap *w, struct arena 
         cmdline_set(&a->plan.words, paths[i], buf_cstr(&host));
         buf_free(&host);
     }
-    if (w->port.n == 0) return;
-    cmdline_set(&a->plan.words, "port", arena_str(arena, w->port).p);
+}
+
+// The published port that is llama-server's own; of one alone nothing is asked.
+static void map_port(struct adopt *a, const struct adopt_wrap *w, struct arena *arena)
+{
+    const char *own = cmdline_flag(&a->plan.words, "port");
+    size_t i = 0;
+    while (i + 1 < w->n_published &&
+           !str_eq(w->published[i].inside, str_from(own != NULL ? own : "8080")))
+        i++;
+    if (w->n_published == 0) return;
+    cmdline_set(&a->plan.words, "port", arena_str(arena, w->published[i].port).p);
     // inside it listened for everybody; outside, podman decides who may come
-    cmdline_set(&a->plan.words, "host", arena_str(arena, w->address).p);
+    cmdline_set(&a->plan.words, "host", arena_str(arena, w->published[i].address).p);
     llama_settle_public(&a->plan);
 }
 
@@ -221,6 +231,9 @@ bool adopt_read(struct adopt *out, const struct unit_file *u, const struct adopt
                        "its command line names no model (-m FILE or -hf REPO); use submind service "
                        "install --model FILE");
     map_paths(&a, &wrap, arena);
+    map_port(&a, &wrap, arena);
+    for (size_t i = 0; i < wrap.n_limits; i++)
+        lose(&a, arena, "a limit of the container: ", wrap.limits[i]);
     unit_env_get(&env, "HOME");
     list_variables(&a, &env, arena);
     if (wrap.env != &env) list_variables(&a, wrap.env, arena);

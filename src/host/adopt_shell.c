@@ -127,6 +127,8 @@ static bool split(struct unit_env *env, struct str s, struct cmdline *out)
         const char c = s.p[i];
         if (c == ' ' || c == '\t' || c == '\n') {
             end_word(&w, out);
+        } else if (str_starts(str_sub(s, i, s.n), STR("\"$@\""))) {
+            i += 3; // no arguments, which is no word
         } else if (c == '\'' || c == '"') {
             w.there = true;
             i = put_quoted(env, s, i + 1, c, &w);
@@ -179,6 +181,14 @@ static void drop_redirections(struct shell_text *t, struct cmdline *c)
     }
 }
 
+// `set -eu`, `set -o pipefail`: how the shell behaves. `set -- WORDS` are arguments.
+static bool only_sets_options(const struct cmdline *c)
+{
+    bool arguments = false;
+    for (size_t i = 1; i < c->n; i++) arguments = arguments || strcmp(c->v[i], "--") == 0;
+    return strcmp(c->v[0], "set") == 0 && !arguments;
+}
+
 static bool take(struct shell_text *t, struct str command, bool (*is_wanted)(const char *word),
                  bool *found, struct err *e)
 {
@@ -203,7 +213,7 @@ static bool take(struct shell_text *t, struct str command, bool (*is_wanted)(con
         *found = true;
     } else if (simple && c.n == 2 && strcmp(c.v[0], "cd") == 0) {
         t->folder = c.v[1];
-    } else if (c.n > 0 && strcmp(c.v[0], "set") != 0) {
+    } else if (c.n > 0 && !only_sets_options(&c)) {
         note_lost(t, command);
     }
     return true;

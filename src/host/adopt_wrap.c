@@ -69,14 +69,23 @@ static bool on_mount(struct reading *r, const char *value) // type=bind,source=H
 
 static bool on_publish(struct reading *r, const char *value) // [address:]port:inside[/tcp]
 {
+    struct adopt_wrap *w = r->w;
     const char *last = strrchr(value, ':');
-    if (last == NULL) return true;
+    if (last == NULL || w->n_published == WRAP_MAX_PORTS) return true;
     const struct str outside = {value, (size_t)(last - value)};
     const size_t colon = str_rfind(outside, STR(":"));
-    r->w->port = colon == SIZE_MAX ? outside : str_sub(outside, colon + 1, outside.n);
-    r->w->address = colon == SIZE_MAX ? STR("0.0.0.0") : str_sub(outside, 0, colon);
-    if (str_starts(r->w->address, STR("["))) // [::1]
-        r->w->address = str_sub(r->w->address, 1, r->w->address.n - 2);
+    struct str address = colon == SIZE_MAX ? STR("0.0.0.0") : str_sub(outside, 0, colon);
+    if (str_starts(address, STR("["))) address = str_sub(address, 1, address.n - 2); // [::1]
+    const size_t i = w->n_published++;
+    w->published[i].address = address;
+    w->published[i].port = colon == SIZE_MAX ? outside : str_sub(outside, colon + 1, outside.n);
+    w->published[i].inside = (struct str){last + 1, strcspn(last + 1, "/")};
+    return true;
+}
+
+static bool on_limit(struct reading *r, const char *value)
+{
+    if (r->w->n_limits < WRAP_MAX_LIMITS) r->w->limits[r->w->n_limits++] = str_from(value);
     return true;
 }
 
@@ -114,6 +123,8 @@ static const struct {
     {VIA_PODMAN, "-v", "--volume", on_volume},        {VIA_PODMAN, "", "--mount", on_mount},
     {VIA_PODMAN, "-p", "--publish", on_publish},      {VIA_PODMAN, "-e", "--env", on_env},
     {VIA_PODMAN, "", "--env-file", on_env_file},      {VIA_PODMAN, "-w", "--workdir", on_folder},
+    {VIA_PODMAN, "-m", "--memory", on_limit},         {VIA_PODMAN, "", "--cpus", on_limit},
+    {VIA_PODMAN, "", "--cpuset-cpus", on_limit},      {VIA_PODMAN, "", "--ulimit", on_limit},
 };
 
 // The value of "--name V", "--name=V", "-n V" or "-nV" at word i; NULL when it is another word.

@@ -7,7 +7,7 @@
 
 enum adopt_via { VIA_NOTHING, VIA_TOOLBOX, VIA_DISTROBOX, VIA_PODMAN };
 
-enum { WRAP_MAX_VOLUMES = 32 };
+enum { WRAP_MAX_VOLUMES = 32, WRAP_MAX_PORTS = 8, WRAP_MAX_LIMITS = 8 };
 
 struct adopt_wrap {
     enum adopt_via via;
@@ -17,9 +17,14 @@ struct adopt_wrap {
         struct str host, inside;
     } volumes[WRAP_MAX_VOLUMES];
     size_t n_volumes;
-    struct str port, address; // of --publish; empty: the same
-    struct unit_env *env;     // what llama-server sees: the unit's, or in a container its own
-    size_t at;                // of the first word behind llama-server
+    struct {
+        struct str address, port, inside;
+    } published[WRAP_MAX_PORTS]; // of --publish
+    size_t n_published;
+    struct str limits[WRAP_MAX_LIMITS]; // --memory 64g: what the container may not exceed
+    size_t n_limits;
+    struct unit_env *env; // what llama-server sees: the unit's, or in a container its own
+    size_t at;            // of the first word behind llama-server
 };
 
 // Is a word llama-server, or an image whose entry point it is?

@@ -57,7 +57,7 @@ bool systemd_property(const struct systemd *s, const char *unit, const char *pro
 
 bool systemd_cat(const struct systemd *s, const char *unit, struct buf *out, struct err *e)
 {
-    const char *const words[] = {"cat", "--no-pager", unit, NULL};
+    const char *const words[] = {"cat", unit, "--no-pager", NULL};
     return systemctl(s, words, out, e);
 }
 

@@ -220,9 +220,40 @@ static int tidy(void **state)
     return 0;
 }
 
+static void of_several_ports_its_own(void **state)
+{
+    (void)state;
+    struct adopt a;
+    adopted("[Service]\nExecStart=podman run --rm -p 9100:9100 -p 127.0.0.1:8085:8080 -p 9200:9200 "
+            "--memory 64g --cpus=8 -v /m:/m ghcr.io/ggml-org/llama.cpp:server -m /m/a.gguf\n",
+            &a);
+    has(&a, "port", "8085");
+    has(&a, "host", "127.0.0.1");
+    assert_true(lost(&a, "a limit of the container: 64g"));
+    assert_true(lost(&a, "a limit of the container: 8"));
+    adopted("[Service]\nExecStart=podman run -p 9100:9100 -p 8086:9999 -v /m:/m "
+            "ghcr.io/ggml-org/llama.cpp:server -m /m/a.gguf --port 9999\n",
+            &a);
+    has(&a, "port", "8086");
+}
+
+// bash(1): set -- gives the arguments of "$@".
+static void arguments_of_set_are_not_dropped(void **state)
+{
+    (void)state;
+    struct adopt a;
+    adopted("[Service]\nExecStart=sh -c 'set -eu; set -- -ngl 99; exec llama-server -m /m/a.gguf "
+            "\"$$@\"'\n",
+            &a);
+    assert_true(lost(&a, "set -- -ngl 99"));
+    assert_false(lost(&a, "set -eu"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(of_several_ports_its_own),
+        cmocka_unit_test(arguments_of_set_are_not_dropped),
         cmocka_unit_test(a_direct_unit),
         cmocka_unit_test(a_container),
         cmocka_unit_test(boxes),

@@ -11,11 +11,14 @@ enum {
     DIGITS_MAX = 16,
     EXPONENT_DIGITS = 2, // with those the number is within a double
     INDENT_MAX = 20,     // blanks behind a line break: models indent, but must not do so for ever
-    VALUES_MAX = 1000,   // of an enum: the matcher follows all of them at once
+    VALUES_MAX = 1000,   // of an enum, and of integers between two bounds
     RANGE_MAX = 256,     // integers between two bounds, each of them a text of its own
     COUNT_MAX = 1 << 20, // of minItems and the like; GRAMMAR_STATES_MAX says no before
+    CHOICES_MAX = 200,   // of an anyOf: the matcher follows all that go on
     DEPTH_MAX = 150,     // schemas in one another, also by $ref: each takes stack
     POINTER_MAX = 64,    // steps of a $ref
+    NAMES_MAX =
+        2000, // properties of an object, schemas that are referred to: both are looked through
 };
 
 struct rule {
@@ -34,6 +37,9 @@ struct build {
     struct err *e;
     bool failed; // e is filled
 };
+
+static const char too_large[] =
+    "it is too large: a maxLength, maxItems or enum of thousands, perhaps";
 
 static uint32_t schema_place(struct build *b, struct value schema, uint32_t next);
 
@@ -141,6 +147,54 @@ static uint32_t text_rule(struct build *b, size_t least, size_t most, uint32_t n
     return byte(b, '"', times(b, b->character, least, most, byte(b, '"', next)));
 }
 
+// ---- texts side by side: one way as long as they are alike, so that few places are followed at once
+
+static int by_text(const void *a, const void *b)
+{
+    return str_cmp(*(const struct str *)a, *(const struct str *)b);
+}
+
+// t[n] sorted and alike in front of `at`. It calls itself once for each place where they part.
+static uint32_t texts_from(struct build *b, const struct str *t, size_t n, size_t at, uint32_t next)
+{
+    const struct str first = t[0], last = t[n - 1];
+    size_t same = at, i = 0;
+    uint32_t place = GRAMMAR_NONE;
+    while (same < first.n && same < last.n && first.p[same] == last.p[same]) same++;
+    while (i < n && t[i].n == same) i++; // those that end here
+    if (i > 0) place = next;
+    while (i < n) {
+        size_t end = i + 1;
+        while (end < n && t[end].p[same] == t[i].p[same]) end++;
+        const uint32_t one = texts_from(b, t + i, end - i, same, next);
+        place = place == GRAMMAR_NONE ? one : maybe(b, one, place);
+        i = end;
+    }
+    return grammar_text(b->g, str_sub(first, at, same - at), place);
+}
+
+struct texts {
+    struct buf all;
+    size_t ends[VALUES_MAX], n;
+};
+
+static void texts_put(struct texts *x, struct value v)
+{
+    value_dump(&x->all, v, -1);
+    x->ends[x->n++] = x->all.n;
+}
+
+static uint32_t texts_place(struct build *b, struct texts *x, uint32_t next)
+{
+    struct str list[VALUES_MAX];
+    size_t from = 0;
+    if (x->all.failed) return refuse(b, "there is no memory for it");
+    for (size_t i = 0; i < x->n; from = x->ends[i++])
+        list[i] = str_sub(buf_view(&x->all), from, x->ends[i] - from);
+    qsort(list, x->n, sizeof *list, by_text);
+    return texts_from(b, list, x->n, 0, next);
+}
+
 // ---- numbers ----------------------------------------------------------------------------------
 
 static uint32_t digits(struct build *b, int least, int most, uint32_t next)
@@ -174,14 +228,10 @@ static uint32_t number(struct build *b, bool sign, uint32_t next)
 
 static uint32_t from_to(struct build *b, int64_t low, int64_t high, uint32_t next)
 {
-    uint32_t place = GRAMMAR_NONE;
-    for (int64_t i = low; i <= high; i++) {
-        struct buf text = {0};
-        buf_printf(&text, "%lld", (long long)i);
-        const uint32_t one = grammar_text(b->g, buf_view(&text), next);
-        place = i == low ? one : maybe(b, one, place);
-        buf_free(&text);
-    }
+    struct texts texts = {.n = 0};
+    for (int64_t i = low; i <= high; i++) texts_put(&texts, value_int(i));
+    const uint32_t place = texts_place(b, &texts, next);
+    buf_free(&texts.all);
     return place;
 }
 
@@ -320,6 +370,8 @@ static uint32_t object(struct build *b, struct value schema, uint32_t next)
     const struct value others = value_get(schema, "additionalProperties");
     const size_t n = properties.kind == VALUE_DICT ? properties.dict->n : 0;
     const struct str outer = b->where;
+    if (n > NAMES_MAX || (required.kind == VALUE_LIST && required.list->n > NAMES_MAX))
+        return refuse(b, "more than 2000 properties of an object are not supported");
     if (!check_required(b, required, properties)) return GRAMMAR_NONE;
     if (n == 0 && others.kind == VALUE_BOOL && !others.b)
         return byte(b, '{', blank(b, byte(b, '}', next)));
@@ -345,22 +397,12 @@ static uint32_t object(struct build *b, struct value schema, uint32_t next)
 
 // ---- schemas ----------------------------------------------------------------------------------
 
-// A value as it stands.
-static uint32_t literal(struct build *b, struct value v, uint32_t next)
-{
-    struct buf text = {0};
-    value_dump(&text, v, -1);
-    const uint32_t place = grammar_text(b->g, buf_view(&text), next);
-    if (text.failed) refuse(b, "there is no memory for it");
-    buf_free(&text);
-    return place;
-}
-
 static uint32_t one_of(struct build *b, struct value list, uint32_t next)
 {
     uint32_t place = GRAMMAR_NONE;
     if (list.kind != VALUE_LIST || list.list->n == 0)
         return refuse(b, "\"anyOf\" and \"oneOf\" must be lists that are not empty");
+    if (list.list->n > CHOICES_MAX) return refuse(b, "more than 200 choices are not supported");
     for (size_t i = list.list->n; i-- > 0 && !b->failed;) {
         const uint32_t one = schema_place(b, list.list->items[i], next);
         place = i == list.list->n - 1 ? one : maybe(b, one, place);
@@ -462,6 +504,8 @@ static uint32_t ref_place(struct build *b, struct value ref, uint32_t next)
     if (to.kind != VALUE_DICT) return refuse(b, "a $ref names nothing in the schema");
     for (size_t i = 0; i < b->n_rules; i++)
         if (b->rules[i].schema == to.dict) return grammar_call(b->g, b->rules[i].place, next);
+    if (b->n_rules == NAMES_MAX)
+        return refuse(b, "more than 2000 places of $ref are not supported");
     struct rule *p = realloc(b->rules, (b->n_rules + 1) * sizeof *p);
     if (p == NULL) return refuse(b, "there is no memory for it");
     b->rules = p;
@@ -516,16 +560,15 @@ static uint32_t written_out(struct build *b, struct value schema, uint32_t next)
     const struct value fixed = value_get(schema, "const");
     const bool one = fixed.kind != VALUE_UNDEFINED;
     const size_t n = one ? 1 : list.kind == VALUE_LIST ? list.list->n : 0;
-    uint32_t place = GRAMMAR_NONE;
+    struct texts texts = {.n = 0};
     if (n > VALUES_MAX) return refuse(b, "\"enum\" of more than 1000 values is not supported");
-    for (size_t i = n; i-- > 0 && !b->failed;) {
+    for (size_t i = 0; i < n; i++) {
         const struct value v = one ? fixed : list.list->items[i];
-        if (!has_type(v, type)) continue;
-        const uint32_t text = literal(b, v, next);
-        place = place == GRAMMAR_NONE ? text : maybe(b, text, place);
+        if (has_type(v, type)) texts_put(&texts, v);
     }
-    if (place == GRAMMAR_NONE && !grammar_failed(b->g))
-        return refuse(b, "\"enum\" and \"const\" leave no value");
+    const uint32_t place = texts.n > 0 ? texts_place(b, &texts, next)
+                                       : refuse(b, "\"enum\" and \"const\" leave no value");
+    buf_free(&texts.all);
     return place;
 }
 
@@ -588,6 +631,7 @@ static uint32_t schema_place(struct build *b, struct value schema, uint32_t next
     if (b->failed) return place;
     if (schema.kind == VALUE_BOOL && schema.b) return grammar_call(b->g, b->any, next);
     if (schema.kind != VALUE_DICT) return refuse(b, "a schema must be an object or true");
+    if (grammar_failed(b->g)) return refuse(b, too_large);
     if (b->depth == DEPTH_MAX) return refuse(b, "it is nested deeper than 150 levels");
     if (!check_keywords(b, schema)) return place;
     b->depth++;
@@ -638,8 +682,7 @@ bool json_schema_compile(struct grammar **out, struct value schema, struct err *
     make_any(&b);
     const uint32_t start = lead(&b, schema_place(&b, schema, b.end));
     free(b.rules);
-    if (!b.failed && grammar_failed(g))
-        refuse(&b, "it is too large: a maxLength, maxItems or enum of thousands, perhaps");
+    if (!b.failed && grammar_failed(g)) refuse(&b, too_large);
     if (!b.failed && grammar_finish(g, start, &own)) {
         *out = g;
         return true;

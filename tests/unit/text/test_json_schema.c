@@ -145,6 +145,37 @@ static void what_cannot_be_kept_is_refused_by_name(void **state)
     grammar_unref(g);
 }
 
+// What would be looked through again and again is bounded: a body may have 32 MiB.
+static void large_schemas_are_refused_at_once(void **state)
+{
+    (void)state;
+    struct grammar *g;
+    struct err e;
+    struct buf many = {0}, refs = {0};
+    buf_z(&many, "{\"properties\":{");
+    for (int i = 0; i < 100000; i++) buf_printf(&many, "%s\"p%d\":{}", i > 0 ? "," : "", i);
+    buf_z(&many, "}}");
+    assert_false(compile(buf_cstr(&many), &g, &e));
+    assert_non_null(strstr(e.msg, "more than 2000 properties"));
+    buf_z(&refs, "{\"$defs\":{");
+    for (int i = 0; i < 3000; i++)
+        buf_printf(&refs, "%s\"d%d\":{\"type\":\"null\"}", i > 0 ? "," : "", i);
+    buf_z(&refs, "},\"type\":\"array\",\"prefixItems\":[");
+    for (int i = 0; i < 3000; i++)
+        buf_printf(&refs, "%s{\"$ref\":\"#/$defs/d%d\"}", i > 0 ? "," : "", i);
+    buf_z(&refs, "]}");
+    assert_false(compile(buf_cstr(&refs), &g, &e));
+    assert_non_null(strstr(e.msg, "more than 2000 places of $ref"));
+    buf_clear(&many);
+    buf_z(&many, "{\"anyOf\":[{}");
+    for (int i = 0; i < 200; i++) buf_z(&many, ",{}");
+    buf_z(&many, "]}");
+    assert_false(compile(buf_cstr(&many), &g, &e));
+    assert_non_null(strstr(e.msg, "more than 200 choices"));
+    buf_free(&many);
+    buf_free(&refs);
+}
+
 static bool has_one_of(const char *schema)
 {
     return strstr(schema, "oneOf") != NULL;
@@ -289,6 +320,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instances_are_accepted_and_others_are_not),
         cmocka_unit_test(what_cannot_be_kept_is_refused_by_name),
+        cmocka_unit_test(large_schemas_are_refused_at_once),
         cmocka_unit_test(nothing_is_accepted_that_the_reference_calls_invalid),
         cmocka_unit_test(walks_at_random_are_instances),
         cmocka_unit_test(every_allocation_may_fail),

@@ -24,7 +24,7 @@
 #include "base/store_files.h"
 #include "base/store_index.h"
 
-enum { RETRY_S = 300, STAMP_S = 60, PIECE_BYTES = 256 << 10 };
+enum { RETRY_S = 300, STAMP_S = 60 };
 #define SEGMENT_BYTES   ((uint64_t)64 << 20)
 #define DEFAULT_CAP_MAX ((uint64_t)64 << 30)
 #define MAGIC           UINT64_C(0x31304e4f47504b53) // a version: other layouts take another
@@ -426,23 +426,6 @@ static void bury(struct store *st, const struct store_entry *where)
     store_erase(st, where);
 }
 
-// Where a record's three parts are: head and ids, data, padding.
-struct parts {
-    struct {
-        unsigned char *p;
-        size_t n;
-    } at[3];
-};
-
-static struct parts parts_of(const struct store *st, void *record, void *data)
-{
-    unsigned char *r = record;
-    const size_t head = sizeof(struct store_header) + st->shape.n_ids * sizeof(int32_t);
-    const size_t n = st->shape.data_bytes, pad = st->record_bytes - head - n;
-    if (data == NULL) return (struct parts){{{r, head}, {r + head, n}, {r + head + n, pad}}};
-    return (struct parts){{{r, head}, {data, n}, {r + head, pad}}};
-}
-
 // Is this byte of the file in the system's memory? True also where the file system does not say.
 static bool is_near(int fd, uint64_t off)
 {
@@ -451,38 +434,60 @@ static bool is_near(int fd, uint64_t off)
     return preadv2(fd, &to, 1, (off_t)off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
 }
 
-// Reads and adds up in pieces that the processor's cache holds, so that memory is passed once. *sum is
-// that of everything behind the header's own sum.
-static bool read_record(const struct store *st, const struct store_entry *where,
-                        const struct parts *parts, struct hash128 *sum)
+// A record being read: its bytes are added up while the processor's cache holds them, so that memory is passed once.
+struct reading {
+    int fd;
+    uint64_t off;
+    struct hash_stream sum;
+    bool no_place;
+};
+
+// The next n bytes, of which the first `skip` are not in the sum.
+static bool read_on(struct reading *r, unsigned char *to, size_t n, size_t skip)
 {
-    uint64_t off = (uint64_t)where->slot * st->record_bytes;
-    size_t skip = offsetof(struct store_header, head_sum);
-    struct hash_stream h;
-    const int fd = open_segment(st, where->i_segment, O_RDONLY);
-    bool ok = fd >= 0;
-    if (ok && !is_near(fd, off + st->record_bytes / 2)) // ask the disk for all of it at once
-        posix_fadvise(fd, (off_t)off, (off_t)st->record_bytes, POSIX_FADV_WILLNEED);
-    hash_stream_begin(&h);
-    for (int i = 0; ok && i < 3; i++) {
-        unsigned char *to = parts->at[i].p;
-        for (size_t at = 0; ok && at < parts->at[i].n; at += PIECE_BYTES) {
-            const size_t left = parts->at[i].n - at, n = left < PIECE_BYTES ? left : PIECE_BYTES;
-            ok = store_read_all(fd, to + at, n, off);
-            if (ok) hash_stream_add(&h, to + at + skip, n - skip);
-            skip = 0;
-            off += n;
-        }
+    if (!store_read_all(r->fd, to, n, r->off)) return false;
+    hash_stream_add(&r->sum, to + skip, n - skip);
+    r->off += n;
+    return true;
+}
+
+static bool read_data(struct reading *r, const struct store_sink *sink, size_t n_bytes)
+{
+    for (size_t at = 0; at < n_bytes; at += STORE_PIECE_BYTES) {
+        const size_t left = n_bytes - at, n = left < STORE_PIECE_BYTES ? left : STORE_PIECE_BYTES;
+        void *to = sink->next(sink->arg, n);
+        r->no_place = to == NULL;
+        if (r->no_place || !read_on(r, to, n, 0)) return false;
     }
-    if (fd >= 0) close(fd);
-    *sum = hash_stream_end(&h);
+    return true;
+}
+
+// *sum is that of everything behind the header's own.
+static bool read_record(const struct store *st, const struct store_entry *where, void *record,
+                        const struct store_sink *data, struct hash128 *sum, bool *no_place)
+{
+    const size_t head = sizeof(struct store_header) + st->shape.n_ids * sizeof(int32_t);
+    const size_t n = st->shape.data_bytes, pad = st->record_bytes - head - n;
+    unsigned char padding[STORE_ALIGN];
+    struct reading r = {.fd = open_segment(st, where->i_segment, O_RDONLY),
+                        .off = (uint64_t)where->slot * st->record_bytes};
+    *no_place = false;
+    if (r.fd < 0) return false;
+    if (!is_near(r.fd, r.off + st->record_bytes / 2)) // ask the disk for all of it at once
+        posix_fadvise(r.fd, (off_t)r.off, (off_t)st->record_bytes, POSIX_FADV_WILLNEED);
+    hash_stream_begin(&r.sum);
+    const bool ok = read_on(&r, record, head, offsetof(struct store_header, head_sum)) &&
+                    read_data(&r, data, n) && read_on(&r, padding, pad, 0);
+    close(r.fd);
+    *sum = hash_stream_end(&r.sum);
+    *no_place = r.no_place;
     return ok;
 }
 
 static bool is_right(const struct store *st, const struct store_entry *where, struct hash128 parent,
-                     const int32_t *ids, const struct parts *parts, struct hash128 sum)
+                     const int32_t *ids, const void *record, struct hash128 sum)
 {
-    const struct store_header *h = (const void *)parts->at[0].p;
+    const struct store_header *h = record;
     return store_header_valid(h, &st->shape) && hash128_equal(h->key, where->key) &&
            hash128_equal(h->parent, parent) &&
            (ids == NULL || memcmp(h + 1, ids, st->shape.n_ids * sizeof *ids) == 0) &&
@@ -490,17 +495,18 @@ static bool is_right(const struct store *st, const struct store_entry *where, st
 }
 
 enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
-                               const int32_t *ids, void *record, void *data)
+                               const int32_t *ids, void *record, const struct store_sink *data)
 {
-    const struct parts parts = parts_of(st, record, data);
     pthread_mutex_lock(&st->lock);
     const struct store_entry *entry = store_index_find(&st->index, key);
     const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
     pthread_mutex_unlock(&st->lock);
     if (entry == NULL) return STORE_MISSING;
     struct hash128 sum;
-    const bool there = read_record(st, &where, &parts, &sum);
-    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, &parts, sum))
+    bool no_place;
+    const bool there = read_record(st, &where, record, data, &sum, &no_place);
+    if (no_place) return STORE_MISSING;
+    if (there && is_right(st, &where, ids == NULL ? where.parent : parent, ids, record, sum))
         return STORE_OK;
     pthread_mutex_lock(&st->lock); // dropped meanwhile?
     const bool still = store_index_find(&st->index, key) != NULL;
@@ -508,6 +514,22 @@ enum store_result store_get_to(struct store *st, struct hash128 key, struct hash
     if (!still) return STORE_MISSING;
     bury(st, &where);
     return STORE_BAD;
+}
+
+// A sink that puts the data behind what it has: into the record itself.
+static void *next_in_row(void *arg, size_t n)
+{
+    unsigned char **to = arg, *at = *to;
+    *to = at + n;
+    return at;
+}
+
+enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
+                            const int32_t *ids, void *record)
+{
+    unsigned char *to = store_data(record, st->shape.n_ids);
+    const struct store_sink own = {next_in_row, &to};
+    return store_get_to(st, key, parent, ids, record, &own);
 }
 
 bool store_peek(struct store *st, struct hash128 key, int32_t *ids)
@@ -537,12 +559,6 @@ bool store_near(struct store *st, struct hash128 key)
     const bool near = is_near(fd, (where.slot * 2 + 1) * (uint64_t)st->record_bytes / 2);
     close(fd);
     return near;
-}
-
-enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
-                            const int32_t *ids, void *record)
-{
-    return store_get_to(st, key, parent, ids, record, NULL);
 }
 
 // ---- writing ------------------------------------------------------------------------------------

@@ -75,9 +75,16 @@ enum store_result { STORE_OK, STORE_MISSING, STORE_BAD };
 // caller expects (ids NULL: whatever the record says of both). A bad record is forgotten.
 enum store_result store_get(struct store *st, struct hash128 key, struct hash128 parent,
                             const int32_t *ids, void *record);
-// The same with the data read to data[data_bytes] instead: record takes the rest.
+// Where data go, piece by piece in their order: next gives a place for n bytes more, at most STORE_PIECE_BYTES; they are
+// there, though not yet verified, when it is called again, or store_get_to returns. NULL: no place, nothing is read.
+enum { STORE_PIECE_BYTES = 256 << 10 };
+struct store_sink {
+    void *(*next)(void *arg, size_t n);
+    void *arg;
+};
+// The same with the data going there instead: record takes the rest. STORE_MISSING where there is no place.
 enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
-                               const int32_t *ids, void *record, void *data);
+                               const int32_t *ids, void *record, const struct store_sink *data);
 // Is its record in the system's memory, so that reading it asks no disk? Never waits; true where that
 // cannot be said.
 bool store_near(struct store *st, struct hash128 key);

@@ -2,7 +2,8 @@
 // backend allocate; the backend chooses kernels, tiles, fusion, libraries, graphs, scratch, and the
 // layout and precision of weights, activations and pages. So the forward pass is written once.
 //
-// All calls come from the engine thread, but page_begin, page_end and page_prepare. Shapes are [rows][columns], columns contiguous.
+// All calls come from the engine thread, but page_begin, page_next, page_end and page_prepare. Shapes are
+// [rows][columns], columns contiguous.
 //
 // Equality: a row of a result may depend on its own inputs only. It reduces over K and over keys in
 // an order fixed by absolute position, never by batch, chunk, hit length or thread count. On the CPU
@@ -208,6 +209,14 @@ struct scratch_about {
     struct kv_shape kv;
 };
 
+// A page on its way to the device, its bytes in their order.
+struct page_way {
+    struct dbuf *kv;
+    uint32_t page;
+    size_t n_put; // bytes, as of the last page_next
+    void *lane;   // the backend's own
+};
+
 struct backend_class {
     const char *name;
     bool (*open)(struct backend **out, const struct backend_settings *s, struct err *e);
@@ -234,13 +243,15 @@ struct backend_class {
     struct page_form (*page_form)(const struct backend *b, const struct kv_shape *s);
     bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                       struct err *e);
-    // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin says where in host
-    // memory they are to be put: the page itself, or a box whose bytes end copies to the device; it may
-    // wait for a box. NULL fills e. Each begin is followed by one end from the same thread, with good
-    // false where the bytes are not to be taken.
-    void *(*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
-    bool (*page_end)(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
-                     struct err *e);
+    // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin opens the page's way to the
+    // device, and may wait for a free one. next says where in host memory its next n bytes are to be put: in the page
+    // itself, or in a box; what was put in the box before is on its way from then on. end sends the last of them and
+    // waits until all are there; good false: what was put is not a page's, the device keeps none of it. Each begin
+    // that succeeds is followed by one end from the same thread. NULL and false fill e.
+    bool (*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
+                       struct err *e);
+    void *(*page_next)(struct backend *b, struct page_way *w, size_t n, struct err *e);
+    bool (*page_end)(struct backend *b, struct page_way *w, bool good, struct err *e);
     // Takes the memory of pages [first, first + n) from the system, contents as they are, so that their first
     // use does not wait for it; from any thread, beside everything. NULL: that has been done.
     void (*page_prepare)(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);

@@ -142,11 +142,16 @@ struct gpu_planned {
     size_t parts, slices, tiles, squares, kv_scratch;
 };
 
-// A page on its way from some thread to the device.
+// What a page goes to the device through: pinned memory for a few of its pieces, small enough to stay in the cache of
+// the core that fills it. Piece i of the page lies in place i % n_places while it is on its way.
+enum { LANE_PLACES = 4, LANE_PIECE_BYTES = 256 << 10 };
 struct gpu_lane {
     gpu_stream stream;
-    void *box; // pinned; NULL until the lane is used first
-    size_t box_bytes;
+    gpu_event gone[LANE_PLACES]; // what lay in a place is on the device
+    char *box;                   // NULL until the lane is used first
+    size_t box_bytes, piece_bytes;
+    uint32_t n_places, n_pieces; // pieces: of the page at hand, begun
+    size_t last_bytes;           // of the piece that is being filled, not sent yet
     bool taken;
 };
 
@@ -218,9 +223,10 @@ bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void
 // gpu_pages.c
 void gpu_pages_open(struct gpu *g);
 void gpu_pages_close(struct gpu *g); // with the device's context
-void *gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
-bool gpu_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
-                  struct err *e);
+bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
+                    struct err *e);
+void *gpu_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e);
+bool gpu_page_end(struct backend *b, struct page_way *w, bool good, struct err *e);
 
 // gpu_load.c
 bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc, struct err *e);

@@ -1,8 +1,8 @@
-// Pages that come back to the device: threads that read and verify them put the bytes into pinned memory
-// and copy them over streams of their own, so that disk, processors and bus work at once and the engine's
-// steps go on meanwhile.
-// Invariant: a lane has one holder, from begin to end; its copy is complete when end returns, so no step
-// that is submitted later needs to wait for it.
+// Pages that come back to the device: threads that read and verify them put the bytes piece by piece into pinned
+// memory, from where they go over streams of their own while the next piece is read, so that disk, processors and
+// bus work at once and the engine's steps go on meanwhile.
+// Invariant: a lane has one holder, from begin to end; its copies are complete when end returns, so no step
+// that is submitted later needs to wait for them.
 #include <assert.h>
 
 #include "compute/gpu.h"
@@ -19,6 +19,8 @@ void gpu_pages_close(struct gpu *g)
         struct gpu_lane *l = &g->lanes[i];
         assert(!l->taken);
         if (l->stream) g->api.stream_destroy(l->stream);
+        for (int k = 0; k < LANE_PLACES; k++)
+            if (l->gone[k]) g->api.event_destroy(l->gone[k]);
         if (l->box) g->api.host_free(l->box);
         *l = (struct gpu_lane){0};
     }
@@ -54,64 +56,101 @@ static void give_lane(struct gpu *g, struct gpu_lane *l)
     pthread_mutex_unlock(&g->pages_lock);
 }
 
-// The box is set under the lock, for others compare theirs with it.
-static void set_box(struct gpu *g, struct gpu_lane *l, void *box, size_t n)
-{
-    pthread_mutex_lock(&g->pages_lock);
-    l->box = box;
-    l->box_bytes = n;
-    pthread_mutex_unlock(&g->pages_lock);
-}
-
-static bool prepare(struct gpu *g, struct gpu_lane *l, size_t n, struct err *e)
+static bool prepare(struct gpu *g, struct gpu_lane *l, struct err *e)
 {
     const struct gpu_api *a = &g->api;
-    void *box = l->box;
     if (!gpu_ok(a, a->ctx_set(g->ctx), "choosing the device", e)) return false;
     if (!l->stream &&
         !gpu_ok(a, a->stream_create(&l->stream, GPU_STREAM_NON_BLOCKING), "a stream", e))
         return false;
-    if (l->box_bytes >= n) return true;
-    set_box(g, l, NULL, 0);
-    if (box) a->host_free(box);
-    if (!gpu_ok(a, a->host_alloc(&box, n), "pinned memory for a page", e)) return false;
-    set_box(g, l, box, n);
+    for (int i = 0; i < LANE_PLACES; i++)
+        if (!l->gone[i] &&
+            !gpu_ok(a, a->event_create(&l->gone[i], GPU_EVENT_NO_TIMING), "an event", e))
+            return false;
     return true;
 }
 
-static struct gpu_lane *lane_of(struct gpu *g, const void *box)
+// Places for pieces of n bytes; nothing is on its way.
+static bool reserve(struct gpu *g, struct gpu_lane *l, size_t n, struct err *e)
 {
-    uint32_t i = 0;
-    pthread_mutex_lock(&g->pages_lock);
-    while (i < GPU_LANES - 1 && g->lanes[i].box != box) i++;
-    assert(g->lanes[i].box == box && g->lanes[i].taken);
-    pthread_mutex_unlock(&g->pages_lock);
-    return &g->lanes[i];
+    const struct gpu_api *a = &g->api;
+    const size_t least = (size_t)LANE_PLACES * LANE_PIECE_BYTES, want = n > least ? n : least;
+    if (l->box_bytes < want) {
+        void *box;
+        if (l->box) a->host_free(l->box);
+        l->box = NULL;
+        l->box_bytes = 0;
+        if (!gpu_ok(a, a->host_alloc(&box, want), "pinned memory for a page", e)) return false;
+        l->box = box;
+        l->box_bytes = want;
+    }
+    l->piece_bytes = n;
+    l->n_places = l->box_bytes / n < LANE_PLACES ? (uint32_t)(l->box_bytes / n) : LANE_PLACES;
+    return true;
 }
 
-void *gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e)
+// The piece that was being filled goes on its way.
+static bool send_last(struct gpu *g, struct page_way *w, struct err *e)
+{
+    const struct gpu_api *a = &g->api;
+    struct gpu_lane *l = w->lane;
+    const size_t n = l->last_bytes;
+    const uint32_t place = (l->n_pieces - 1) % l->n_places;
+    if (n == 0) return true;
+    l->last_bytes = 0;
+    return gpu_ok(a,
+                  a->to_device(w->kv->p + w->page * w->kv->page_bytes + w->n_put - n,
+                               l->box + place * l->piece_bytes, n, l->stream),
+                  "writing a page", e) &&
+           gpu_ok(a, a->event_record(l->gone[place], l->stream), "writing a page", e);
+}
+
+bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
+                    struct err *e)
 {
     struct gpu *g = gpu_of(b);
     assert(page < kv->kv.n_pages);
-    (void)page;
     struct gpu_lane *l = take_lane(g);
-    if (prepare(g, l, kv->page_bytes, e)) return l->box;
+    l->n_pieces = 0;
+    l->last_bytes = 0;
+    *out = (struct page_way){.kv = kv, .page = page, .lane = l};
+    if (prepare(g, l, e) && reserve(g, l, LANE_PIECE_BYTES, e)) return true;
     give_lane(g, l);
-    return NULL;
+    return false;
 }
 
-bool gpu_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
-                  struct err *e)
+void *gpu_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e)
+{
+    struct gpu *g = gpu_of(b);
+    struct gpu_lane *l = w->lane;
+    assert(n > 0 && w->n_put + n <= w->kv->page_bytes);
+    if (l->n_pieces == 0 ? !reserve(g, l, n, e) : !send_last(g, w, e)) return NULL;
+    assert(n <= l->piece_bytes); // the first piece is the longest
+    const uint32_t place = l->n_pieces % l->n_places;
+    if (l->n_pieces >= l->n_places &&
+        !gpu_ok(&g->api, g->api.event_sync(l->gone[place]), "writing a page", e))
+        return NULL;
+    l->n_pieces++;
+    l->last_bytes = n;
+    w->n_put += n;
+    return l->box + place * l->piece_bytes;
+}
+
+// Pages of another sequence may be written behind what a bad one left: so that is cleared, for a step multiplies
+// rows that are not there yet by zero, and a number that is none would stay.
+bool gpu_page_end(struct backend *b, struct page_way *w, bool good, struct err *e)
 {
     struct gpu *g = gpu_of(b);
     const struct gpu_api *a = &g->api;
-    struct gpu_lane *l = lane_of(g, at);
+    struct gpu_lane *l = w->lane;
+    const gpu_ptr at = w->kv->p + w->page * w->kv->page_bytes;
     bool ok = true;
     if (good)
-        ok = gpu_ok(a, a->ctx_set(g->ctx), "choosing the device", e) &&
-             gpu_ok(a, a->to_device(kv->p + page * kv->page_bytes, at, kv->page_bytes, l->stream),
-                    "writing a page", e) &&
-             gpu_ok(a, a->stream_sync(l->stream), "writing a page", e);
+        ok = send_last(g, w, e);
+    else if (l->n_pieces > 0)
+        ok = gpu_ok(a, a->fill(at, 0, w->kv->page_bytes, l->stream), "clearing a page", e);
+    if (l->n_pieces > 0)
+        ok = gpu_ok(a, a->stream_sync(l->stream), "writing a page", ok ? e : NULL) && ok;
     give_lane(g, l);
     return ok;
 }

@@ -147,22 +147,31 @@ bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, 
     return true;
 }
 
-void *hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e)
+bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
+                        struct err *e)
 {
     (void)b;
     (void)e;
     assert(kv->kind == BUF_KV && page < kv->kv.n_pages);
-    return kv->data + page * kv->page_bytes;
+    *out = (struct page_way){.kv = kv, .page = page};
+    return true;
 }
 
-bool hostbuf_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
-                      struct err *e)
+void *hostbuf_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e)
+{
+    unsigned char *at = w->kv->data + w->page * w->kv->page_bytes + w->n_put;
+    (void)b;
+    (void)e;
+    w->n_put += n;
+    assert(w->n_put <= w->kv->page_bytes);
+    return at;
+}
+
+bool hostbuf_page_end(struct backend *b, struct page_way *w, bool good, struct err *e)
 {
     (void)b;
-    (void)kv;
-    (void)page;
-    (void)at;
-    (void)good;
+    (void)w;
+    (void)good; // nothing reads a row before it was written
     (void)e;
     return true; // they were put in their place
 }

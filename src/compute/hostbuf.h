@@ -32,9 +32,10 @@ bool hostbuf_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_r
 size_t hostbuf_page_bytes(const struct kv_shape *s, size_t unit_bytes); // SIZE_MAX: too large
 bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                        struct err *e);
-void *hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct err *e);
-bool hostbuf_page_end(struct backend *b, struct dbuf *kv, uint32_t page, void *at, bool good,
-                      struct err *e);
+bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
+                        struct err *e);
+void *hostbuf_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e);
+bool hostbuf_page_end(struct backend *b, struct page_way *w, bool good, struct err *e);
 void hostbuf_page_prepare(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);
 // Total and available bytes of the machine's memory.
 void hostbuf_memory(uint64_t *total_bytes, uint64_t *free_bytes);

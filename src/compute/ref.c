@@ -411,6 +411,7 @@ const struct backend_class backend_ref = {
     .page_form = ref_page_form,
     .page_read = hostbuf_page_read,
     .page_begin = hostbuf_page_begin,
+    .page_next = hostbuf_page_next,
     .page_end = hostbuf_page_end,
     .page_prepare = hostbuf_page_prepare,
     .submit = ref_submit,

@@ -283,16 +283,22 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return en->backend->class->page_read(en->backend, en->kv, page, out, e);
 }
 
-static void *begin_page(void *arg, uint32_t page, struct err *e)
+static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
 {
     struct engine *en = arg;
-    return en->backend->class->page_begin(en->backend, en->kv, page, e);
+    return en->backend->class->page_begin(en->backend, en->kv, page, out, e);
 }
 
-static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *e)
+static void *next_piece(void *arg, struct page_way *w, size_t n, struct err *e)
 {
     struct engine *en = arg;
-    return en->backend->class->page_end(en->backend, en->kv, page, at, good, e);
+    return en->backend->class->page_next(en->backend, w, n, e);
+}
+
+static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_end(en->backend, w, good, e);
 }
 
 static void prepare_pages(void *arg, uint32_t first, uint32_t n)
@@ -335,6 +341,7 @@ static struct tier_settings tiers_of(struct engine *en)
         .io = {.arg = en,
                .read = read_page,
                .begin = begin_page,
+               .next = next_piece,
                .end = end_page,
                .prepare = prepare_pages},
         .code = en->page_code,

@@ -164,34 +164,63 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
 
 // ---- the threads --------------------------------------------------------------------------------
 
-// The record's data as they are on the device.
-static void decode_to(const struct tier *t, const struct tier_slot *s, void *at)
+// A page on its way up, by one thread.
+struct way_up {
+    const struct page_io *io;
+    struct page_way way;
+    struct err e; // why there is no place for more of it
+};
+
+static void *next_place(void *arg, size_t n)
 {
-    const unsigned char *data = store_data(s->record, t->page_tokens);
-    if (tier_encodes(t))
-        page_decode(&t->cfg.code, data, at);
-    else
-        memcpy(at, data, t->cfg.code.page_bytes);
+    struct way_up *up = arg;
+    return up->io->next(up->io->arg, &up->way, n, &up->e);
 }
 
-// From disk or host memory to a page of the device.
+// The record's data as they are on the device.
+static bool send_data(const struct tier *t, const struct tier_slot *s, struct way_up *up)
+{
+    const unsigned char *data = store_data(s->record, t->page_tokens);
+    const size_t all = t->cfg.code.page_bytes;
+    if (tier_encodes(t)) {
+        void *to = next_place(up, all);
+        if (to != NULL) page_decode(&t->cfg.code, data, to);
+        return to != NULL;
+    }
+    for (size_t at = 0; at < all; at += STORE_PIECE_BYTES) {
+        const size_t n = all - at < STORE_PIECE_BYTES ? all - at : STORE_PIECE_BYTES;
+        void *to = next_place(up, n);
+        if (to == NULL) return false;
+        memcpy(to, data + at, n);
+    }
+    return true;
+}
+
+// From disk (straight to the device, where pages are exact there) or host memory.
+static enum store_result move_up(const struct tier *t, struct store *store, struct tier_slot *s,
+                                 struct way_up *up)
+{
+    const struct store_sink sink = {next_place, up};
+    const int32_t *ids = s->any_ids ? NULL : s->ids;
+    enum store_result result = STORE_OK;
+    if (s->state == SLOT_READ && !tier_encodes(t))
+        return store_get_to(store, s->chain, s->parent, ids, s->record, &sink);
+    if (s->state == SLOT_READ) result = store_get(store, s->chain, s->parent, ids, s->record);
+    return result == STORE_OK && !send_data(t, s, up) ? STORE_MISSING : result;
+}
+
 static void bring_up(struct tier *t, struct store *store, struct tier_slot *s)
 {
-    const struct page_io *io = &t->cfg.io;
-    const bool read = s->state == SLOT_READ, in_place = read && !tier_encodes(t);
-    struct err e = {0};
-    void *at = io->begin(io->arg, s->page, &e);
-    s->result = STORE_OK;
-    if (at != NULL && read)
-        s->result = store_get_to(store, s->chain, s->parent, s->any_ids ? NULL : s->ids, s->record,
-                                 in_place ? at : NULL);
-    const bool good = at != NULL && s->result == STORE_OK;
-    if (good && !in_place) decode_to(t, s, at);
-    bool there = at != NULL;
-    if (at != NULL) there = io->end(io->arg, s->page, at, good, &e) || !good;
-    if (there) return;
-    log_warn("cache", "a page cannot be written to the device: %s", e.msg);
+    struct way_up up = {.io = &t->cfg.io};
+    bool ok = up.io->begin(up.io->arg, s->page, &up.way, &up.e);
     s->result = STORE_MISSING;
+    if (ok) {
+        s->result = move_up(t, store, s, &up);
+        ok = up.io->end(up.io->arg, &up.way, s->result == STORE_OK, &up.e) && up.e.code == ERR_NONE;
+    }
+    if (ok) return;
+    log_warn("cache", "a page cannot be written to the device: %s", up.e.msg);
+    if (s->result == STORE_OK) s->result = STORE_MISSING;
 }
 
 // Encodes what is to be encoded, then writes to disk where that is wanted.
@@ -219,10 +248,10 @@ static void prepare(struct tier *t, uint32_t n)
 {
     const struct page_io *io = &t->cfg.io;
     struct err e = {0};
-    void *at[TIER_THREADS_MAX];
-    for (uint32_t i = 0; i < n; i++) at[i] = io->begin(io->arg, 0, &e);
-    for (uint32_t i = 0; i < n; i++)
-        if (at[i] != NULL) io->end(io->arg, 0, at[i], false, &e);
+    struct page_way ways[TIER_THREADS_MAX];
+    uint32_t n_open = 0;
+    while (n_open < n && io->begin(io->arg, 0, &ways[n_open], &e)) n_open++;
+    while (n_open > 0) io->end(io->arg, &ways[--n_open], false, &e);
 }
 
 // Waits for work, the tick or the end; under the lock.
@@ -391,7 +420,7 @@ static bool alloc_rest(struct tier *t)
 
 static uint32_t thread_count(void)
 {
-    const uint32_t n = threads_core_count() / 2;
+    const uint32_t n = threads_core_count();
     return n < TIER_THREADS_MIN ? TIER_THREADS_MIN : n > TIER_THREADS_MAX ? TIER_THREADS_MAX : n;
 }
 

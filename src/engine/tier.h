@@ -21,6 +21,7 @@
 
 #include "base/hash.h"
 #include "base/store.h"
+#include "compute/backend.h"
 #include "engine/page_code.h"
 #include "engine/seq.h"
 #include "engine/stats.h"
@@ -34,12 +35,13 @@ enum { TIER_THREADS_MIN = 4, TIER_THREADS_MAX = 8 };
 enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
 
 // How a page's bytes are read from the device (engine thread) and written to it (any thread, for pages
-// that no step uses): see page_begin and page_end in compute/backend.h.
+// that no step uses): see page_begin, page_next and page_end in compute/backend.h.
 struct page_io {
     void *arg;
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
-    void *(*begin)(void *arg, uint32_t page, struct err *e);
-    bool (*end)(void *arg, uint32_t page, void *at, bool good, struct err *e);
+    bool (*begin)(void *arg, uint32_t page, struct page_way *out, struct err *e);
+    void *(*next)(void *arg, struct page_way *w, size_t n, struct err *e);
+    bool (*end)(void *arg, struct page_way *w, bool good, struct err *e);
     void (*prepare)(void *arg, uint32_t first, uint32_t n); // pages [first, first + n)
 };
 

@@ -21,31 +21,45 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return true;
 }
 
-static void *begin_page(void *arg, uint32_t page, struct err *e)
+// Not mapped: through a box, as to a device with memory of its own.
+static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
 {
     const struct rig *r = arg;
-    const struct net *n = r->net;
-    if (r->settings.mapped) return n->slots + (size_t)page * n->page_tokens;
-    void *box = malloc(n->page_tokens * sizeof *n->slots);
-    if (box == NULL) err_set(e, ERR_MEMORY, "no memory for a box");
-    return box;
+    *out = (struct page_way){.page = page};
+    if (r->settings.mapped) return true;
+    out->lane = malloc(r->net->page_tokens * sizeof *r->net->slots);
+    return out->lane != NULL || err_set(e, ERR_MEMORY, "no memory for a box");
 }
 
-static bool end_page(void *arg, uint32_t page, void *at, bool good, struct err *e)
+static void *next_piece(void *arg, struct page_way *w, size_t n, struct err *e)
+{
+    const struct rig *r = arg;
+    const struct net *net = r->net;
+    char *to = (char *)(net->slots + (size_t)w->page * net->page_tokens);
+    (void)e;
+    if (!r->settings.mapped) to = w->lane;
+    to += w->n_put;
+    w->n_put += n;
+    assert_true(w->n_put <= net->page_tokens * sizeof *net->slots);
+    return to;
+}
+
+static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
 {
     struct rig *r = arg;
     struct net *n = r->net;
+    const size_t n_bytes = n->page_tokens * sizeof *n->slots;
     bool ok = true;
     const struct timespec delay = {.tv_nsec = r->settings.page_delay_us * 1000L};
     if (delay.tv_nsec > 0) nanosleep(&delay, NULL);
+    if (good) assert_int_equal(w->n_put, n_bytes);
     if (good && atomic_load(&r->n_page_failures) > 0) {
         atomic_fetch_sub(&r->n_page_failures, 1);
         ok = err_set(e, ERR_DEVICE, "fake failure");
     }
     if (r->settings.mapped) return ok;
-    if (ok && good)
-        memcpy(n->slots + (size_t)page * n->page_tokens, at, n->page_tokens * sizeof *n->slots);
-    free(at);
+    if (ok && good) memcpy(n->slots + (size_t)w->page * n->page_tokens, w->lane, n_bytes);
+    free(w->lane);
     return ok;
 }
 
@@ -107,6 +121,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .tiers = {.io = {.arg = r,
                          .read = read_page,
                          .begin = begin_page,
+                         .next = next_piece,
                          .end = end_page,
                          .prepare = prepare_pages},
                   .code = code_of(s, page_tokens * sizeof(uint64_t)),

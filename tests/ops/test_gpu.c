@@ -650,10 +650,25 @@ static void test_pages(void **state)
     const size_t n = both[GPU]->class->page_bytes(both[GPU], &shape);
     unsigned char *a = malloc(n), *b = malloc(n);
     for (size_t i = 0; i < n; i++) a[i] = (unsigned char)random_bits();
-    void *at = both[GPU]->class->page_begin(both[GPU], w.kv[GPU], 3, &e);
-    must(at != NULL, &e);
-    memcpy(at, a, n);
-    must(both[GPU]->class->page_end(both[GPU], w.kv[GPU], 3, at, true, &e), &e);
+    struct page_way way;
+    for (size_t piece = n; piece > 60; piece = piece / 3 + 1) { // the page at once, and in many pieces
+        must(both[GPU]->class->page_begin(both[GPU], w.kv[GPU], 3, &way, &e), &e);
+        for (size_t at = 0; at < n; at += piece) {
+            const size_t some = n - at < piece ? n - at : piece;
+            void *to = both[GPU]->class->page_next(both[GPU], &way, some, &e);
+            must(to != NULL, &e);
+            memcpy(to, a + at, some);
+        }
+        must(both[GPU]->class->page_end(both[GPU], &way, true, &e), &e);
+        must(both[GPU]->class->page_read(both[GPU], w.kv[GPU], 3, b, &e), &e);
+        assert_memory_equal(a, b, n);
+        for (size_t i = 0; i < n; i++) a[i] = (unsigned char)(a[i] * 3 + 1);
+    }
+    must(both[GPU]->class->page_begin(both[GPU], w.kv[GPU], 3, &way, &e), &e); // one that does not verify
+    must(both[GPU]->class->page_next(both[GPU], &way, n / 2, &e) != NULL, &e);
+    must(both[GPU]->class->page_next(both[GPU], &way, 8, &e) != NULL, &e);
+    must(both[GPU]->class->page_end(both[GPU], &way, false, &e), &e);
+    memset(a, 0, n);
     must(both[GPU]->class->page_read(both[GPU], w.kv[GPU], 3, b, &e), &e);
     assert_memory_equal(a, b, n);
     free(a);

@@ -522,6 +522,7 @@ const struct backend_class backend_cpu = {
     .page_form = page_form,
     .page_read = hostbuf_page_read,
     .page_begin = hostbuf_page_begin,
+    .page_next = hostbuf_page_next,
     .page_end = hostbuf_page_end,
     .page_prepare = hostbuf_page_prepare,
     .submit = cpu_submit,

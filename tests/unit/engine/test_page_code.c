@@ -209,9 +209,11 @@ static void every_device_tells_its_form(void **state)
         if (!b->class->alloc(b, &d, &kv, &e)) fail_msg("%s", e.msg);
         unsigned char *page = malloc(n), *stored = malloc(c.stored_bytes), *back = malloc(n);
         for (uint32_t p = 0; p < shape.n_pages; p++) { // taken ahead, and what is in them stays
-            unsigned char *at = b->class->page_begin(b, kv, p, &e);
-            memset(at, (int)(p + 1), n);
-            assert_true(b->class->page_end(b, kv, p, at, true, &e));
+            struct page_way way;
+            assert_true(b->class->page_begin(b, kv, p, &way, &e));
+            memset(b->class->page_next(b, &way, 100, &e), (int)(p + 1), 100);
+            memset(b->class->page_next(b, &way, n - 100, &e), (int)(p + 1), n - 100);
+            assert_true(b->class->page_end(b, &way, true, &e));
         }
         b->class->page_prepare(b, kv, 0, 2);
         b->class->page_prepare(b, kv, 1, 2);

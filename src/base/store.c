@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,6 +22,7 @@
 #include "base/rundir.h"
 #include "base/store_files.h"
 #include "base/store_index.h"
+#include "base/store_speed.h"
 
 enum { RETRY_S = 300, STAMP_S = 60 };
 #define SEGMENT_BYTES   ((uint64_t)64 << 20)
@@ -426,14 +426,6 @@ static void bury(struct store *st, const struct store_entry *where)
     store_erase(st, where);
 }
 
-// Is this byte of the file in the system's memory? True also where the file system does not say.
-static bool is_near(int fd, uint64_t off)
-{
-    char byte;
-    const struct iovec to = {&byte, 1};
-    return preadv2(fd, &to, 1, (off_t)off, RWF_NOWAIT) >= 0 || errno != EAGAIN;
-}
-
 // A record being read: its bytes are added up while the processor's cache holds them, so that memory is passed once.
 struct reading {
     int fd;
@@ -473,7 +465,7 @@ static bool read_record(const struct store *st, const struct store_entry *where,
                         .off = (uint64_t)where->slot * st->record_bytes};
     *no_place = false;
     if (r.fd < 0) return false;
-    if (!is_near(r.fd, r.off + st->record_bytes / 2)) // ask the disk for all of it at once
+    if (!store_is_near(r.fd, r.off + st->record_bytes / 2)) // ask the disk for all of it at once
         posix_fadvise(r.fd, (off_t)r.off, (off_t)st->record_bytes, POSIX_FADV_WILLNEED);
     hash_stream_begin(&r.sum);
     const bool ok = read_on(&r, record, head, offsetof(struct store_header, head_sum)) &&
@@ -548,17 +540,50 @@ bool store_peek(struct store *st, struct hash128 key, int32_t *ids)
     return ok;
 }
 
-bool store_near(struct store *st, struct hash128 key)
+// A quarter and three quarters into the record: what the system let go of begins at either end.
+static bool is_record_near(const struct store *st, int fd, uint32_t slot)
 {
+    const uint64_t at = slot * (uint64_t)st->record_bytes, quarter = st->record_bytes / 4;
+    return store_is_near(fd, at + quarter) && store_is_near(fd, at + 3 * quarter);
+}
+
+void store_near(struct store *st, const struct hash128 *keys, uint32_t n, bool *near)
+{
+    enum { LOOKS = 64 };
+    const uint32_t stride = n / LOOKS + 1;
+    uint32_t open_id = 0;
+    int fd = -1;
+    for (uint32_t i = 0; i < n; i++) {
+        near[i] = true;
+        if (i % stride != 0) {
+            near[i] = near[i - 1];
+            continue;
+        }
+        pthread_mutex_lock(&st->lock);
+        const struct store_entry *entry = store_index_find(&st->index, keys[i]);
+        const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
+        pthread_mutex_unlock(&st->lock);
+        if (entry == NULL) continue;
+        if (fd < 0 || open_id != where.i_segment) { // neighbours mostly lie in one file
+            if (fd >= 0) close(fd);
+            fd = open_segment(st, where.i_segment, O_RDONLY);
+            open_id = where.i_segment;
+        }
+        if (fd >= 0) near[i] = is_record_near(st, fd, where.slot);
+    }
+    if (fd >= 0) close(fd);
+}
+
+double store_read_speed(struct store *st, uint32_t ms)
+{
+    uint32_t n = 0, ids[STORE_SPEED_FILES];
     pthread_mutex_lock(&st->lock);
-    const struct store_entry *entry = store_index_find(&st->index, key);
-    const struct store_entry where = entry == NULL ? (struct store_entry){0} : *entry;
+    for (size_t i = 0; i < st->n_segments && n < STORE_SPEED_FILES; i++)
+        if (st->segments[i].n_slots > 0) ids[n++] = st->segments[i].id;
     pthread_mutex_unlock(&st->lock);
-    const int fd = entry == NULL ? -1 : open_segment(st, where.i_segment, O_RDONLY);
-    if (fd < 0) return true;
-    const bool near = is_near(fd, (where.slot * 2 + 1) * (uint64_t)st->record_bytes / 2);
-    close(fd);
-    return near;
+    const double bps = store_speed_of(st->dir_fd, ids, n, ms);
+    if (bps > 0) log_debug("store", "disk gbps=%.2f", bps / 1e9);
+    return bps;
 }
 
 // ---- writing ------------------------------------------------------------------------------------

@@ -85,9 +85,12 @@ struct store_sink {
 // The same with the data going there instead: record takes the rest. STORE_MISSING where there is no place.
 enum store_result store_get_to(struct store *st, struct hash128 key, struct hash128 parent,
                                const int32_t *ids, void *record, const struct store_sink *data);
-// Is its record in the system's memory, so that reading it asks no disk? Never waits; true where that
-// cannot be said.
-bool store_near(struct store *st, struct hash128 key);
+// near[n]: is each key's record in the system's memory, so that reading it asks no disk? Looks at some of them, and
+// takes those behind for alike. Never waits; true where that cannot be said.
+void store_near(struct store *st, const struct hash128 *keys, uint32_t n, bool *near);
+// Bytes a second at which the disk itself gives what it holds, tried for so long; 0 where nothing can be tried: all of
+// it is in memory, or is not yet on the disk.
+double store_read_speed(struct store *st, uint32_t ms);
 // Appends a record, of which the caller filled key, parent, salt and depth, ids and data; the rest is
 // filled here. Drops the least used segments where the cap asks for it. After a write has failed (full
 // disk, read-only file system) the store only reads, until retry_s later.

@@ -47,8 +47,9 @@ struct seq {
 
     // The longest prefix in the tree as of the last look (while it waits).
     uint32_t n_match, match_page, match_generation;
-    uint32_t n_public;  // first pages that it shares with all salts
-    uint32_t n_restore; // while it waits for pages from a lower tier: how many it will have then
+    uint32_t n_public; // first pages that it shares with all salts
+    uint32_t n_restore,
+        restore_from;           // while pages [from, n) come from a lower tier: see tier_brings
     struct cache_report report; // n_ram, n_disk and restored_ms are the tier's, the rest is seq.c's
 
     // Scheduling.

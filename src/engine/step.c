@@ -21,8 +21,10 @@ static uint32_t plan(struct loop *l)
     for (uint32_t i = 0; i < l->n_running; i++) {
         struct seq *s = l->running[i];
         seq_join(s, &l->tree);
+        const uint32_t end = // what comes back is not computed
+            tier_brings(s) && !tier_holds(s) ? s->restore_from * s->page_tokens : s->n_tokens;
         l->scratch.entries[i] = (struct sched_entry){
-            .n_todo = s->n_tokens - s->n_done,
+            .n_todo = end - s->n_done,
             .n_done = s->n_done,
             .decode = s->n_generated > 0 && s->n_done + 1 == s->n_tokens,
             .held = s->parked || tier_holds(s) || loop_is_led(l, s),

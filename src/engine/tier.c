@@ -20,7 +20,7 @@
 #include "base/size.h"
 #include "base/threads.h"
 
-enum { WRITES_MIN = 4, WRITES_MAX = 62, TICK_S = 5 };
+enum { WRITES_MIN = 4, WRITES_MAX = 62, TICK_S = 5, PROBE_MS = 25 };
 #define WRITES_BYTES  ((uint64_t)64 << 20)
 #define PREPARE_BYTES ((size_t)4 << 20)
 #define HUGE_BYTES    ((size_t)2 << 20)
@@ -83,7 +83,10 @@ void tier_slot_give(struct tier *t, uint32_t slot)
     s->raw = NULL;
     s->unwanted = false;
     s->state = SLOT_FREE;
-    t->free[t->n_free++] = slot;
+    if (slot < t->n_slots)
+        t->free[t->n_free++] = slot;
+    else
+        t->free_heads[t->n_free_heads++] = slot;
 }
 
 void tier_slot_keep(struct tier *t, uint32_t slot)
@@ -127,6 +130,14 @@ uint32_t tier_slot_take(struct tier *t)
     return t->free[--t->n_free];
 }
 
+uint32_t tier_read_slot_take(struct tier *t)
+{
+    if (t->n_heads == 0) return tier_slot_take(t);
+    if (t->n_free_heads == 0) return SLOT_NONE;
+    t->slots[t->free_heads[t->n_free_heads - 1]].page = KV_NONE;
+    return t->free_heads[--t->n_free_heads];
+}
+
 // ---- queues -------------------------------------------------------------------------------------
 
 static bool ring_init(struct slot_ring *r, uint32_t cap)
@@ -159,6 +170,19 @@ void tier_submit(struct tier *t, uint32_t slot, enum slot_state work)
     pthread_mutex_lock(&t->lock);
     ring_put(up ? &t->reads : &t->writes, slot);
     pthread_cond_signal(&t->work);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void tier_cancel(struct tier *t, uint32_t ticket)
+{
+    pthread_mutex_lock(&t->lock);
+    for (uint32_t n = t->reads.n; n > 0; n--) {
+        const uint32_t slot = ring_take(&t->reads);
+        struct tier_slot *s = &t->slots[slot];
+        const bool goes = !s->any_ids && s->ticket == ticket;
+        if (goes) s->result = STORE_MISSING;
+        ring_put(goes ? &t->done : &t->reads, slot);
+    }
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -240,6 +264,7 @@ static void work_on(struct tier *t, struct store *store, uint32_t slot, struct e
         bring_up(t, store, s);
     else
         bring_down(t, store, s, e);
+    s->done_ns = clock_ns();
 }
 
 // The first use of what a page goes through may take memory (a box each), which is slow: so that it is not
@@ -348,45 +373,64 @@ static void *work(void *arg)
 
 // ---- open and close -----------------------------------------------------------------------------
 
+static uint32_t pages_of_ctx(const struct tier *t)
+{
+    return (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
+}
+
 static bool size_slots(struct tier *t, const struct tier_settings *s)
 {
     const struct store_shape shape = {.n_ids = t->page_tokens, .data_bytes = s->code.stored_bytes};
+    const struct store_shape bare = {.n_ids = t->page_tokens};
     t->record_stride = store_record_bytes(&shape);
+    t->head_stride = store_record_bytes(&bare);
     uint64_t writes = WRITES_BYTES / t->record_stride, kept = s->ram_bytes / t->record_stride;
     if (writes < WRITES_MIN) writes = WRITES_MIN;
     if (writes > WRITES_MAX) writes = WRITES_MAX;
     if (kept > UINT32_MAX / 4) kept = UINT32_MAX / 4;
     t->n_writes_max = (uint32_t)writes;
-    t->n_staging =
-        (uint32_t)writes + 2 * TIER_THREADS_MAX; // a read under way for each, and one behind
+    t->n_staging = (uint32_t)writes;
+    if (tier_encodes(t)) // a read under way for each thread, and one behind
+        t->n_staging += 2 * TIER_THREADS_MAX;
+    else
+        t->n_heads = pages_of_ctx(t) + 4 * TIER_THREADS_MAX;
     t->n_slots = (uint32_t)(t->n_staging + kept);
     for (t->n_buckets = 16; t->n_buckets < t->n_slots;) t->n_buckets *= 2;
-    return size_mul(&t->records_bytes, t->n_slots, t->record_stride);
+    return size_mul(&t->records_bytes, t->n_slots, t->record_stride) &&
+           size_add(&t->records_bytes, t->records_bytes, t->n_heads * t->head_stride);
 }
 
 static bool alloc_slots(struct tier *t)
 {
-    t->slots = calloc(t->n_slots, sizeof *t->slots);
-    t->ids = calloc((size_t)t->n_slots * t->page_tokens, sizeof *t->ids);
+    const uint32_t n = t->n_slots + t->n_heads;
+    t->slots = calloc(n, sizeof *t->slots);
+    t->ids = calloc((size_t)n * t->page_tokens, sizeof *t->ids);
     t->free = calloc(t->n_slots, sizeof *t->free);
+    t->free_heads = calloc(t->n_heads + 1, sizeof *t->free_heads);
     t->buckets = malloc(t->n_buckets * sizeof *t->buckets);
     void *p = mmap(NULL, t->records_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); // untouched: costs nothing
     t->records = p == MAP_FAILED ? NULL : p;
     // 4 KiB at a time, the first touch of a large model's page costs more than the copy into it
     if (t->records != NULL && t->record_stride >= HUGE_BYTES)
-        madvise(p, t->records_bytes, MADV_HUGEPAGE);
-    if (t->slots == NULL || t->ids == NULL || t->free == NULL || t->buckets == NULL ||
-        t->records == NULL)
+        madvise(p, t->n_slots * t->record_stride, MADV_HUGEPAGE);
+    if (t->slots == NULL || t->ids == NULL || t->free == NULL || t->free_heads == NULL ||
+        t->buckets == NULL || t->records == NULL)
         return false;
     for (uint32_t i = 0; i < t->n_buckets; i++) t->buckets[i] = SLOT_NONE;
-    for (uint32_t i = t->n_slots; i-- > 0;) {
-        t->slots[i].ids = t->ids + (size_t)i * t->page_tokens;
-        t->slots[i].record = t->records + i * t->record_stride;
-        t->free[t->n_free++] = i; // the lowest on top: few are touched where few are needed
+    unsigned char *heads = t->records + t->n_slots * t->record_stride;
+    for (uint32_t i = n; i-- > 0;) { // the lowest on top: few are touched where few are needed
+        struct tier_slot *s = &t->slots[i];
+        s->ids = t->ids + (size_t)i * t->page_tokens;
+        if (i >= t->n_slots) {
+            s->record = heads + (i - t->n_slots) * t->head_stride;
+            t->free_heads[t->n_free_heads++] = i;
+        } else {
+            s->record = t->records + i * t->record_stride;
+            t->free[t->n_free++] = i;
+        }
     }
-    return ring_init(&t->reads, t->n_slots) && ring_init(&t->writes, t->n_slots) &&
-           ring_init(&t->done, t->n_slots);
+    return ring_init(&t->reads, n) && ring_init(&t->writes, n) && ring_init(&t->done, n);
 }
 
 // Where pages that are to be encoded wait for a thread.
@@ -404,7 +448,7 @@ static bool alloc_raws(struct tier *t)
 
 static bool alloc_rest(struct tier *t)
 {
-    const size_t ctx_pages = (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
+    const size_t ctx_pages = pages_of_ctx(t);
     t->marks = calloc(t->n_pages, sizeof *t->marks);
     t->ring = calloc(t->n_pages, sizeof *t->ring);
     t->restores = calloc(t->cfg.n_parallel, sizeof *t->restores);
@@ -413,7 +457,9 @@ static bool alloc_rest(struct tier *t)
         struct tier_restore *r = &t->restores[i];
         r->chains = calloc(ctx_pages, sizeof *r->chains);
         r->arrivals = calloc(ctx_pages, sizeof *r->arrivals);
-        ok = r->chains != NULL && r->arrivals != NULL;
+        r->load_s = calloc(ctx_pages, sizeof *r->load_s);
+        r->sources = calloc(ctx_pages, sizeof *r->sources);
+        ok = r->chains != NULL && r->arrivals != NULL && r->load_s != NULL && r->sources != NULL;
     }
     return ok;
 }
@@ -468,6 +514,8 @@ void tier_close(struct tier *t)
     for (uint32_t i = 0; t->restores != NULL && i < t->cfg.n_parallel; i++) {
         free(t->restores[i].chains);
         free(t->restores[i].arrivals);
+        free(t->restores[i].load_s);
+        free(t->restores[i].sources);
     }
     if (t->records != NULL) munmap(t->records, t->records_bytes);
     free(t->drops);
@@ -481,6 +529,7 @@ void tier_close(struct tier *t)
     free(t->done.at);
     free(t->buckets);
     free(t->free);
+    free(t->free_heads);
     free(t->ids);
     free(t->slots);
     pthread_cond_destroy(&t->work);
@@ -494,7 +543,7 @@ static uint32_t pages_to_prepare(const struct tier *t, struct store *store)
 {
     struct store_figures f;
     store_figures(store, &f);
-    uint64_t n = (t->cfg.n_ctx + t->page_tokens - 1) / t->page_tokens;
+    uint64_t n = pages_of_ctx(t);
     if (n > f.n_records) n = f.n_records;
     return n < t->n_pages ? (uint32_t)n : t->n_pages;
 }
@@ -503,6 +552,7 @@ void tier_attach(struct tier *t, struct store *store)
 {
     double memo[STORE_MEMO] = {0};
     store_memo_read(store, memo);
+    if (memo[FROM_FAR] <= 0) memo[FROM_FAR] = store_read_speed(store, PROBE_MS);
     pthread_mutex_lock(&t->lock);
     assert(t->attached == NULL && t->open == NULL);
     t->attached = t->open = store;
@@ -581,6 +631,7 @@ void tier_drain(struct tier *t, uint32_t ms)
 {
     if (t == NULL) return;
     const uint64_t start = clock_ns();
+    tier_warm_end(t);
     for (;;) {
         const bool in_time = clock_ms_since(start) < ms;
         const bool to_save = t->ring_n > 0 || t->n_writing > 0;

@@ -74,9 +74,10 @@ struct tier_slot {
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
     unsigned char
-        *record; // as the store has it; READ of exact pages: without the data, which go to the page
+        *record; // as the store has it; in a head slot without the data, which go to the page
     unsigned char *raw; // PACK, WRITE: what is to be encoded; NULL = nothing
     uint32_t page;      // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
+    uint64_t done_ns;   // when a thread was done with it
 };
 
 // What is known of a page of the tree.
@@ -105,30 +106,37 @@ struct tier_arrival {
 struct tier_restore {
     struct seq *seq; // NULL: free
     uint32_t ticket;
-    uint32_t first, asked;         // pages that it begins with; pages before asked were asked for
+    uint32_t base, first;          // pages that the sequence had; first that comes back
+    uint32_t asked;                // pages from first to here were asked for
     uint32_t n_flight, n_came;     // reads under way; done
     uint32_t n_ram, n_disk;        // pages that the sequence got
-    uint64_t start_ns, last_ns;    // last: when a page came
+    uint64_t start_ns, last_ns;    // last: when something came, or the sequence began to wait
+    uint64_t done_ns;              // when the latest page that came was there
     double first_ms;               // when the first page came, after the start
     double tps;                    // what computing instead would do; 0 = not known
+    double other_s;                // what is not from `from` should take
     enum tier_source from;         // most of it
     struct tier_arrival *arrivals; // [pages of n_ctx]
-    struct hash128 *chains;        // [pages of n_ctx]
+    struct hash128 *chains;        // [pages of n_ctx] from base on
+    double *load_s;                // [pages of n_ctx] what each takes to come, from base on
+    enum tier_source *sources;     // [pages of n_ctx] the same pages
 };
 
 struct tier {
     struct tier_settings cfg;
     uint32_t page_tokens, n_pages;
-    struct tier_slot *slots;                   // [n_slots]
-    uint32_t n_slots, n_staging, n_writes_max; // staging: slots that are not for host memory
-    unsigned char *records;                    // [n_slots][record_stride]
-    unsigned char *raws;                       // [n_writes_max][page_bytes] where pages are encoded
-    int32_t *ids;                              // [n_slots][page_tokens]
-    size_t record_stride, records_bytes;
+    // Slots for pages, staging ones (not for host memory) included; behind them, where pages are exact, head slots:
+    // for reads whose data go to the device at once, as many as one request can wait for.
+    struct tier_slot *slots; // [n_slots + n_heads]
+    uint32_t n_slots, n_heads, n_staging, n_writes_max;
+    unsigned char *records; // [n_slots][record_stride], then [n_heads][head_stride]
+    unsigned char *raws;    // [n_writes_max][page_bytes] where pages are encoded
+    int32_t *ids;           // [n_slots][page_tokens]
+    size_t record_stride, head_stride, records_bytes;
 
     // Engine thread only.
-    uint32_t *free; // [n_free]
-    uint32_t n_free, hand;
+    uint32_t *free, *free_heads; // [n_free], [n_free_heads]
+    uint32_t n_free, n_free_heads, hand;
     unsigned char **raw_free; // [n_raw_free]
     uint32_t n_raw_free;
     uint32_t *buckets; // [n_buckets]
@@ -186,7 +194,7 @@ void tier_drain(struct tier *t, uint32_t ms);
 void tier_figures(struct tier *t, struct tier_figures *out);
 
 // tier_restore.c. s runs and has taken what the tree holds. Where more of its text is in a lower tier
-// and loading is estimated to be quicker than computing, s waits for it (tier_holds).
+// and loading is estimated to be quicker than computing, s gets it (tier_brings), as tier_choice.h says.
 void tier_seek(struct tier *t, struct seq *s);
 // Begins to load for those that seek: takes pages of the device, so nothing that was only matched may be held.
 void tier_ask(struct tier *t);
@@ -202,9 +210,14 @@ bool tier_restore_loses(const struct restore_pace *p);
 // `last` (KV_NONE: none). Looks only: nothing is asked for or counted as used.
 void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
                 uint32_t *n_ram, uint32_t *n_disk);
-static inline bool tier_holds(const struct seq *s)
+// More of its pages come; meanwhile it computes those before restore_from, and is held from there on.
+static inline bool tier_brings(const struct seq *s)
 {
     return s->n_shared < s->n_restore;
+}
+static inline bool tier_holds(const struct seq *s)
+{
+    return tier_brings(s) && s->n_shared >= s->restore_from;
 }
 // s ends or gives its pages back.
 void tier_forget(struct tier *t, struct seq *s);
@@ -226,12 +239,15 @@ uint32_t tier_find(const struct tier *t,
                    struct hash128 chain); // slot with valid bytes, or SLOT_NONE
 // A slot, by giving up a kept page if need be; SLOT_NONE when all are under way.
 uint32_t tier_slot_take(struct tier *t);
+uint32_t tier_read_slot_take(struct tier *t);       // for READ; SLOT_NONE when all are under way
 void tier_slot_give(struct tier *t, uint32_t slot); // free
 // Its bytes are valid: found from now on; freed at once where nothing is kept in host memory.
 void tier_slot_keep(struct tier *t, uint32_t slot);
 void tier_slot_list(struct tier *t, uint32_t slot);
 void tier_submit(struct tier *t, uint32_t slot,
                  enum slot_state work); // READ, SEND, PACK or WRITE
+// Reads of this ticket that no thread has begun are done, with nothing.
+void tier_cancel(struct tier *t, uint32_t ticket);
 // tier_save.c
 void tier_watch(struct tier *t); // sets the tree's hooks
 void tier_queue_all(struct tier *t);

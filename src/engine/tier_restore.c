@@ -1,20 +1,23 @@
-// On the way up: a sequence that runs is held while pages that continue its text are read, verified and
-// brought to the device by the tier's threads, many at once. The engine thread takes a page of the device
-// for each, and puts those that came into the tree in the order of the text.
+// On the way up: while pages that continue a sequence's text are read, verified and brought to the device by the
+// tier's threads, many at once, the sequence computes what stands before them, and is held when it has. The engine
+// thread takes a page of the device for each, and puts those that came into the tree in the order of the text.
 //
-// Loading has to be quicker than computing. It is begun unless it was surely slower the last times, each
-// source with a speed of its own; then it is judged by its own pace: as soon as what is left would take
-// longer to come than to compute, what came is kept and the rest computed. So a restore loses no more
-// than the first look at it. A page that is missing or bad, and silence, end it too: a sequence is held
-// for a bounded time, whatever the disk does.
+// Which pages come and which are computed is chosen before anything is read (tier_choice.h), from what each source's
+// speed was and where the pages are: in host memory, in files that the system has in memory, or on the disk. Should
+// they come slower than they did before, they are judged by their own pace: as soon as what is left would take
+// longer to come than to compute, what came is kept and the rest computed. A page that is missing or bad, and
+// silence, end a restore too: a sequence is held for a bounded time, whatever the disk does.
 #include <assert.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/tier.h"
+#include "engine/tier_choice.h"
 
-enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, SAMPLES = 4, SURELY = 2 };
+enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, NEAR_MAX = 256 };
+// Until one was seen: slow for what it is. Bytes a second.
+static const double guessed_bps[TIER_SOURCES] = {4e9, 2e9, 5e8};
 
 // The hash of the path that ends with the sequence's page before i.
 static struct hash128 chain_before(const struct tier *t, const struct seq *s, uint32_t i)
@@ -59,13 +62,19 @@ static void release_arrived(struct tier *t, struct tier_restore *r)
     }
 }
 
-// What this restore says about its source: more, the longer it was.
-static void learn_speed(struct tier *t, const struct tier_restore *r, double spent_s)
+// What this restore says about the source of most of it: more, the longer it was.
+static void learn_speed(struct tier *t, const struct tier_restore *r)
 {
     enum { FEW = 4, MANY = 64 };
+    const double all_s = r->n_came == 0 ? 0 : (double)(r->done_ns - r->start_ns) / 1e9;
+    const double spent_s = all_s > 2 * r->other_s ? all_s - r->other_s : all_s / 2;
     if (spent_s <= 0 || r->n_came < FEW) return;
-    const double bps = r->n_came * (double)t->record_stride / spent_s;
-    const double weight = r->n_came >= MANY ? 0.5 : 0.5 * r->n_came / MANY;
+    uint32_t n = 0;
+    for (uint32_t i = r->first; i < r->asked; i++)
+        if (r->sources[i] == r->from) n++;
+    if (n > r->n_came) n = r->n_came; // the rest was never there
+    const double bps = n * (double)t->record_stride / spent_s;
+    const double weight = n >= MANY ? 0.5 : 0.5 * n / MANY;
     double *known = &t->bps[r->from];
     *known = *known > 0 ? *known + weight * (bps - *known) : bps;
 }
@@ -74,12 +83,13 @@ static void end_restore(struct tier *t, struct tier_restore *r)
 {
     struct seq *s = r->seq;
     const double spent_s = clock_ms_since(r->start_ns) / 1e3;
+    tier_cancel(t, r->ticket);
     release_arrived(t, r);
-    s->n_restore = 0;
+    s->n_restore = s->restore_from = 0;
     s->report.n_ram += r->n_ram * t->page_tokens;
     s->report.n_disk += r->n_disk * t->page_tokens;
     s->report.restored_ms += spent_s * 1e3;
-    learn_speed(t, r, spent_s);
+    learn_speed(t, r);
     t->figures.restores++;
     t->figures.ram_tokens += (uint64_t)r->n_ram * t->page_tokens;
     t->figures.disk_tokens += (uint64_t)r->n_disk * t->page_tokens;
@@ -102,11 +112,11 @@ void tier_forget(struct tier *t, struct seq *s)
 static bool read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t page)
 {
     const struct seq *s = r->seq;
-    const uint32_t slot = tier_slot_take(t);
+    const uint32_t slot = tier_read_slot_take(t);
     if (slot == SLOT_NONE) return false;
     struct tier_slot *to = &t->slots[slot];
     to->chain = r->chains[i];
-    to->parent = i == r->first ? chain_before(t, s, i) : r->chains[i - 1];
+    to->parent = i == r->base ? chain_before(t, s, i) : r->chains[i - 1];
     to->ticket = r->ticket;
     to->i_page = i;
     to->page = page;
@@ -150,7 +160,8 @@ static void ask(struct tier *t, struct tier_restore *r)
 {
     // Pages of others were joined, also behind those that were looked for: nothing arrives for them.
     for (; r->asked < r->seq->n_shared; r->asked++) r->arrivals[r->asked].page = KV_NONE;
-    for (; r->asked < r->seq->n_restore && r->n_flight < 2 * t->n_threads; r->asked++) {
+    const uint32_t most = t->n_heads > 0 ? t->n_heads : 2 * t->n_threads;
+    for (; r->asked < r->seq->n_restore && r->n_flight < most; r->asked++) {
         const bool gone = t->store == NULL && tier_find(t, r->chains[r->asked]) == SLOT_NONE;
         if (gone) r->seq->n_restore = r->asked; // it was in host memory only
         if (gone || !ask_for(t, r, r->asked)) return;
@@ -159,87 +170,91 @@ static void ask(struct tier *t, struct tier_restore *r)
 
 // ---- the choice ---------------------------------------------------------------------------------
 
-struct lower {
-    uint32_t n[TIER_SOURCES];
-};
-
-// Where files are is seen from some of the pages.
-static void tell_near_from_far(const struct tier *t, const struct tier_restore *r, uint32_t first,
-                               uint32_t n, struct lower *l)
+static double speed_of(const struct tier *t, enum tier_source from)
 {
-    const uint32_t n_disk = n - l->n[FROM_RAM];
-    uint32_t n_near = 0, n_seen = 0;
-    for (uint32_t k = 0; n_disk > 0 && k < SAMPLES; k++) {
-        const struct hash128 chain = r->chains[first + (uint64_t)n * k / SAMPLES];
-        if (t->store == NULL || tier_find(t, chain) != SLOT_NONE) continue;
-        n_seen++;
-        if (store_near(t->store, chain)) n_near++;
-    }
-    l->n[FROM_NEAR] = n_seen == 0 ? n_disk : (uint32_t)((uint64_t)n_disk * n_near / n_seen);
-    l->n[FROM_FAR] = n_disk - l->n[FROM_NEAR];
+    return t->bps[from] > 0 ? t->bps[from] : guessed_bps[from];
 }
 
-// Seconds that loading takes, as far as that is known.
-static double load_s(const struct tier *t, const struct lower *l)
-{
-    double s = 0;
-    for (int i = 0; i < TIER_SOURCES; i++)
-        if (t->bps[i] > 0) s += l->n[i] * (double)t->record_stride / t->bps[i];
-    return s;
-}
-
-static enum tier_source most_of(const struct lower *l)
-{
-    enum tier_source most = FROM_RAM;
-    for (enum tier_source i = FROM_RAM; i < TIER_SOURCES; i++)
-        if (l->n[i] > l->n[most]) most = i;
-    return most;
-}
-
-// How many pages the lower tiers hold behind those that s shares; their hashes are in r.
-static uint32_t look_below(const struct tier *t, const struct seq *s, struct tier_restore *r,
-                           struct lower *l)
+// How many pages the lower tiers hold behind those that s shares; their hashes and where they are is in r then.
+static uint32_t look_below(const struct tier *t, const struct seq *s, struct tier_restore *r)
 {
     const uint32_t last = seq_sharable(s);
     uint32_t i = s->n_shared;
     struct hash128 chain = chain_before(t, s, i);
-    *l = (struct lower){0};
     for (; i < last; i++) {
         chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
         if (!is_below(t, chain)) break;
-        if (tier_find(t, chain) != SLOT_NONE) l->n[FROM_RAM]++;
+        r->sources[i] = tier_find(t, chain) != SLOT_NONE ? FROM_RAM : FROM_FAR;
         r->chains[i] = chain;
         r->arrivals[i].page = KV_NONE;
     }
-    const uint32_t n = i - s->n_shared;
-    tell_near_from_far(t, r, s->n_shared, n, l);
-    return n;
+    return i - s->n_shared;
+}
+
+// Files that the system has in memory are as good as memory.
+static void tell_near_from_far(const struct tier *t, struct tier_restore *r, uint32_t n)
+{
+    bool near[NEAR_MAX];
+    for (uint32_t k = 0; t->store != NULL && k < n; k += NEAR_MAX) {
+        const uint32_t some = n - k < NEAR_MAX ? n - k : NEAR_MAX;
+        store_near(t->store, r->chains + r->base + k, some, near);
+        for (uint32_t i = 0; i < some; i++) {
+            enum tier_source *source = &r->sources[r->base + k + i];
+            if (*source == FROM_FAR && near[i]) *source = FROM_NEAR;
+        }
+    }
+}
+
+// The source of most of its pages, and what the others should take.
+static void note_sources(const struct tier *t, struct tier_restore *r, uint32_t end)
+{
+    uint32_t n[TIER_SOURCES] = {0};
+    r->from = FROM_RAM;
+    r->other_s = 0;
+    for (uint32_t i = r->first; i < end; i++) n[r->sources[i]]++;
+    for (enum tier_source k = FROM_RAM; k < TIER_SOURCES; k++)
+        if (n[k] > n[r->from]) r->from = k;
+    for (enum tier_source k = FROM_RAM; k < TIER_SOURCES; k++)
+        if (k != r->from) r->other_s += n[k] * (double)t->record_stride / speed_of(t, k);
+}
+
+static struct tier_choice choose(const struct tier *t, const struct tier_restore *r, uint32_t n)
+{
+    const double page_s = t->prefill_tps > 0 ? t->page_tokens / t->prefill_tps : 1e9;
+    for (uint32_t i = r->base; i < r->base + n; i++)
+        r->load_s[i] = (double)t->record_stride / speed_of(t, r->sources[i]);
+    const struct tier_choice c = tier_choose(r->load_s + r->base, n, page_s);
+    log_debug("cache", "below pages=%u first=%u end=%u choice_s=%.3f compute_s=%.3f", n, c.first,
+              c.end, c.seconds, n * page_s);
+    return c;
 }
 
 void tier_seek(struct tier *t, struct seq *s)
 {
     if (t == NULL || (t->store == NULL && !tier_keeps(t))) return;
     struct tier_restore *r = free_restore(t);
-    struct lower l;
     assert(s->n_restore == 0 && s->n_pages == s->n_shared);
     count_uses(t, s);
-    const uint32_t n = r == NULL ? 0 : look_below(t, s, r, &l);
+    if (r == NULL) return;
+    const uint64_t start = clock_ns();
+    r->base = s->n_shared;
+    const uint32_t n = look_below(t, s, r);
     if (n == 0) return;
-    r->from = most_of(&l);
-    const double compute_s = t->prefill_tps > 0 ? n * t->page_tokens / t->prefill_tps : 1e9;
-    if (load_s(t, &l) > SURELY * compute_s) {
-        t->bps[r->from] *= r->from == FROM_FAR ? 1.05 : 2; // a bad moment's speed is tried again
-        log_debug("cache", "computing is quicker pages=%u load_s=%.3f compute_s=%.3f", n,
-                  load_s(t, &l), compute_s);
+    tell_near_from_far(t, r, n);
+    const struct tier_choice c = choose(t, r, n);
+    r->first = r->asked = r->base + c.first;
+    note_sources(t, r, c.first == c.end ? r->base + n : r->base + c.end);
+    if (c.first == c.end) { // a bad moment's speed is tried again
+        t->bps[r->from] = speed_of(t, r->from) * (r->from == FROM_FAR ? 1.05 : 2);
         return;
     }
-    s->n_restore = s->n_shared + n;
+    s->restore_from = r->first;
+    s->n_restore = r->base + c.end;
     r->seq = s;
     r->ticket = ++t->next_ticket;
-    r->first = r->asked = s->n_shared;
     r->n_flight = r->n_came = r->n_ram = r->n_disk = 0;
     r->tps = t->prefill_tps;
-    r->start_ns = r->last_ns = clock_ns();
+    r->start_ns = r->last_ns = start;
     t->n_restores++;
 }
 
@@ -287,7 +302,8 @@ void tier_arrived(struct tier *t, uint32_t slot)
         r->last_ns = clock_ns();
     }
     if (r != NULL && s->result == STORE_OK) {
-        if (r->n_came++ == 0) r->first_ms = clock_ms_since(r->start_ns);
+        if (r->n_came++ == 0) r->first_ms = (double)(s->done_ns - r->start_ns) / 1e6;
+        if (r->n_came == 1 || s->done_ns > r->done_ns) r->done_ns = s->done_ns;
         r->arrivals[s->i_page].page = page;
         page = KV_NONE;
     } else if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared) {
@@ -360,8 +376,10 @@ static void serve(struct tier *t, struct tier_restore *r)
 {
     deliver(t, r);
     ask(t, r);
-    if (!tier_holds(r->seq))
+    if (!tier_brings(r->seq))
         end_restore(t, r);
+    else if (!tier_holds(r->seq))
+        r->last_ns = clock_ns();
     else if (is_hopeless(t, r))
         give_up(t, r);
 }

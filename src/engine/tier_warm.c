@@ -197,8 +197,8 @@ static void ask(struct tier *t)
     struct tier_warm *w = t->warm;
     struct kv_pool *pool = t->cfg.tree->pool;
     if (pool->n_free == 0) w->end = w->asked; // others need the room
-    while (t->n_restores == 0 && w->asked < w->end && w->asked - w->done < t->n_staging / 2) {
-        const uint32_t slot = pool->n_free > 0 ? tier_slot_take(t) : SLOT_NONE;
+    while (t->n_restores == 0 && w->asked < w->end && w->asked - w->done < 2 * t->n_threads) {
+        const uint32_t slot = pool->n_free > 0 ? tier_read_slot_take(t) : SLOT_NONE;
         if (slot == SLOT_NONE) return;
         struct tier_slot *s = &t->slots[slot];
         s->chain = w->entries[w->asked].chain;

@@ -366,6 +366,39 @@ static void a_slow_disk_is_not_waited_for(void **state)
     rig_close(&r);
 }
 
+// A disk about as quick as computing: each does its part at once, and both together are one prompt.
+static void pages_come_while_those_before_are_computed(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN], other[LEN];
+    struct err e = {0};
+    fill_tokens(ids, LEN, 16);
+    fill_tokens(other, LEN, 17);
+    const struct job job = greedy_job(ids, LEN, 3), first = greedy_job(other, LEN, 1);
+    struct rig_settings s = on_disk; // 64 tokens in 30 ms
+    rig_open(&r, &s);
+    expect(&r, &job);
+    rig_close(&r);
+    s.page_delay_us = 5000;
+    rig_open(&r, &s);
+    expect(&r, &first);
+    const uint64_t before = stats_of(&r).prefill_tokens;
+    double bps = (double)r.loop->tier->record_stride / (PAGE * 0.030 / 64);
+    assert_true(loop_call(r.loop, set_rate, &bps, &e));
+    const struct outcome o = expect(&r, &job);
+    assert_in_range(o.status.cache.n_disk, TRUNK / 5, TRUNK * 4 / 5);
+    assert_int_equal(o.status.n_cached, o.status.cache.n_disk);
+    assert_int_equal(stats_of(&r).prefill_tokens - before, LEN - o.status.n_cached);
+    rig_close(&r);
+    s.page_delay_us = 50000;
+    rig_open(&r, &s); // and one that ends while they come
+    struct stream *gone = rig_submit(&r, &job);
+    wait_steps(r.net, 1);
+    stream_close(gone);
+    rig_close(&r);
+}
+
 // What was never measured is tried; when it is seen to be slower, the rest is computed, and the next
 // process knows.
 static void a_disk_that_turns_out_slow_is_given_up(void **state)
@@ -692,6 +725,7 @@ int main(void)
         TEST(damaged_pages_are_computed_again),
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
+        TEST(pages_come_while_those_before_are_computed),
         TEST(a_disk_that_turns_out_slow_is_given_up),
         TEST(a_restore_is_judged_by_its_own_pace),
         TEST(a_device_that_takes_no_page_gets_it_computed),

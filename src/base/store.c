@@ -97,7 +97,7 @@ static void seal(struct store *st, void *record)
     h->data_bytes = st->shape.data_bytes;
     h->saved_unix = clock_unix();
     h->encoding = st->shape.encoding;
-    h->spare = 0;
+    h->marks = store_marks((const int32_t *)(const void *)(h + 1), st->shape.n_ids);
     h->head_sum = head_sum(h);
     h->sum = record_sum(record, st->record_bytes);
 }
@@ -181,6 +181,7 @@ static bool index_record(struct store *st, const struct store_header *h, uint32_
                                       .depth = h->depth,
                                       .i_segment = id,
                                       .slot = slot,
+                                      .marks = h->marks,
                                       .saved_unix = h->saved_unix};
     pthread_mutex_lock(&st->lock);
     const bool ok = store_index_add(&st->index, &entry);
@@ -397,6 +398,24 @@ bool store_has(struct store *st, struct hash128 key, bool counts)
     if (entry != NULL && counts) count_use(st, entry->i_segment);
     pthread_mutex_unlock(&st->lock);
     return entry != NULL;
+}
+
+bool store_child(struct store *st, struct hash128 parent, struct hash128 salt, uint32_t marks,
+                 struct store_entry *out)
+{
+    enum { LOOKS = 256 };
+    uint32_t most = 0, n = 0;
+    pthread_mutex_lock(&st->lock);
+    const struct store_entry *entry = store_index_newest(&st->index, parent);
+    for (; entry != NULL && n < LOOKS; entry = store_index_older(&st->index, entry), n++) {
+        if (entry->dead || !hash128_equal(entry->parent, parent)) continue;
+        const uint32_t alike = store_marks_alike(entry->marks, marks);
+        if (alike <= most || !hash128_equal(entry->salt, salt)) continue;
+        most = alike;
+        *out = *entry;
+    }
+    pthread_mutex_unlock(&st->lock);
+    return most > 0;
 }
 
 void store_erase(struct store *st, const struct store_entry *where)

@@ -36,11 +36,21 @@ struct store_header {
     uint32_t depth, n_ids;
     uint64_t data_bytes;
     int64_t saved_unix;
-    uint32_t encoding, spare; // spare: 0
+    uint32_t encoding;
+    uint32_t marks; // store_marks of its ids; 0 from a version that did not have them
 };
 static_assert(sizeof(struct store_header) == 128, "a file format");
 
 size_t store_record_bytes(const struct store_shape *s);
+// What is known of ids without reading them: six bits each of hashes of the first 2, 4, 8 and 16, and in the highest
+// byte how many at the end are none (negative).
+uint32_t store_marks(const int32_t *ids, uint32_t n_ids);
+static inline uint32_t store_marks_missing(uint32_t marks)
+{
+    return marks >> 24;
+}
+// How many ids at least two rows seem to begin with alike, by their marks: 0, 2, 4, 8 or 16.
+uint32_t store_marks_alike(uint32_t a, uint32_t b);
 static inline int32_t *store_ids(void *record)
 {
     return (int32_t *)(void *)((unsigned char *)record + sizeof(struct store_header));
@@ -63,12 +73,17 @@ void store_close(struct store *st); // NULL is fine
 // Where a record is and what its header says.
 struct store_entry {
     struct hash128 key, parent, salt;
-    uint32_t depth, i_segment, slot;
+    uint32_t depth, i_segment, slot, marks;
     int64_t saved_unix;
     bool dead; // found bad, or replaced
 };
 // Is there a record of this key? Asks the index, no I/O. counts: this was a use of it (which keeps it).
 bool store_has(struct store *st, struct hash128 key, bool counts);
+
+// Of the records that follow this parent under this salt, the one whose ids begin most like these marks; the newer of
+// equal ones. Looks at the newest few only. False where none begins so. No I/O.
+bool store_child(struct store *st, struct hash128 parent, struct hash128 salt, uint32_t marks,
+                 struct store_entry *out);
 
 enum store_result { STORE_OK, STORE_MISSING, STORE_BAD };
 // Reads the record into record[store_record_bytes] and verifies it; ids[n_ids] and parent are what the

@@ -5,10 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MARKS = 4, MARK_BITS = 6 };
+
+uint32_t store_marks(const int32_t *ids, uint32_t n_ids)
+{
+    uint32_t marks = 0, missing = 0;
+    for (uint32_t i = 0; i < MARKS && n_ids >= 2u << i; i++) {
+        const uint64_t mark = hash64(ids, (2u << i) * sizeof *ids, 0) % (1u << MARK_BITS);
+        marks |= (uint32_t)mark << MARK_BITS * i;
+    }
+    while (missing < n_ids && missing < 255 && ids[n_ids - 1 - missing] < 0) missing++;
+    return marks | missing << 24;
+}
+
+uint32_t store_marks_alike(uint32_t a, uint32_t b)
+{
+    uint32_t n = 0;
+    if (a == 0 || b == 0) return 0; // of an older version
+    for (uint32_t i = 0; i < MARKS && (a ^ b) % (1u << MARK_BITS * (i + 1)) == 0; i++) n = 2u << i;
+    return n;
+}
+
 void store_index_free(struct store_index *x)
 {
     free(x->entries);
     free(x->table);
+    free(x->children);
+    free(x->older);
     *x = (struct store_index){0};
 }
 
@@ -17,11 +40,15 @@ static void place(struct store_index *x, size_t i)
     size_t at = x->entries[i].key.lo & (x->n_table - 1);
     while (x->table[at] != 0) at = (at + 1) & (x->n_table - 1);
     x->table[at] = (uint32_t)i + 1;
+    uint32_t *newest = &x->children[x->entries[i].parent.lo & (x->n_table - 1)];
+    x->older[i] = *newest;
+    *newest = (uint32_t)i + 1;
 }
 
 static void fill_table(struct store_index *x)
 {
     memset(x->table, 0, x->n_table * sizeof *x->table);
+    memset(x->children, 0, x->n_table * sizeof *x->children);
     for (size_t i = 0; i < x->n; i++)
         if (!x->entries[i].dead) place(x, i);
 }
@@ -32,14 +59,23 @@ static bool make_room(struct store_index *x)
     const size_t cap = x->cap == 0 ? 64 : 2 * x->cap;
     if (cap > UINT32_MAX / 4) return false;
     uint32_t *table = malloc(4 * cap * sizeof *table);
-    struct store_entry *entries = table == NULL ? NULL : realloc(x->entries, cap * sizeof *entries);
+    uint32_t *children = malloc(4 * cap * sizeof *children);
+    uint32_t *older = malloc(cap * sizeof *older);
+    const bool ok = table != NULL && children != NULL && older != NULL;
+    struct store_entry *entries = ok ? realloc(x->entries, cap * sizeof *entries) : NULL;
     if (entries == NULL) {
         free(table);
+        free(children);
+        free(older);
         return false;
     }
     free(x->table);
+    free(x->children);
+    free(x->older);
     x->entries = entries;
     x->table = table;
+    x->children = children;
+    x->older = older;
     x->cap = cap;
     x->n_table = 4 * cap;
     fill_table(x);
@@ -55,6 +91,22 @@ struct store_entry *store_index_find(const struct store_index *x, struct hash128
         if (!entry->dead && hash128_equal(entry->key, key)) return entry;
     }
     return NULL;
+}
+
+static const struct store_entry *entry_at(const struct store_index *x, uint32_t number)
+{
+    return number == 0 ? NULL : &x->entries[number - 1];
+}
+
+const struct store_entry *store_index_newest(const struct store_index *x, struct hash128 parent)
+{
+    return x->n_table == 0 ? NULL : entry_at(x, x->children[parent.lo & (x->n_table - 1)]);
+}
+
+const struct store_entry *store_index_older(const struct store_index *x,
+                                            const struct store_entry *entry)
+{
+    return entry_at(x, x->older[entry - x->entries]);
 }
 
 bool store_index_add(struct store_index *x, const struct store_entry *entry)

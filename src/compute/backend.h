@@ -243,6 +243,10 @@ struct backend_class {
     struct page_form (*page_form)(const struct backend *b, const struct kv_shape *s);
     bool (*page_read)(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                       struct err *e);
+    // A page becomes like another; between steps, done when it returns. Rows of a page do not depend on each other: what
+    // a step writes into one of them leaves the others as they are.
+    bool (*page_copy)(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to,
+                      struct err *e);
     // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin opens the page's way to the
     // device, and may wait for a free one. next says where in host memory its next n bytes are to be put: in the page
     // itself, or in a box; what was put in the box before is on its way from then on. end sends the last of them and

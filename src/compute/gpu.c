@@ -435,6 +435,7 @@ const struct backend_class backend_cuda = {
     .page_bytes = gpu_page_bytes,
     .page_form = gpu_page_form,
     .page_read = gpu_page_read,
+    .page_copy = gpu_page_copy,
     .page_begin = gpu_page_begin,
     .page_next = gpu_page_next,
     .page_end = gpu_page_end,

@@ -34,7 +34,7 @@ extern const char gpu_images_by[]; // the compiler, or why there are none
 enum {
     GPU_MODULES_MAX = 16,
     GPU_GRAPHS_MAX = 32,
-    GPU_LANES = 8,          // pages that come back at once
+    GPU_LANES = 16,         // pages that come back at once
     GPU_UPLOADS = 2,        // steps whose batch may be on its way at once
     SPLIT_ROWS_MAX = 64,    // sequences with more rows go to the kernel for long prompts
     SPLIT_WAVE_ROWS = 64,   // rows whose partial results are kept at once ...
@@ -142,16 +142,16 @@ struct gpu_planned {
     size_t parts, slices, tiles, squares, kv_scratch;
 };
 
-// What a page goes to the device through: pinned memory for a few of its pieces, small enough to stay in the cache of
-// the core that fills it. Piece i of the page lies in place i % n_places while it is on its way.
-enum { LANE_PLACES = 4, LANE_PIECE_BYTES = 256 << 10 };
+// What a page goes to the device through: pinned memory in two halves, one of which is filled while the other is on
+// its way. Few long copies: those of 256 KiB halve what all lanes together bring.
+enum { LANE_HALF_BYTES = 2 << 20 };
 struct gpu_lane {
     gpu_stream stream;
-    gpu_event gone[LANE_PLACES]; // what lay in a place is on the device
-    char *box;                   // NULL until the lane is used first
-    size_t box_bytes, piece_bytes;
-    uint32_t n_places, n_pieces; // pieces: of the page at hand, begun
-    size_t last_bytes;           // of the piece that is being filled, not sent yet
+    gpu_event gone[2];            // what lay in a half is on the device
+    char *box;                    // NULL until the lane is used first
+    size_t box_bytes, half_bytes; // half: all of it, where one piece needs it
+    uint32_t half, n_sent;        // that is being filled; halves sent, of the page at hand
+    size_t n_filled;              // bytes in it
     bool taken;
 };
 
@@ -219,6 +219,7 @@ size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s);
 struct page_form gpu_page_form(const struct backend *b, const struct kv_shape *s);
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e);
+bool gpu_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to, struct err *e);
 
 // gpu_pages.c
 void gpu_pages_open(struct gpu *g);

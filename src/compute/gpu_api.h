@@ -71,6 +71,8 @@ enum {
        (gpu_ptr to, const void *from, size_t n, gpu_stream s))                                    \
     FN(to_host, "cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync",                                     \
        (void *to, gpu_ptr from, size_t n, gpu_stream s))                                          \
+    FN(copy, "cuMemcpyDtoDAsync_v2", "hipMemcpyDtoDAsync",                                        \
+       (gpu_ptr to, gpu_ptr from, size_t n, gpu_stream s))                                        \
     FN(fill, "cuMemsetD8Async", "hipMemsetD8Async",                                               \
        (gpu_ptr p, unsigned char v, size_t n, gpu_stream s))                                      \
     FN(stream_create, "cuStreamCreate", "hipStreamCreateWithFlags",                               \

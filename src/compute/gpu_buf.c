@@ -245,6 +245,17 @@ static void copy_wide(const struct gpu *g, void *to, const void *from, size_t n)
         memcpy(to, from, n);
 }
 
+bool gpu_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to, struct err *e)
+{
+    struct gpu *g = gpu_of(b);
+    const struct gpu_api *a = &g->api;
+    const size_t n = kv->page_bytes;
+    return gpu_ok(a, a->ctx_set(g->ctx), "choosing the device", e) &&
+           gpu_ok(a, a->copy(kv->p + to * n, kv->p + from * n, n, g->stream), "copying a page",
+                  e) &&
+           gpu_ok(a, a->stream_sync(g->stream), "copying a page", e);
+}
+
 // On a stream of its own: a page is read beside the step that is at work, which does not write it.
 bool gpu_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                    struct err *e)

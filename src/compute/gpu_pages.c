@@ -19,7 +19,7 @@ void gpu_pages_close(struct gpu *g)
         struct gpu_lane *l = &g->lanes[i];
         assert(!l->taken);
         if (l->stream) g->api.stream_destroy(l->stream);
-        for (int k = 0; k < LANE_PLACES; k++)
+        for (int k = 0; k < 2; k++)
             if (l->gone[k]) g->api.event_destroy(l->gone[k]);
         if (l->box) g->api.host_free(l->box);
         *l = (struct gpu_lane){0};
@@ -63,18 +63,18 @@ static bool prepare(struct gpu *g, struct gpu_lane *l, struct err *e)
     if (!l->stream &&
         !gpu_ok(a, a->stream_create(&l->stream, GPU_STREAM_NON_BLOCKING), "a stream", e))
         return false;
-    for (int i = 0; i < LANE_PLACES; i++)
+    for (int i = 0; i < 2; i++)
         if (!l->gone[i] &&
             !gpu_ok(a, a->event_create(&l->gone[i], GPU_EVENT_NO_TIMING), "an event", e))
             return false;
     return true;
 }
 
-// Places for pieces of n bytes; nothing is on its way.
+// Room for pieces of n bytes; nothing is on its way.
 static bool reserve(struct gpu *g, struct gpu_lane *l, size_t n, struct err *e)
 {
     const struct gpu_api *a = &g->api;
-    const size_t least = (size_t)LANE_PLACES * LANE_PIECE_BYTES, want = n > least ? n : least;
+    const size_t least = (size_t)2 * LANE_HALF_BYTES, want = n > least ? n : least;
     if (l->box_bytes < want) {
         void *box;
         if (l->box) a->host_free(l->box);
@@ -84,25 +84,35 @@ static bool reserve(struct gpu *g, struct gpu_lane *l, size_t n, struct err *e)
         l->box = box;
         l->box_bytes = want;
     }
-    l->piece_bytes = n;
-    l->n_places = l->box_bytes / n < LANE_PLACES ? (uint32_t)(l->box_bytes / n) : LANE_PLACES;
+    l->half_bytes = n <= LANE_HALF_BYTES ? LANE_HALF_BYTES : l->box_bytes;
     return true;
 }
 
-// The piece that was being filled goes on its way.
-static bool send_last(struct gpu *g, struct page_way *w, struct err *e)
+// What the half holds goes on its way.
+static bool send(struct gpu *g, struct page_way *w, struct err *e)
 {
     const struct gpu_api *a = &g->api;
     struct gpu_lane *l = w->lane;
-    const size_t n = l->last_bytes;
-    const uint32_t place = (l->n_pieces - 1) % l->n_places;
+    const size_t n = l->n_filled;
     if (n == 0) return true;
-    l->last_bytes = 0;
+    l->n_filled = 0;
+    l->n_sent++;
     return gpu_ok(a,
                   a->to_device(w->kv->p + w->page * w->kv->page_bytes + w->n_put - n,
-                               l->box + place * l->piece_bytes, n, l->stream),
+                               l->box + l->half * l->half_bytes, n, l->stream),
                   "writing a page", e) &&
-           gpu_ok(a, a->event_record(l->gone[place], l->stream), "writing a page", e);
+           gpu_ok(a, a->event_record(l->gone[l->half], l->stream), "writing a page", e);
+}
+
+// The other half, as soon as what it held is gone.
+static bool turn(struct gpu *g, struct page_way *w, struct err *e)
+{
+    struct gpu_lane *l = w->lane;
+    assert(l->half_bytes < l->box_bytes); // the first piece is the longest
+    if (!send(g, w, e)) return false;
+    l->half = 1 - l->half;
+    return l->n_sent < 2 ||
+           gpu_ok(&g->api, g->api.event_sync(l->gone[l->half]), "writing a page", e);
 }
 
 bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
@@ -111,10 +121,10 @@ bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct pa
     struct gpu *g = gpu_of(b);
     assert(page < kv->kv.n_pages);
     struct gpu_lane *l = take_lane(g);
-    l->n_pieces = 0;
-    l->last_bytes = 0;
+    l->half = l->n_sent = 0;
+    l->n_filled = 0;
     *out = (struct page_way){.kv = kv, .page = page, .lane = l};
-    if (prepare(g, l, e) && reserve(g, l, LANE_PIECE_BYTES, e)) return true;
+    if (prepare(g, l, e) && reserve(g, l, LANE_HALF_BYTES, e)) return true;
     give_lane(g, l);
     return false;
 }
@@ -124,16 +134,12 @@ void *gpu_page_next(struct backend *b, struct page_way *w, size_t n, struct err 
     struct gpu *g = gpu_of(b);
     struct gpu_lane *l = w->lane;
     assert(n > 0 && w->n_put + n <= w->kv->page_bytes);
-    if (l->n_pieces == 0 ? !reserve(g, l, n, e) : !send_last(g, w, e)) return NULL;
-    assert(n <= l->piece_bytes); // the first piece is the longest
-    const uint32_t place = l->n_pieces % l->n_places;
-    if (l->n_pieces >= l->n_places &&
-        !gpu_ok(&g->api, g->api.event_sync(l->gone[place]), "writing a page", e))
-        return NULL;
-    l->n_pieces++;
-    l->last_bytes = n;
+    if (w->n_put == 0 && !reserve(g, l, n, e)) return NULL;
+    if (l->n_filled + n > l->half_bytes && !turn(g, w, e)) return NULL;
+    char *at = l->box + l->half * l->half_bytes + l->n_filled;
+    l->n_filled += n;
     w->n_put += n;
-    return l->box + place * l->piece_bytes;
+    return at;
 }
 
 // Pages of another sequence may be written behind what a bad one left: so that is cleared, for a step multiplies
@@ -146,10 +152,10 @@ bool gpu_page_end(struct backend *b, struct page_way *w, bool good, struct err *
     const gpu_ptr at = w->kv->p + w->page * w->kv->page_bytes;
     bool ok = true;
     if (good)
-        ok = send_last(g, w, e);
-    else if (l->n_pieces > 0)
+        ok = send(g, w, e);
+    else if (l->n_sent > 0)
         ok = gpu_ok(a, a->fill(at, 0, w->kv->page_bytes, l->stream), "clearing a page", e);
-    if (l->n_pieces > 0)
+    if (l->n_sent > 0)
         ok = gpu_ok(a, a->stream_sync(l->stream), "writing a page", ok ? e : NULL) && ok;
     give_lane(g, l);
     return ok;

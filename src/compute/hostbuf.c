@@ -147,6 +147,16 @@ bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, 
     return true;
 }
 
+bool hostbuf_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to,
+                       struct err *e)
+{
+    (void)b;
+    (void)e;
+    assert(kv->kind == BUF_KV && from < kv->kv.n_pages && to < kv->kv.n_pages && from != to);
+    memcpy(kv->data + to * kv->page_bytes, kv->data + from * kv->page_bytes, kv->page_bytes);
+    return true;
+}
+
 bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
                         struct err *e)
 {

@@ -32,6 +32,8 @@ bool hostbuf_write(struct backend *b, struct dbuf *d, uint32_t row, uint32_t n_r
 size_t hostbuf_page_bytes(const struct kv_shape *s, size_t unit_bytes); // SIZE_MAX: too large
 bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, void *out,
                        struct err *e);
+bool hostbuf_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to,
+                       struct err *e);
 bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
                         struct err *e);
 void *hostbuf_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e);

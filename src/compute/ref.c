@@ -410,6 +410,7 @@ const struct backend_class backend_ref = {
     .page_bytes = ref_page_bytes,
     .page_form = ref_page_form,
     .page_read = hostbuf_page_read,
+    .page_copy = hostbuf_page_copy,
     .page_begin = hostbuf_page_begin,
     .page_next = hostbuf_page_next,
     .page_end = hostbuf_page_end,

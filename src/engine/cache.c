@@ -80,12 +80,13 @@ static bool put_trunk(struct list_ask *a, const struct tree *t, uint32_t first, 
     if (c == NULL) return false;
     const struct tree_node *n = &t->nodes[last];
     const uint32_t page_tokens = t->pool->page_tokens;
+    const uint32_t n_first = tree_n_tokens(t, first);
     const char *name = hold_name(t, last);
     *c = (struct cache_trunk){
         .id = n->key,
         .parent = parent,
         .n_before = t->nodes[first].depth * page_tokens,
-        .n_tokens = (n->depth - t->nodes[first].depth + 1) * page_tokens,
+        .n_tokens = (n->depth - t->nodes[first].depth) * page_tokens + tree_n_tokens(t, last),
         .bytes = (n->depth - t->nodes[first].depth + 1) * a->page_bytes,
         .hits = t->nodes[first].hits,
         .idle_s = t->now_s - t->nodes[first].used_s,
@@ -93,7 +94,7 @@ static bool put_trunk(struct list_ask *a, const struct tree *t, uint32_t first, 
         .pinned = n->n_holds > 0,
         .public = n->public,
         .salt = is_public(n->salt) ? 0 : n->salt.lo | 1,
-        .n_head = page_tokens < CACHE_HEAD_TOKENS ? page_tokens : CACHE_HEAD_TOKENS,
+        .n_head = n_first < CACHE_HEAD_TOKENS ? n_first : CACHE_HEAD_TOKENS,
     };
     snprintf(c->name, sizeof c->name, "%s", name != NULL ? name : "");
     memcpy(c->head, tree_tokens(t, first), c->n_head * sizeof *c->head);
@@ -171,7 +172,8 @@ bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, s
 struct probe_ask {
     struct seq *seq; // never admitted: only looks
     struct cache_probe *out;
-    bool failed;
+    struct hash128 alike; // a page on disk that begins as the text goes on
+    bool failed, has_alike;
 };
 
 // The cached text from page on, by the child that was used last.
@@ -183,7 +185,7 @@ static void copy_other(struct probe_ask *a, const struct tree *t, uint32_t page)
     a->failed = p->other == NULL;
     while (!a->failed && page != KV_NONE && p->n_other + page_tokens <= OTHER_TOKENS_MAX) {
         memcpy(p->other + p->n_other, tree_tokens(t, page), page_tokens * sizeof *p->other);
-        p->n_other += page_tokens;
+        p->n_other += tree_n_tokens(t, page);
         uint32_t best = t->nodes[page].first_child;
         for (uint32_t c = best; c != KV_NONE; c = t->nodes[c].older)
             if (t->nodes[c].used > t->nodes[best].used) best = c;
@@ -200,7 +202,7 @@ static void probe_below(const struct loop *l, struct seq *s, struct cache_probe 
     const uint32_t n = s->n_match + n_ram + n_disk;
     p->n_ram = n_ram * s->page_tokens;
     p->n_disk = n_disk * s->page_tokens;
-    p->n_hit = p->diverged_at = n * s->page_tokens;
+    p->n_hit = p->diverged_at = p->other_from = n * s->page_tokens;
     p->reason = n == seq_sharable(s) ? CACHE_WHOLE : CACHE_ENDS;
 }
 
@@ -210,15 +212,40 @@ static void probe(struct loop *l, void *arg)
     struct seq *s = a->seq;
     seq_match(s, &l->tree);
     const uint32_t nearest = seq_diagnose(s, &l->tree, s->n_match, s->match_page);
+    const uint32_t n_whole = s->n_match * s->page_tokens;
     *a->out = (struct cache_probe){
-        .n_hit = s->n_match * s->page_tokens,
+        .n_hit = n_whole + seq_copyable(s, n_whole, s->report.diverged_at - n_whole),
+        .other_from = n_whole,
         .n_public = s->n_public * s->page_tokens,
         .diverged_at = s->report.diverged_at,
         .reason = s->report.reason,
         .prefill_tps = stats_speed(&l->stats).prefill_tps,
     };
     probe_below(l, s, a->out);
+    a->has_alike = tier_probe_alike(l->tier, s, s->n_match, s->match_page, &a->alike);
     if (nearest != KV_NONE && a->out->n_ram + a->out->n_disk == 0) copy_other(a, &l->tree, nearest);
+}
+
+// Where a page on disk goes on: as far as its tokens, which are read for this.
+static bool probe_alike(struct engine *en, const struct probe_ask *a, struct err *e)
+{
+    struct cache_probe *p = a->out;
+    const struct seq *s = a->seq;
+    const uint32_t n_whole = p->other_from, page_tokens = s->page_tokens;
+    int32_t *ids = malloc(page_tokens * sizeof *ids);
+    if (ids == NULL) return err_set(e, ERR_MEMORY, "no memory for a page's tokens");
+    uint32_t n = 0;
+    if (page_peek(engine_tier(en), a->alike, ids))
+        while (n < page_tokens && n_whole + n < s->n_tokens && ids[n] == s->tokens[n_whole + n])
+            n++;
+    n = seq_copyable(s, n_whole, n);
+    if (n_whole + n > p->n_hit) {
+        p->n_disk += n_whole + n - p->n_hit;
+        p->n_hit = n_whole + n;
+        if (p->diverged_at < p->n_hit) p->diverged_at = p->n_hit;
+    }
+    free(ids);
+    return true;
 }
 
 bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,
@@ -230,6 +257,7 @@ bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, str
     if (!engine_seq(en, &job, &a.seq, e)) return false;
     bool ok = engine_call(en, probe, &a, e);
     if (ok && a.failed) ok = err_set(e, ERR_MEMORY, "no memory for the cached text");
+    if (ok && a.has_alike) ok = probe_alike(en, &a, e);
     seq_close(a.seq);
     if (!ok) cache_probe_free(out);
     return ok;
@@ -352,7 +380,7 @@ static void drop(struct loop *l, void *arg)
             n += tree_drop(t, page);
         }
     }
-    a->n_tokens = n * l->pool.page_tokens;
+    a->n_tokens = n;
 }
 
 static bool ask(struct engine *en, void (*run)(struct loop *, void *), struct page_ask *a,
@@ -390,7 +418,7 @@ bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, stru
 struct forget_ask {
     const struct page_list *pages;
     const bool *doomed; // [trunks]; NULL: all
-    uint32_t n;
+    uint32_t n_tokens;
 };
 
 static void forget(struct loop *l, void *arg)
@@ -400,7 +428,7 @@ static void forget(struct loop *l, void *arg)
         const struct page_at *p = &a->pages->at[i];
         if (p->tier == CACHE_DEVICE || !(a->doomed == NULL || a->doomed[p->trunk])) continue;
         tier_drop(l->tier, p->chain);
-        a->n++;
+        a->n_tokens += p->n_tokens;
     }
 }
 
@@ -421,7 +449,7 @@ static bool drop_below(struct engine *en, const struct list_ask *a, uint64_t id,
     struct forget_ask f = {.pages = &a->pages, .doomed = doomed};
     const bool ok = engine_call(en, forget, &f, e);
     free(doomed);
-    *n_tokens = f.n * engine_info(en)->page_tokens;
+    *n_tokens = f.n_tokens;
     return ok;
 }
 
@@ -467,7 +495,7 @@ static void tell(const struct tree *t, uint32_t page, bool removed, cache_listen
                  void *arg)
 {
     const struct tree_node *n = &t->nodes[page];
-    if (!is_tellable(t, page)) return;
+    if (n->part || !is_tellable(t, page)) return; // routers count in whole pages
     const bool first = n->parent == KV_NONE || t->nodes[n->parent].space != n->space;
     const struct cache_event event = {
         .removed = removed,

@@ -46,6 +46,14 @@ struct cache_trunk *trunk_list_add(struct trunk_list *l)
     return &l->items[l->n++];
 }
 
+// The first words of a page, which may not be full.
+static uint32_t copy_head(int32_t *to, const int32_t *ids, uint32_t page_tokens)
+{
+    uint32_t n = 0;
+    for (; n < page_tokens && n < CACHE_HEAD_TOKENS && ids[n] != TREE_NO_TOKEN; n++) to[n] = ids[n];
+    return n;
+}
+
 void page_list_add_ram(struct page_list *p, const struct tier *t)
 {
     for (uint32_t i = 0; t != NULL && t->n_kept > 0 && i < t->n_slots; i++) {
@@ -59,8 +67,9 @@ void page_list_add_ram(struct page_list *p, const struct tier *t)
         a->parent = h->parent;
         a->salt = h->salt;
         a->depth = h->depth;
-        a->n_head = t->page_tokens < CACHE_HEAD_TOKENS ? t->page_tokens : CACHE_HEAD_TOKENS;
-        memcpy(a->head, store_ids(s->record), a->n_head * sizeof *a->head);
+        a->n_tokens =
+            t->page_tokens - store_marks_missing(store_marks(store_ids(s->record), t->page_tokens));
+        a->n_head = copy_head(a->head, store_ids(s->record), t->page_tokens);
     }
 }
 
@@ -101,6 +110,12 @@ static struct store *store_of(struct tier *t)
     return store;
 }
 
+bool page_peek(struct tier *t, struct hash128 key, int32_t *ids)
+{
+    struct store *store = store_of(t);
+    return store != NULL && store_peek(store, key, ids);
+}
+
 void page_list_complete(struct page_list *p, struct tier *t)
 {
     struct store *store = store_of(t);
@@ -116,6 +131,7 @@ void page_list_complete(struct page_list *p, struct tier *t)
             a->salt = found[i].salt;
             a->depth = found[i].depth;
             a->saved_unix = found[i].saved_unix;
+            a->n_tokens = t->page_tokens - store_marks_missing(found[i].marks);
         }
     if (p->n == 0) return;
     qsort(p->at, p->n, sizeof *p->at, by_chain);
@@ -165,8 +181,7 @@ static void put_head(struct cache_trunk *c, const struct page_at *a, struct tier
     c->n_head = a->n_head;
     memcpy(c->head, a->head, a->n_head * sizeof *a->head);
     if (ids != NULL && store_peek(store, a->chain, ids)) {
-        c->n_head = t->page_tokens < CACHE_HEAD_TOKENS ? t->page_tokens : CACHE_HEAD_TOKENS;
-        memcpy(c->head, ids, c->n_head * sizeof *ids);
+        c->n_head = copy_head(c->head, ids, t->page_tokens);
     }
     if (ids != NULL) ++*n_peeks;
     free(ids);
@@ -186,7 +201,7 @@ static bool put_run(struct page_list *p, const struct tier *t, uint32_t first, u
         .tier = a->tier,
         .parent = above == UINT32_MAX ? UINT32_MAX : p->at[above].trunk,
         .n_before = a->depth * t->page_tokens,
-        .n_tokens = (z->depth - a->depth + 1) * t->page_tokens,
+        .n_tokens = (z->depth - a->depth) * t->page_tokens + z->n_tokens,
         .bytes = (z->depth - a->depth + 1) * (uint64_t)t->record_stride,
         .idle_s = a->saved_unix > 0 ? (double)(clock_unix() - a->saved_unix) : -1,
         .salt = salted ? z->salt.lo | 1 : 0,

@@ -7,8 +7,8 @@
 // A page, wherever it is.
 struct page_at {
     struct hash128 chain, parent, salt;
-    int64_t saved_unix; // CACHE_DISK
-    uint32_t depth;
+    int64_t saved_unix;            // CACHE_DISK
+    uint32_t depth, n_tokens;      // n_tokens: below the device
     uint32_t trunk;                // that it belongs to; UINT32_MAX: none yet
     uint32_t first_child, sibling; // below the device: numbers in at[], UINT32_MAX ends
     uint32_t n_children;
@@ -29,6 +29,9 @@ void page_list_free(struct page_list *p);
 void page_list_add_ram(struct page_list *p, const struct tier *t);
 // Pages on disk, then all in order, each once, where it is nearest; any thread.
 void page_list_complete(struct page_list *p, struct tier *t);
+
+// The tokens of a page on disk; any thread. False where it is not there.
+bool page_peek(struct tier *t, struct hash128 key, int32_t *ids);
 
 struct trunk_list {
     struct cache_trunk *items; // [n], parents before children

@@ -283,6 +283,12 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return en->backend->class->page_read(en->backend, en->kv, page, out, e);
 }
 
+static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_copy(en->backend, en->kv, from, to, e);
+}
+
 static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
 {
     struct engine *en = arg;
@@ -340,6 +346,7 @@ static struct tier_settings tiers_of(struct engine *en)
     return (struct tier_settings){
         .io = {.arg = en,
                .read = read_page,
+               .copy = copy_page,
                .begin = begin_page,
                .next = next_piece,
                .end = end_page,

@@ -123,7 +123,8 @@ struct job {
 
 enum { CACHE_PRIORITY_DEFAULT = 50, CACHE_PRIORITY_MAX = 100 };
 // Why a page left the cache: room for others, its salt had more than its share, a command.
-enum evict_reason { EVICT_ROOM, EVICT_QUOTA, EVICT_DROPPED, EVICT_REASONS };
+// REPLACED: a page that was not full, by one that begins with it.
+enum evict_reason { EVICT_ROOM, EVICT_QUOTA, EVICT_DROPPED, EVICT_REPLACED, EVICT_REASONS };
 
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_ERROR };
 enum event_kind { EVENT_TOKEN, EVENT_END };
@@ -228,15 +229,16 @@ bool engine_cache_list(struct engine *en, struct cache_trunk **out, size_t *n, s
 
 // What would be found for a prompt now, and what is cached in place of its first missing page.
 struct cache_probe {
-    uint32_t n_hit;       // tokens in whole pages, of all tiers ...
+    uint32_t n_hit;       // tokens, of all tiers: whole pages and the beginning of one ...
     uint32_t n_ram;       // ... of them in host memory
     uint32_t n_disk;      // ... or on disk
     uint32_t n_public;    // of them in a public trunk
     uint32_t diverged_at; // first token that no cached text has there
     enum cache_reason reason;
-    int32_t *other; // the nearest cached text from token n_hit on; owned
+    int32_t *other; // the nearest cached text from token other_from on; owned
     size_t n_other;
-    double prefill_tps; // measured; 0 = not known yet
+    uint32_t other_from; // a page's beginning, not behind n_hit
+    double prefill_tps;  // measured; 0 = not known yet
 };
 bool engine_cache_probe(struct engine *en, const int32_t *ids, size_t n_ids, struct str salt,
                         struct cache_probe *out, struct err *e);
@@ -296,8 +298,9 @@ struct engine_stats { // counters since start, gauges now; read without the engi
         evictions;
     uint32_t running, waiting;
     uint32_t pages_total, pages_used, pages_cached; // used: by running sequences; cached: tree only
+    uint32_t pages_parts;                           // of those in the tree: not full
     uint32_t pages_pinned, pages_public, salts;     // salts with pages, at most 255 and "others"
-    uint64_t evicted[EVICT_REASONS];                // their sum is evictions
+    uint64_t evicted[EVICT_REASONS];                // their sum, but for REPLACED, is evictions
     uint64_t cached_ram_tokens, cached_disk_tokens; // parts of cached_tokens
     uint64_t requests_by_reason[CACHE_REASONS];     // why no more of their prompts was cached
     double prefill_tps;                             // measured lately; 0 = not known yet

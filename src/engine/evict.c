@@ -40,7 +40,8 @@ double tree_rank(const struct tree *t, uint32_t page)
     const double cost = log2(1 + before / t->attend_tokens);
     const double use = log2(1 + uses_of(t, n)) + n->counted_s / t->half_life_s;
     const double wish = (n->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
-    return cost + use + wish + (n->paused ? PAUSED : 0);
+    const double share = n->part ? log2((double)tree_n_tokens(t, page) / t->pool->page_tokens) : 0;
+    return cost + share + use + wish + (n->paused ? PAUSED : 0);
 }
 
 void tree_count_use(struct tree *t, uint32_t page)

@@ -101,6 +101,7 @@ void loop_gauges(struct loop *l)
     l->stats.s.evictions = l->tree.n_evicted;
     l->stats.s.pages_pinned = l->tree.n_held;
     l->stats.s.pages_public = l->tree.n_public;
+    l->stats.s.pages_parts = l->tree.n_parts_all;
     l->stats.s.salts = n_salts;
     l->stats.s.prefill_tps = l->stats.speed.prefill_tps;
     memcpy(l->stats.s.evicted, l->tree.evicted, sizeof l->stats.s.evicted);

@@ -46,7 +46,7 @@ static void copy_settings(struct seq *s, const struct job *job)
     };
     s->has_penalty = s->sampling.repeat_penalty != 1 || s->sampling.presence_penalty != 0 ||
                      s->sampling.frequency_penalty != 0;
-    s->match_page = KV_NONE;
+    s->match_page = s->alike_page = KV_NONE;
     sample_seed(&s->rng, s->sampling.seed);
 }
 
@@ -202,16 +202,21 @@ void seq_match(struct seq *s, const struct tree *t)
     }
 }
 
-// The first n pages are behind the sequence without having been computed by it now.
-static void skip_to(struct seq *s, uint32_t n_pages)
+// The first n_done tokens are behind the sequence without having been computed by it now.
+static void skip_tokens(struct seq *s, uint32_t n_done)
 {
-    s->n_pages = s->n_shared = n_pages;
-    s->n_done = n_pages * s->page_tokens;
+    s->n_done = n_done;
     if (s->n_done <= s->n_high) return;
     const uint32_t from = s->n_high < s->n_prompt ? s->n_high : s->n_prompt;
     const uint32_t to = s->n_done < s->n_prompt ? s->n_done : s->n_prompt;
     s->n_cached += to - from;
     s->n_high = s->n_done;
+}
+
+static void skip_to(struct seq *s, uint32_t n_pages)
+{
+    s->n_pages = s->n_shared = n_pages;
+    skip_tokens(s, n_pages * s->page_tokens);
 }
 
 uint32_t seq_diagnose(struct seq *s, const struct tree *t, uint32_t n_pages, uint32_t last)
@@ -223,14 +228,15 @@ uint32_t seq_diagnose(struct seq *s, const struct tree *t, uint32_t n_pages, uin
     const uint32_t nearest = tree_nearest(t, &ref, left, &n_same);
     const bool nothing = nearest == KV_NONE && (n_pages == 0 || tree_children(t, last) == KV_NONE);
     r->diverged_at = n_have + n_same;
+    const bool whole_part = nearest != KV_NONE && n_same > 0 && n_same == tree_n_tokens(t, nearest);
     if (n_same == left || (nothing && left <= s->page_tokens && n_pages > 0))
         r->reason = CACHE_WHOLE;
     else if (n_pages < s->n_keys && tree_remembers(t, s->keys[n_pages]))
         r->reason = CACHE_EVICTED;
-    else if (!nothing)
+    else if (!nothing && !whole_part)
         r->reason = CACHE_DIFFERS;
     else
-        r->reason = n_pages == 0 ? CACHE_COLD : CACHE_ENDS;
+        r->reason = n_pages == 0 && !whole_part ? CACHE_COLD : CACHE_ENDS;
     return nearest;
 }
 
@@ -280,6 +286,36 @@ void seq_restored(struct seq *s, struct tree *t, uint32_t page)
     diagnose(s, t);
 }
 
+uint32_t seq_copyable(const struct seq *s, uint32_t n_have, uint32_t n_same)
+{
+    const uint32_t most = s->n_tokens - 1 - n_have, n = n_same < most ? n_same : most;
+    return n < seq_copy_least(s->page_tokens) ? 0 : n;
+}
+
+// One look a page, for it may cost one.
+uint32_t seq_fork(struct seq *s, struct tree *t, uint32_t *from)
+{
+    const uint32_t i = s->n_shared, left = s->n_tokens - 1 - s->n_done;
+    const uint32_t last = i == 0 ? KV_NONE : s->pages[i - 1];
+    if (s->n_forked == i + 1 || s->n_pages > i || s->n_done % s->page_tokens != 0) return 0;
+    if (left < seq_copy_least(s->page_tokens) || tree_children(t, last) == KV_NONE) return 0;
+    s->n_forked = i + 1;
+    const uint32_t page = tree_page_take(t); // before the look: it may evict
+    if (page == KV_NONE) return 0;
+    s->pages[s->n_pages++] = page;
+    const struct tree_ref ref = seq_page_ref(s, i, last);
+    uint32_t n_same;
+    *from = tree_nearest(t, &ref, left, &n_same);
+    return *from == KV_NONE || n_same < seq_copy_least(s->page_tokens) ? 0 : n_same;
+}
+
+void seq_copied(struct seq *s, struct tree *t, uint32_t from, uint32_t n)
+{
+    tree_count_use(t, from);
+    skip_tokens(s, s->n_done + n);
+    if (s->report.diverged_at < s->n_done) s->report.diverged_at = s->n_done;
+}
+
 bool seq_grow(struct seq *s, struct tree *t, uint32_t n)
 {
     while (s->n_pages * s->page_tokens < s->n_done + n) {
@@ -303,11 +339,25 @@ void seq_advance(struct seq *s, struct tree *t, uint32_t n)
     }
 }
 
+// What it leaves of its last page, so that what goes on from there begins with a copy.
+static void leave_part(struct seq *s, struct tree *t)
+{
+    const uint32_t i = s->n_shared, n = s->n_done - i * s->page_tokens;
+    if (n < seq_copy_least(s->page_tokens) || s->n_pages == i) return;
+    const struct tree_ref ref = {.parent = i == 0 ? KV_NONE : s->pages[i - 1],
+                                 .key = key_before(s, i),
+                                 .salt = seq_page_salt(s, i),
+                                 .tokens = s->tokens + i * s->page_tokens};
+    if (s->salt_text != NULL && i >= s->n_public) tree_name_salt(t, s->salt, s->salt_text);
+    s->pages[i] = tree_publish_part(t, &ref, n, s->pages[i]);
+}
+
 // Last page first: a page must not look older than those below it (tree.c).
 void seq_give_pages(struct seq *s, struct tree *t)
 {
+    leave_part(s, t);
     while (s->n_pages > 0) tree_unpin(t, s->pages[--s->n_pages], &s->hint);
-    s->n_shared = s->n_done = 0;
+    s->n_shared = s->n_done = s->n_forked = 0;
 }
 
 uint32_t seq_next_page(const struct seq *s, bool running)

@@ -43,13 +43,17 @@ struct seq {
     uint32_t *pages; // [n_pages], each pinned once; the first n_shared are in the tree
     uint32_t n_pages, n_shared;
     uint32_t n_done, n_high; // n_high: the most that n_done ever was
+    uint32_t n_forked;       // pages that it had when it last looked for one to copy, + 1
     uint32_t n_cached, n_generated;
 
     // The longest prefix in the tree as of the last look (while it waits).
     uint32_t n_match, match_page, match_generation;
     uint32_t n_public; // first pages that it shares with all salts
-    uint32_t n_restore,
-        restore_from;           // while pages [from, n) come from a lower tier: see tier_brings
+    // While pages [restore_from, n_restore) come from a lower tier (tier_brings), and perhaps one behind them that
+    // begins as the text goes on.
+    uint32_t n_restore, restore_from;
+    bool restore_alike;
+    uint32_t alike_page;        // that one, where it is in the tree now; KV_NONE
     struct cache_report report; // n_ram, n_disk and restored_ms are the tier's, the rest is seq.c's
 
     // Scheduling.
@@ -80,6 +84,17 @@ void seq_match(struct seq *s, const struct tree *t);
 void seq_take_match(struct seq *s, struct tree *t);
 // Takes pages that came into the tree meanwhile where the sequence would compute them next.
 void seq_join(struct seq *s, struct tree *t);
+// The page that it computes next begins like one of the tree: takes a page of its own for it. Returns how many tokens of
+// the tree's page *from are to be copied into it, 0: none; the caller does that, and says so with seq_copied.
+// Tokens of a page that are worth a copy, and to be kept in a page that is not full.
+static inline uint32_t seq_copy_least(uint32_t page_tokens)
+{
+    return page_tokens < 8 ? 2 : page_tokens / 4;
+}
+// Of n_same tokens that a page of the tree has in common with s behind n_have in whole pages, so many would be copied.
+uint32_t seq_copyable(const struct seq *s, uint32_t n_have, uint32_t n_same);
+uint32_t seq_fork(struct seq *s, struct tree *t, uint32_t *from);
+void seq_copied(struct seq *s, struct tree *t, uint32_t from, uint32_t n);
 // The page that follows its shared ones came back from a lower tier into `page`, which the caller took
 // for it: goes into the tree.
 void seq_restored(struct seq *s, struct tree *t, uint32_t page);

@@ -48,9 +48,11 @@ static void add_prefill(struct speed *v, uint32_t n_rows, double alone_s, double
     v->prefill_tps = v->rows / v->seconds;
     v->wall_tps = v->rows / v->wall_seconds;
     if (2 * n_rows < v->bulk_rows) return; // a short prompt, or the rest of a long one
-    if (n_rows > v->bulk_rows) v->bulk_rows = n_rows;
+    const bool anew =
+        n_rows > 2 * v->bulk_rows; // steps of few rows say nothing about those of many
     const double tps = n_rows / alone_s;
-    v->bulk_tps = v->bulk_tps > 0 ? v->bulk_tps + 0.3 * (tps - v->bulk_tps) : tps;
+    v->bulk_tps = anew ? tps : v->bulk_tps + 0.3 * (tps - v->bulk_tps);
+    if (n_rows > v->bulk_rows) v->bulk_rows = n_rows;
 }
 
 void stats_step(struct stats *st, uint32_t n_prefill, uint32_t n_decode, double dt_s)

@@ -15,19 +15,39 @@ enum { FAILURES_MAX = 3 }; // device errors in a row before the device counts as
 
 // ---- choice -------------------------------------------------------------------------------------
 
+// Rows that a page of the tree has already are copied, not computed.
+static void fork_page(struct loop *l, struct seq *s)
+{
+    const struct page_io *io = &l->cfg.tiers.io;
+    struct err e = {0};
+    uint32_t from;
+    // a page that was encoded and came back has rows that depend on its others
+    const bool may = io->copy != NULL && (l->tier == NULL || !tier_encodes(l->tier));
+    const uint32_t n = may ? seq_fork(s, &l->tree, &from) : 0;
+    if (n == 0) return;
+    if (io->copy(io->arg, from, s->pages[s->n_shared], &e)) {
+        seq_copied(s, &l->tree, from, n);
+        tier_copied(l->tier, s, from, n);
+    } else {
+        log_debug("engine", "a page cannot be copied: %s", e.msg);
+    }
+}
+
 static uint32_t plan(struct loop *l)
 {
     const uint64_t now = clock_ns();
     for (uint32_t i = 0; i < l->n_running; i++) {
         struct seq *s = l->running[i];
         seq_join(s, &l->tree);
+        const bool held = s->parked || tier_holds(s) || loop_is_led(l, s);
+        if (!held) fork_page(l, s);
         const uint32_t end = // what comes back is not computed
             tier_brings(s) && !tier_holds(s) ? s->restore_from * s->page_tokens : s->n_tokens;
         l->scratch.entries[i] = (struct sched_entry){
             .n_todo = end - s->n_done,
             .n_done = s->n_done,
             .decode = s->n_generated > 0 && s->n_done + 1 == s->n_tokens,
-            .held = s->parked || tier_holds(s) || loop_is_led(l, s),
+            .held = held,
             .waited_s = (double)(now - stream_submit_ns(s->stream)) / 1e9,
         };
     }

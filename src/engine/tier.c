@@ -81,7 +81,7 @@ void tier_slot_give(struct tier *t, uint32_t slot)
     if (s->state == SLOT_KEPT) t->n_kept--;
     if (s->raw != NULL) t->raw_free[t->n_raw_free++] = s->raw;
     s->raw = NULL;
-    s->unwanted = false;
+    s->unwanted = s->any_ids = s->warm = false;
     s->state = SLOT_FREE;
     if (slot < t->n_slots)
         t->free[t->n_free++] = slot;
@@ -179,7 +179,7 @@ void tier_cancel(struct tier *t, uint32_t ticket)
     for (uint32_t n = t->reads.n; n > 0; n--) {
         const uint32_t slot = ring_take(&t->reads);
         struct tier_slot *s = &t->slots[slot];
-        const bool goes = !s->any_ids && s->ticket == ticket;
+        const bool goes = !s->warm && s->ticket == ticket;
         if (goes) s->result = STORE_MISSING;
         ring_put(goes ? &t->done : &t->reads, slot);
     }
@@ -459,7 +459,9 @@ static bool alloc_rest(struct tier *t)
         r->arrivals = calloc(ctx_pages, sizeof *r->arrivals);
         r->load_s = calloc(ctx_pages, sizeof *r->load_s);
         r->sources = calloc(ctx_pages, sizeof *r->sources);
-        ok = r->chains != NULL && r->arrivals != NULL && r->load_s != NULL && r->sources != NULL;
+        r->alike.ids = calloc(t->page_tokens, sizeof *r->alike.ids);
+        ok = r->alike.ids != NULL && r->chains != NULL && r->arrivals != NULL &&
+             r->load_s != NULL && r->sources != NULL;
     }
     return ok;
 }
@@ -515,6 +517,7 @@ void tier_close(struct tier *t)
         free(t->restores[i].chains);
         free(t->restores[i].arrivals);
         free(t->restores[i].load_s);
+        free(t->restores[i].alike.ids);
         free(t->restores[i].sources);
     }
     if (t->records != NULL) munmap(t->records, t->records_bytes);

@@ -29,7 +29,7 @@
 #include "engine/tree.h"
 
 #define SLOT_NONE UINT32_MAX // an enumerator is an int
-enum { TIER_THREADS_MIN = 4, TIER_THREADS_MAX = 8 };
+enum { TIER_THREADS_MIN = 4, TIER_THREADS_MAX = 16 };
 
 // What the engine thread has to do beside: nothing, answers that go on, or somebody waits for a first token.
 enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
@@ -39,6 +39,7 @@ enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
 struct page_io {
     void *arg;
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
+    bool (*copy)(void *arg, uint32_t from, uint32_t to, struct err *e); // engine thread
     bool (*begin)(void *arg, uint32_t page, struct page_way *out, struct err *e);
     void *(*next)(void *arg, struct page_way *w, size_t n, struct err *e);
     bool (*end)(void *arg, struct page_way *w, bool good, struct err *e);
@@ -68,7 +69,7 @@ struct tier_slot {
     enum store_result result;
     bool in_table, recent;
     bool unwanted;                // dropped while a thread has it
-    bool any_ids;                 // READ: for the warm-up, which expects no certain tokens
+    bool any_ids, warm;           // READ: no certain tokens are expected; for the warm-up
     uint32_t next;                // in its bucket
     uint32_t ticket, i_page;      // READ and SEND: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
@@ -102,6 +103,16 @@ struct tier_arrival {
     bool ram;
 };
 
+// A page on disk that is not the sequence's next, but begins like it: comes into the tree, where the sequence copies its
+// beginning (seq_fork).
+struct tier_alike {
+    struct hash128 chain;
+    uint32_t i_page; // in the sequence; the last that is asked for
+    uint32_t page;   // of the device, when it came; KV_NONE
+    bool asked, came;
+    int32_t *ids; // [page_tokens] what it holds
+};
+
 // A sequence that pages come back for.
 struct tier_restore {
     struct seq *seq; // NULL: free
@@ -116,6 +127,7 @@ struct tier_restore {
     double tps;                    // what computing instead would do; 0 = not known
     double other_s;                // what is not from `from` should take
     enum tier_source from;         // most of it
+    struct tier_alike alike;       // where the sequence says so
     struct tier_arrival *arrivals; // [pages of n_ctx]
     struct hash128 *chains;        // [pages of n_ctx] from base on
     double *load_s;                // [pages of n_ctx] what each takes to come, from base on
@@ -210,15 +222,20 @@ bool tier_restore_loses(const struct restore_pace *p);
 // `last` (KV_NONE: none). Looks only: nothing is asked for or counted as used.
 void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
                 uint32_t *n_ram, uint32_t *n_disk);
+// And a page on disk that begins as the text goes on behind those n_pages + n_ram + n_disk. False: none.
+bool tier_probe_alike(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
+                      struct hash128 *key);
 // More of its pages come; meanwhile it computes those before restore_from, and is held from there on.
 static inline bool tier_brings(const struct seq *s)
 {
-    return s->n_shared < s->n_restore;
+    return s->n_shared < s->n_restore || s->restore_alike;
 }
 static inline bool tier_holds(const struct seq *s)
 {
     return tier_brings(s) && s->n_shared >= s->restore_from;
 }
+// s copied n tokens of a page of the tree: counted as from disk where that came for it.
+void tier_copied(struct tier *t, struct seq *s, uint32_t from, uint32_t n);
 // s ends or gives its pages back.
 void tier_forget(struct tier *t, struct seq *s);
 

@@ -16,8 +16,9 @@
 #include "engine/tier_choice.h"
 
 enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, NEAR_MAX = 256 };
-// Until one was seen: slow for what it is. Bytes a second.
-static const double guessed_bps[TIER_SOURCES] = {4e9, 2e9, 5e8};
+// Until one was seen, bytes a second. From memory: as to a GPU, for whose devices are slower computes slower, too; a
+// slow guess would have the first restart compute what it could load.
+static const double guessed_bps[TIER_SOURCES] = {2.4e10, 2.4e10, 5e8};
 
 // The hash of the path that ends with the sequence's page before i.
 static struct hash128 chain_before(const struct tier *t, const struct seq *s, uint32_t i)
@@ -60,6 +61,8 @@ static void release_arrived(struct tier *t, struct tier_restore *r)
         if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
         r->arrivals[i].page = KV_NONE;
     }
+    if (r->alike.page != KV_NONE) kv_page_give(t->cfg.tree->pool, r->alike.page);
+    r->alike.page = KV_NONE;
 }
 
 // What this restore says about the source of most of it: more, the longer it was.
@@ -86,6 +89,7 @@ static void end_restore(struct tier *t, struct tier_restore *r)
     tier_cancel(t, r->ticket);
     release_arrived(t, r);
     s->n_restore = s->restore_from = 0;
+    s->restore_alike = false;
     s->report.n_ram += r->n_ram * t->page_tokens;
     s->report.n_disk += r->n_disk * t->page_tokens;
     s->report.restored_ms += spent_s * 1e3;
@@ -104,6 +108,14 @@ void tier_forget(struct tier *t, struct seq *s)
 {
     struct tier_restore *r = t == NULL ? NULL : restore_of(t, s);
     if (r != NULL) end_restore(t, r);
+}
+
+void tier_copied(struct tier *t, struct seq *s, uint32_t from, uint32_t n)
+{
+    if (t == NULL || from != s->alike_page) return;
+    s->alike_page = KV_NONE;
+    s->report.n_disk += n;
+    t->figures.disk_tokens += n;
 }
 
 // ---- asking --------------------------------------------------------------------------------------
@@ -156,6 +168,27 @@ static bool ask_for(struct tier *t, struct tier_restore *r, uint32_t i)
     return true;
 }
 
+static void ask_alike(struct tier *t, struct tier_restore *r)
+{
+    struct tier_alike *a = &r->alike;
+    const struct seq *s = r->seq;
+    const uint32_t slot = tier_read_slot_take(t);
+    const uint32_t page = slot == SLOT_NONE ? KV_NONE : tree_page_take(t->cfg.tree);
+    if (page == KV_NONE) {
+        if (slot != SLOT_NONE) tier_slot_give(t, slot);
+        return;
+    }
+    struct tier_slot *to = &t->slots[slot];
+    to->chain = a->chain;
+    to->parent = a->i_page == r->base ? chain_before(t, s, a->i_page) : r->chains[a->i_page - 1];
+    to->ticket = r->ticket;
+    to->i_page = a->i_page;
+    to->page = page;
+    to->any_ids = a->asked = true;
+    r->n_flight++;
+    tier_submit(t, slot, SLOT_READ);
+}
+
 static void ask(struct tier *t, struct tier_restore *r)
 {
     // Pages of others were joined, also behind those that were looked for: nothing arrives for them.
@@ -163,9 +196,13 @@ static void ask(struct tier *t, struct tier_restore *r)
     const uint32_t most = t->n_heads > 0 ? t->n_heads : 2 * t->n_threads;
     for (; r->asked < r->seq->n_restore && r->n_flight < most; r->asked++) {
         const bool gone = t->store == NULL && tier_find(t, r->chains[r->asked]) == SLOT_NONE;
-        if (gone) r->seq->n_restore = r->asked; // it was in host memory only
+        if (gone) { // it was in host memory only
+            r->seq->n_restore = r->asked;
+            r->seq->restore_alike = false;
+        }
         if (gone || !ask_for(t, r, r->asked)) return;
     }
+    if (r->seq->restore_alike && !r->alike.asked && r->n_flight < most) ask_alike(t, r);
 }
 
 // ---- the choice ---------------------------------------------------------------------------------
@@ -229,6 +266,47 @@ static struct tier_choice choose(const struct tier *t, const struct tier_restore
     return c;
 }
 
+// The page on disk that begins most like the text goes on behind its first i pages, the last of them `parent`. False where
+// that is too little for a copy.
+static bool begins_alike(const struct tier *t, const struct seq *s, uint32_t i,
+                         struct hash128 parent, struct store_entry *out)
+{
+    const uint32_t n_have = i * t->page_tokens, left = s->n_tokens - 1 - n_have;
+    const uint32_t n = left < t->page_tokens ? left : t->page_tokens;
+    if (n < seq_copy_least(t->page_tokens)) return false;
+    const uint32_t marks = store_marks(s->tokens + n_have, n);
+    return store_child(t->store, parent, seq_page_salt(s, i), marks, out) &&
+           store_marks_alike(out->marks, marks) >= seq_copy_least(t->page_tokens);
+}
+
+// Of the text behind all whole pages that are here or come: a page on disk that begins like it, where to load it is
+// quicker than to compute what they have in common.
+static bool find_alike(const struct tier *t, const struct seq *s, struct tier_restore *r,
+                       uint32_t i)
+{
+    struct store_entry found;
+    uint32_t n_at_hand = 0;
+    bool near;
+    if (i == 0 || t->store == NULL || tier_encodes(t)) return false;
+    const struct hash128 parent = i == r->base ? chain_before(t, s, i) : r->chains[i - 1];
+    if (!begins_alike(t, s, i, parent, &found)) return false;
+    const uint32_t left = s->n_tokens - 1 - i * t->page_tokens;
+    const uint32_t n_same =
+        store_marks_alike(found.marks, store_marks(s->tokens + i * t->page_tokens, left));
+    if (i == r->base) { // the tree may have one that is as good
+        const struct tree_ref ref = seq_page_ref(s, i, s->pages[i - 1]);
+        tree_nearest(t->cfg.tree, &ref, left, &n_at_hand);
+    }
+    store_near(t->store, &found.key, 1, &near);
+    const double load_s = (double)t->record_stride / speed_of(t, near ? FROM_NEAR : FROM_FAR);
+    const double compute_s = t->prefill_tps > 0 ? n_same / t->prefill_tps : 1e9;
+    if (n_at_hand >= n_same || load_s > compute_s) return false;
+    store_has(t->store, found.key, true);
+    r->alike.chain = found.key;
+    r->alike.i_page = i;
+    return true;
+}
+
 void tier_seek(struct tier *t, struct seq *s)
 {
     if (t == NULL || (t->store == NULL && !tier_keeps(t))) return;
@@ -239,12 +317,16 @@ void tier_seek(struct tier *t, struct seq *s)
     const uint64_t start = clock_ns();
     r->base = s->n_shared;
     const uint32_t n = look_below(t, s, r);
-    if (n == 0) return;
-    tell_near_from_far(t, r, n);
-    const struct tier_choice c = choose(t, r, n);
+    struct tier_choice c = {0};
+    if (n > 0) tell_near_from_far(t, r, n);
+    if (n > 0) c = choose(t, r, n);
     r->first = r->asked = r->base + c.first;
     note_sources(t, r, c.first == c.end ? r->base + n : r->base + c.end);
-    if (c.first == c.end) { // a bad moment's speed is tried again
+    s->restore_alike = c.end == n && find_alike(t, s, r, r->base + n);
+    r->alike.asked = r->alike.came = false;
+    r->alike.page = KV_NONE;
+    if (n == 0 && !s->restore_alike) return;
+    if (n > 0 && c.first == c.end) { // a bad moment's speed is tried again
         t->bps[r->from] = speed_of(t, r->from) * (r->from == FROM_FAR ? 1.05 : 2);
         return;
     }
@@ -281,6 +363,23 @@ void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uin
     }
 }
 
+bool tier_probe_alike(const struct tier *t, const struct seq *s, uint32_t n_pages, uint32_t last,
+                      struct hash128 *key)
+{
+    uint32_t n_ram, n_disk;
+    struct store_entry found;
+    tier_probe(t, s, n_pages, last, &n_ram, &n_disk);
+    const uint32_t end = n_pages + n_ram + n_disk;
+    if (t == NULL || t->store == NULL || end == 0 || tier_encodes(t)) return false;
+    if (last != KV_NONE && !t->marks[last].known) return false;
+    struct hash128 chain = last == KV_NONE ? (struct hash128){0} : t->marks[last].chain;
+    for (uint32_t i = n_pages; i < end; i++)
+        chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
+    if (!begins_alike(t, s, end, chain, &found)) return false;
+    *key = found.key;
+    return true;
+}
+
 static struct tier_restore *of_ticket(struct tier *t, uint32_t ticket)
 {
     for (uint32_t i = 0; i < t->cfg.n_parallel; i++)
@@ -301,13 +400,21 @@ void tier_arrived(struct tier *t, uint32_t slot)
         r->n_flight--;
         r->last_ns = clock_ns();
     }
-    if (r != NULL && s->result == STORE_OK) {
+    if (r != NULL && s->any_ids) {
+        r->alike.came = true;
+        if (s->result == STORE_OK) {
+            memcpy(r->alike.ids, store_ids(s->record), t->page_tokens * sizeof(int32_t));
+            r->alike.page = page;
+            page = KV_NONE;
+        }
+    } else if (r != NULL && s->result == STORE_OK) {
         if (r->n_came++ == 0) r->first_ms = (double)(s->done_ns - r->start_ns) / 1e6;
         if (r->n_came == 1 || s->done_ns > r->done_ns) r->done_ns = s->done_ns;
         r->arrivals[s->i_page].page = page;
         page = KV_NONE;
     } else if (r != NULL && s->i_page < r->seq->n_restore && s->i_page >= r->seq->n_shared) {
         r->seq->n_restore = s->i_page;
+        r->seq->restore_alike = false;
     }
     if (page != KV_NONE) kv_page_give(t->cfg.tree->pool, page);
     if (s->state == SLOT_SEND)
@@ -318,9 +425,29 @@ void tier_arrived(struct tier *t, uint32_t slot)
 
 // ---- delivery -----------------------------------------------------------------------------------
 
+// Puts the page into the tree behind what the sequence has now. Its record is taken at its own word about its tokens: so
+// its key is computed again from them.
+static void deliver_alike(struct tier *t, struct tier_restore *r)
+{
+    struct seq *s = r->seq;
+    struct tier_alike *a = &r->alike;
+    const bool in_place = s->n_shared == a->i_page && s->n_pages == s->n_shared;
+    if (!a->came && in_place) return;
+    s->restore_alike = false;
+    if (a->page == KV_NONE || !in_place) return; // what came is given back in the end
+    const struct hash128 salt = seq_page_salt(s, a->i_page);
+    const struct hash128 chain = tier_chain(t, chain_before(t, s, a->i_page), salt, a->ids);
+    if (chain.lo != a->chain.lo || chain.hi != a->chain.hi) return;
+    const uint32_t page =
+        tree_publish_after(t->cfg.tree, s->pages[a->i_page - 1], salt, a->ids, a->page);
+    a->page = KV_NONE;
+    s->alike_page = page;
+    tree_unpin(t->cfg.tree, page, NULL);
+}
+
 static void deliver(struct tier *t, struct tier_restore *r)
 {
-    while (tier_holds(r->seq)) {
+    while (tier_holds(r->seq) && r->seq->n_shared < r->seq->n_restore) {
         struct tier_arrival *a = &r->arrivals[r->seq->n_shared];
         if (a->page == KV_NONE) return;
         *(a->ram ? &r->n_ram : &r->n_disk) += 1;
@@ -372,13 +499,23 @@ static void give_up(struct tier *t, struct tier_restore *r)
     end_restore(t, r);
 }
 
+// All whole pages are there; the one that begins alike is not worth a long wait.
+static bool is_alike_late(const struct tier *t, const struct tier_restore *r)
+{
+    const struct seq *s = r->seq;
+    if (!s->restore_alike || s->n_shared < s->n_restore) return false;
+    return !r->alike.asked || (t->cfg.judge_ms > 0 && clock_ms_since(r->last_ns) > t->cfg.judge_ms);
+}
+
 static void serve(struct tier *t, struct tier_restore *r)
 {
+    const struct seq *s = r->seq;
     deliver(t, r);
     ask(t, r);
-    if (!tier_brings(r->seq))
+    if (s->restore_alike && s->n_shared >= s->n_restore) deliver_alike(t, r);
+    if (!tier_brings(s) || is_alike_late(t, r))
         end_restore(t, r);
-    else if (!tier_holds(r->seq))
+    else if (!tier_holds(s))
         r->last_ns = clock_ns();
     else if (is_hopeless(t, r))
         give_up(t, r);

@@ -136,7 +136,7 @@ static void on_removed(void *arg, uint32_t page, enum evict_reason reason)
 {
     struct tier *t = arg;
     if (!is_known(t, page)) return;
-    if (reason == EVICT_DROPPED)
+    if (reason == EVICT_DROPPED || reason == EVICT_REPLACED)
         tier_drop(t, t->marks[page].chain);
     else if (t->marks[page].queued && !save_page(t, page))
         t->figures.skipped++;

@@ -204,7 +204,7 @@ static void ask(struct tier *t)
         s->chain = w->entries[w->asked].chain;
         s->parent = w->entries[w->asked].parent;
         s->i_page = w->asked++;
-        s->any_ids = true;
+        s->any_ids = s->warm = true;
         s->page = kv_page_take(pool);
         w->n_flight++;
         tier_submit(t, slot, SLOT_READ);
@@ -214,8 +214,7 @@ static void ask(struct tier *t)
 bool tier_warm_arrived(struct tier *t, uint32_t slot)
 {
     struct tier_slot *s = &t->slots[slot];
-    if (!s->any_ids) return false;
-    s->any_ids = false;
+    if (!s->warm) return false;
     s->state = SLOT_ARRIVED;
     if (t->warm != NULL) t->warm->n_flight--;
     if (t->warm == NULL || s->result != STORE_OK)

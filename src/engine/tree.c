@@ -26,8 +26,9 @@ static bool alloc(struct tree *t, uint32_t n_pages, uint32_t page_tokens)
     t->tokens = calloc((size_t)n_pages * page_tokens, sizeof *t->tokens);
     t->buckets = malloc(t->n_buckets * sizeof *t->buckets);
     t->ghosts = calloc(t->n_buckets, sizeof *t->ghosts);
-    return t->nodes != NULL && t->links != NULL && t->tokens != NULL && t->buckets != NULL &&
-           t->ghosts != NULL;
+    t->part = calloc(page_tokens, sizeof *t->part);
+    return t->part != NULL && t->nodes != NULL && t->links != NULL && t->tokens != NULL &&
+           t->buckets != NULL && t->ghosts != NULL;
 }
 
 static void free_all(struct tree *t)
@@ -37,6 +38,7 @@ static void free_all(struct tree *t)
     free(t->tokens);
     free(t->buckets);
     free(t->ghosts);
+    free(t->part);
     *t = (struct tree){0};
 }
 
@@ -139,6 +141,14 @@ uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n
     return best;
 }
 
+uint32_t tree_n_tokens(const struct tree *t, uint32_t page)
+{
+    const int32_t *tokens = tokens_of(t, page);
+    uint32_t n = t->pool->page_tokens;
+    while (t->nodes[page].part && n > 0 && tokens[n - 1] == TREE_NO_TOKEN) n--;
+    return n;
+}
+
 // ---- coming and going ---------------------------------------------------------------------------
 
 static uint32_t *children_of(struct tree *t, uint32_t parent)
@@ -146,9 +156,16 @@ static uint32_t *children_of(struct tree *t, uint32_t parent)
     return parent == KV_NONE ? &t->first_root : &t->nodes[parent].first_child;
 }
 
+static uint32_t *parts_of(struct tree *t, uint32_t parent)
+{
+    return parent == KV_NONE ? &t->n_root_parts : &t->nodes[parent].n_parts;
+}
+
 static void link_child(struct tree *t, uint32_t page)
 {
     struct tree_node *n = &t->nodes[page];
+    *parts_of(t, n->parent) += n->part;
+    t->n_parts_all += n->part;
     uint32_t *first = children_of(t, n->parent);
     n->older = *first;
     n->newer = KV_NONE;
@@ -162,6 +179,8 @@ static void link_child(struct tree *t, uint32_t page)
 static void unlink_child(struct tree *t, uint32_t page)
 {
     struct tree_node *n = &t->nodes[page];
+    *parts_of(t, n->parent) -= n->part;
+    t->n_parts_all -= n->part;
     if (n->newer != KV_NONE)
         t->nodes[n->newer].older = n->older;
     else
@@ -176,6 +195,21 @@ void tree_name_salt(struct tree *t, struct hash128 salt, const char *text)
 {
     struct tree_space *s = &t->spaces[tree_space(t, salt)];
     if (s != t->spaces && s->text[0] == '\0') snprintf(s->text, sizeof s->text, "%s", text);
+}
+
+// Siblings that are not full and hold nothing that the page does not.
+static void remove_replaced(struct tree *t, uint32_t page)
+{
+    const struct tree_node *n = &t->nodes[page];
+    uint32_t left = *parts_of(t, n->parent) - n->part, older;
+    for (uint32_t c = tree_children(t, n->parent); c != KV_NONE && left > 0; c = older) {
+        older = t->nodes[c].older;
+        if (c == page || !t->nodes[c].part) continue;
+        left--;
+        if (t->pool->refs[c] == 1 && same_salt(t->nodes[c].salt, n->salt) &&
+            memcmp(tokens_of(t, c), tokens_of(t, page), tree_n_tokens(t, c) * sizeof(int32_t)) == 0)
+            tree_remove(t, c, EVICT_REPLACED);
+    }
 }
 
 uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
@@ -201,6 +235,7 @@ uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
                             .generation = n->generation,
                             .depth = r->parent == KV_NONE ? 0 : t->nodes[r->parent].depth + 1,
                             .space = tree_space(t, r->salt),
+                            .part = r->tokens[t->pool->page_tokens - 1] == TREE_NO_TOKEN,
                             .in_tree = true};
     *bucket = page;
     memcpy(tokens_of(t, page), r->tokens, t->pool->page_tokens * sizeof(int32_t));
@@ -210,7 +245,33 @@ uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page)
     t->n_nodes++;
     for (int i = 0; i < TREE_WATCHES; i++)
         if (t->watch[i].stored != NULL) t->watch[i].stored(t->watch[i].arg, page);
+    remove_replaced(t, page);
     return page;
+}
+
+uint32_t tree_publish_after(struct tree *t, uint32_t parent, struct hash128 salt,
+                            const int32_t *tokens, uint32_t page)
+{
+    const struct tree_node *n = &t->nodes[parent];
+    const uint64_t before = same_salt(n->salt, salt) ? n->key : tree_salted_key(n->key, salt);
+    const struct tree_ref ref = {.parent = parent,
+                                 .key = tree_next_key(before, tokens, t->pool->page_tokens),
+                                 .salt = salt,
+                                 .tokens = tokens};
+    return tree_publish(t, &ref, page);
+}
+
+uint32_t tree_publish_part(struct tree *t, const struct tree_ref *r, uint32_t n, uint32_t page)
+{
+    uint32_t n_same;
+    struct tree_ref part = *r;
+    assert(n > 0 && n < t->pool->page_tokens);
+    if (tree_nearest(t, r, n, &n_same) != KV_NONE && n_same == n) return page;
+    for (uint32_t i = 0; i < t->pool->page_tokens; i++)
+        t->part[i] = i < n ? r->tokens[i] : TREE_NO_TOKEN;
+    part.tokens = t->part;
+    part.key = tree_next_key(r->key, t->part, t->pool->page_tokens);
+    return tree_publish(t, &part, page);
 }
 
 // One owner more or less, for whatever reason.
@@ -263,7 +324,7 @@ void tree_remove(struct tree *t, uint32_t page, enum evict_reason reason)
     t->spaces[n->space].n_nodes--;
     t->n_nodes--;
     t->n_idle--;
-    t->n_evicted++;
+    if (reason != EVICT_REPLACED) t->n_evicted++;
     t->evicted[reason]++;
     kv_page_give(t->pool, page);
 }
@@ -340,8 +401,8 @@ uint32_t tree_drop(struct tree *t, uint32_t page)
         const uint32_t older = t->nodes[at].older, parent = t->nodes[at].parent;
         const bool last = at == page;
         if (t->nodes[at].n_children == 0 && t->pool->refs[at] == 1) {
+            n += tree_n_tokens(t, at);
             tree_remove(t, at, EVICT_DROPPED);
-            n++;
         }
         if (last) return n;
         at = older != KV_NONE ? leaf_below(t, older) : parent;

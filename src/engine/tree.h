@@ -1,6 +1,9 @@
-// The prefix tree: which full pages hold which tokens after which others. A node is a page and has
+// The prefix tree: which pages hold which tokens after which others. A node is a page and has
 // the page's number; its path to the root is the text before it. Salted: what is cached under one
 // salt is never found under another. Engine thread only.
+//
+// A text's last page is not full: the places behind its tokens hold TREE_NO_TOKEN. No text goes on from it, for none
+// has such a token; but what begins like it can be copied (tree_nearest).
 //
 // Ownership: the tree is one owner of each page in it (kv.h); a sequence that uses a page pins it,
 // and always pins the whole path, so a page that no sequence pins has no pinned page below it. A held
@@ -16,6 +19,7 @@
 #include "engine/heap.h"
 #include "engine/kv.h"
 
+enum { TREE_NO_TOKEN = -1 };
 enum { TREE_HOLDS_MAX = 256, TREE_SPACES_MAX = 256, TREE_SALT_BYTES = 257 };
 
 struct tree_node {
@@ -31,16 +35,17 @@ struct tree_node {
     uint32_t next;         // in the bucket, KV_NONE ends
     uint32_t first_child;  // the newest; KV_NONE
     uint32_t older, newer; // among the parent's children
-    uint32_t n_children;
-    uint32_t generation;        // grows when the page leaves the tree
-    uint32_t depth;             // pages before it
-    uint32_t hits;              // times that a sequence took it instead of computing it
-    uint32_t space;             // of its salt
-    uint16_t n_holds;           // trunks that it is part of
-    uint8_t priority;           // the highest cache_priority of its users
-    bool in_tree, queued, kept; // queued: may be evicted; kept: ... but is in its time to live
-    bool paused;                // its last user is
-    bool public;                // any salt finds it
+    uint32_t n_children, n_parts; // parts: of the children, not full
+    uint32_t generation;          // grows when the page leaves the tree
+    uint32_t depth;               // pages before it
+    uint32_t hits;                // times that a sequence took it instead of computing it
+    uint32_t space;               // of its salt
+    uint16_t n_holds;             // trunks that it is part of
+    uint8_t priority;             // the highest cache_priority of its users
+    bool in_tree, queued, kept;   // queued: may be evicted; kept: ... but is in its time to live
+    bool paused;                  // its last user is
+    bool public;                  // any salt finds it
+    bool part;                    // not full
 };
 
 // Pages of one salt. Space 0 takes the salts for which there was no room.
@@ -86,9 +91,10 @@ struct tree {
     uint32_t n_buckets;      // a power of two
     uint32_t n_nodes;        // pages in the tree ...
     uint32_t n_idle;         // ... and those of them that no sequence and no hold pins
-    uint32_t n_held, n_public;
-    uint32_t first_root; // as first_child
-    uint32_t n_spaces;   // 1 + the highest that was ever used
+    uint32_t n_held, n_public, n_parts_all;
+    uint32_t first_root, n_root_parts; // as first_child, n_parts
+    int32_t *part;                     // [page_tokens] where a part's tokens are put together
+    uint32_t n_spaces;                 // 1 + the highest that was ever used
     uint64_t clock;
     uint64_t n_evicted, evicted[EVICT_REASONS];
     struct tree_space spaces[TREE_SPACES_MAX];
@@ -123,10 +129,18 @@ struct tree_ref {
 };
 // The page that holds these tokens in this place, or KV_NONE. Compares the tokens themselves.
 uint32_t tree_find(const struct tree *t, const struct tree_ref *r);
-// Puts a full page in, which a sequence owns and goes on pinning. Where the tree already has these
+// Puts a full page in (pages of its parent that are not full and that it begins with go), which a sequence owns and goes on pinning. Where the tree already has these
 // tokens, the sequence's page is given back and the tree's is pinned instead. Returns the page that
 // the sequence has from now on.
 uint32_t tree_publish(struct tree *t, const struct tree_ref *r, uint32_t page);
+// The same by its parent (not KV_NONE), salt and tokens alone.
+uint32_t tree_publish_after(struct tree *t, uint32_t parent, struct hash128 salt,
+                            const int32_t *tokens, uint32_t page);
+// The same with a page of which only n tokens are filled, r->tokens[n]; r->key is that of the page before, with the
+// page's salt in it. Not put in where a page of the tree begins with them: then it returns `page`, as it was.
+uint32_t tree_publish_part(struct tree *t, const struct tree_ref *r, uint32_t n, uint32_t page);
+// How many tokens a page holds.
+uint32_t tree_n_tokens(const struct tree *t, uint32_t page);
 // A sequence takes a page of the tree; leaves a page, in the tree or not.
 void tree_pin(struct tree *t, uint32_t page);
 void tree_unpin(struct tree *t, uint32_t page, const struct tree_hint *hint);
@@ -159,7 +173,7 @@ uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n
 // (hold) or none is held under this page (release).
 bool tree_hold(struct tree *t, uint32_t page, bool public, const char *name);
 bool tree_release(struct tree *t, uint32_t page);
-// Takes a page and all below it out, as far as no sequence uses them. Returns how many pages.
+// Takes a page and all below it out, as far as no sequence uses them. Returns how many tokens.
 uint32_t tree_drop(struct tree *t, uint32_t page);
 
 // ---- evict.c ------------------------------------------------------------------------------------

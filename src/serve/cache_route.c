@@ -82,14 +82,17 @@ bool route_cache_stats(struct exchange *x)
         (unsigned long long)s.cached_ram_tokens, (unsigned long long)s.cached_disk_tokens,
         (unsigned long long)(s.prompt_tokens - s.cached_tokens), s.prefill_tps);
     buf_printf(&b,
-               ",\"device\":{\"pages\":%u,\"used\":%u,\"cached\":%u,\"pinned\":%u,\"public\":%u,"
-               "\"page_tokens\":%u,\"page_bytes\":%llu},\"salts\":%u",
-               s.pages_total, s.pages_used, s.pages_cached, s.pages_pinned, s.pages_public,
-               info->page_tokens, (unsigned long long)page_bytes, s.salts);
-    buf_printf(&b, ",\"evictions\":{\"room\":%llu,\"quota\":%llu,\"dropped\":%llu},\"requests\":{",
+               ",\"device\":{\"pages\":%u,\"used\":%u,\"cached\":%u,\"parts\":%u,\"pinned\":%u,"
+               "\"public\":%u,\"page_tokens\":%u,\"page_bytes\":%llu},\"salts\":%u",
+               s.pages_total, s.pages_used, s.pages_cached, s.pages_parts, s.pages_pinned,
+               s.pages_public, info->page_tokens, (unsigned long long)page_bytes, s.salts);
+    buf_printf(&b,
+               ",\"evictions\":{\"room\":%llu,\"quota\":%llu,\"dropped\":%llu,\"replaced\":%llu},"
+               "\"requests\":{",
                (unsigned long long)s.evicted[EVICT_ROOM],
                (unsigned long long)s.evicted[EVICT_QUOTA],
-               (unsigned long long)s.evicted[EVICT_DROPPED]);
+               (unsigned long long)s.evicted[EVICT_DROPPED],
+               (unsigned long long)s.evicted[EVICT_REPLACED]);
     for (int i = CACHE_WHOLE; i < CACHE_REASONS; i++)
         buf_printf(&b, "%s\"%s\":%llu", i > CACHE_WHOLE ? "," : "",
                    engine_cache_reason((enum cache_reason)i),

@@ -23,7 +23,7 @@ struct place {
 };
 
 struct sides {
-    struct buf ours, theirs; // whole prompt; the same up to n_hit, then the cached text
+    struct buf ours, theirs; // whole prompt; the same up to other_from, then the cached text
     size_t at;               // first byte that differs
     bool has_other, same_text;
 };
@@ -37,7 +37,7 @@ static bool make_sides(const struct explain_input *in, struct sides *s, struct e
 {
     const struct cache_probe *p = in->probe;
     put_pieces(&s->ours, in->tok, in->ids->p, in->ids->n);
-    put_pieces(&s->theirs, in->tok, in->ids->p, p->n_hit);
+    put_pieces(&s->theirs, in->tok, in->ids->p, p->other_from);
     s->at = s->theirs.n;
     put_pieces(&s->theirs, in->tok, p->other, p->n_other);
     if (s->ours.failed || s->theirs.failed)

@@ -122,7 +122,7 @@ static void labelled(struct page *p, const char *name, const char *label, const 
 
 static void put_cache(struct page *p, const struct engine_stats *st, const struct engine_info *info)
 {
-    static const char *const reasons[EVICT_REASONS] = {"room", "quota", "dropped"};
+    static const char *const reasons[EVICT_REASONS] = {"room", "quota", "dropped", "replaced"};
     const double ram = (double)st->cached_ram_tokens, disk = (double)st->cached_disk_tokens;
     const double page_bytes = info->n_pages > 0 ? (double)info->kv_bytes / info->n_pages : 0;
     const char *name = "submind:cache_hit_tokens_total";

@@ -21,6 +21,19 @@ static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
     return true;
 }
 
+static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
+{
+    struct rig *r = arg;
+    const size_t n = r->net->page_tokens;
+    assert_int_equal(r->net->n_held, 0); // no step is under way
+    if (atomic_load(&r->n_copy_failures) > 0) {
+        atomic_fetch_sub(&r->n_copy_failures, 1);
+        return err_set(e, ERR_DEVICE, "fake failure");
+    }
+    memcpy(r->net->slots + to * n, r->net->slots + from * n, n * sizeof *r->net->slots);
+    return true;
+}
+
 // Not mapped: through a box, as to a device with memory of its own.
 static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
 {
@@ -104,6 +117,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
     r->settings = *s;
     atomic_store(&r->net->delay_us, s->delay_us);
     atomic_init(&r->n_page_failures, 0);
+    atomic_init(&r->n_copy_failures, 0);
     atomic_init(&r->n_prepared, 0);
     const struct loop_settings ls = {
         .net = r->net,
@@ -120,6 +134,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
         .alone_ms = 1000,
         .tiers = {.io = {.arg = r,
                          .read = read_page,
+                         .copy = copy_page,
                          .begin = begin_page,
                          .next = next_piece,
                          .end = end_page,

@@ -29,6 +29,7 @@ struct rig {
     struct loop *loop;
     struct rig_settings settings;
     atomic_uint n_page_failures; // this many next pages cannot be written to the device
+    atomic_uint n_copy_failures; // this many next copies of pages fail
     atomic_uint n_prepared;      // pages whose memory was taken ahead
 };
 

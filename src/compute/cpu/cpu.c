@@ -521,6 +521,7 @@ const struct backend_class backend_cpu = {
     .page_bytes = cpu_page_bytes,
     .page_form = page_form,
     .page_read = hostbuf_page_read,
+    .page_copy = hostbuf_page_copy,
     .page_begin = hostbuf_page_begin,
     .page_next = hostbuf_page_next,
     .page_end = hostbuf_page_end,

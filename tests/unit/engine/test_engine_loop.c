@@ -103,8 +103,43 @@ static void salts_keep_apart(void **state)
     assert_int_equal(o.status.n_cached, 0);
     expect_alone(o, ids, 40, 2);
     o = rig_run(&r, &job);
-    assert_int_equal(o.status.n_cached, 36);
+    assert_int_equal(o.status.n_cached, 39); // its own, but for the last token
     expect_alone(o, ids, 40, 2);
+    rig_close(&r);
+}
+
+// The beginning of a page is copied, of whole ones and of those that an answer did not fill; what cannot be copied is
+// computed.
+static void the_beginning_of_a_page_is_copied(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_open(&r, &(struct rig_settings){.page_tokens = 16});
+    int32_t ids[120];
+    fill_tokens(ids, 100, 21);
+    struct job job = greedy_job(ids, 70, 20); // 89 have keys: 5 pages and 9 tokens
+    struct outcome o = rig_run(&r, &job);
+    memcpy(ids + 70, o.ids, 20 * sizeof *ids);
+    expect_alone(o, ids, 70, 20);
+    fill_tokens(ids + 90, 30, 22);
+    job = greedy_job(ids, 120, 3); // the next turn
+    o = rig_run(&r, &job);
+    assert_int_equal(o.status.n_cached, 89);
+    assert_int_equal(o.status.cache.diverged_at, 89);
+    assert_int_equal(o.status.cache.reason, CACHE_ENDS);
+    expect_alone(o, ids, 120, 3);
+    assert_int_equal(stats_of(&r).evictions, 0);
+    assert_int_equal(r.loop->tree.evicted[EVICT_REPLACED], 1); // by the page that went on from it
+    for (uint32_t n = 100; n > 80; n -= 3) {
+        fill_tokens(ids + n, 120 - n, 23 + n); // parts from the last one at n
+        job = greedy_job(ids, 120, 3);
+        if (n == 91) atomic_store(&r.n_copy_failures, 1);
+        o = rig_run(&r, &job);
+        assert_int_equal(o.status.n_cached, n == 91 || n % 16 < 4 ? n / 16 * 16 : n);
+        assert_int_equal(o.status.cache.diverged_at, n);
+        assert_int_equal(o.status.cache.reason, CACHE_DIFFERS);
+        expect_alone(o, ids, 120, 3);
+    }
     rig_close(&r);
 }
 
@@ -789,6 +824,7 @@ int main(void)
         cmocka_unit_test(a_known_prefix_is_not_computed_again),
         cmocka_unit_test(the_next_turn_continues_from_generated_pages),
         cmocka_unit_test(salts_keep_apart),
+        cmocka_unit_test(the_beginning_of_a_page_is_copied),
         cmocka_unit_test(eight_at_once_compute_the_trunk_once),
         cmocka_unit_test(a_waiter_takes_over_from_a_cancelled_leader),
         cmocka_unit_test(a_shorter_prompt_does_not_wait_for_what_it_cannot_use),

@@ -68,10 +68,17 @@ static void real_close(struct real *r)
     gguf_close(r->gguf);
 }
 
+static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
+{
+    const struct real *r = arg;
+    return r->backend->class->page_copy(r->backend, r->kv, from, to, e);
+}
+
 // A new loop: an empty tree over the same pages. Steps have at most max_rows rows.
 static void loop_begin(struct real *r, uint32_t max_rows)
 {
     struct err e = {0};
+    const struct page_io io = {.arg = r, .copy = copy_page};
     const struct loop_settings s = {.net = r->net,
                                     .kv = r->kv,
                                     .backend = r->backend,
@@ -84,7 +91,8 @@ static void loop_begin(struct real *r, uint32_t max_rows)
                                     .max_rows = max_rows,
                                     .prefill_rows = max_rows,
                                     .step_ms = 1000,
-                                    .alone_ms = 100000};
+                                    .alone_ms = 100000,
+                                    .tiers = {.io = io}};
     if (!loop_open(&r->loop, &s, &e)) fail_msg("%s", e.msg);
 }
 
@@ -144,6 +152,14 @@ static void steps_of_every_size(const char *device)
     real_close(&r);
 }
 
+// What a run over the first n of these tokens leaves for one over all: whole pages, and the beginning of one (a quarter
+// and more is copied); a token is left to compute.
+static uint32_t hit_after(uint32_t n, uint32_t len, uint32_t page)
+{
+    const uint32_t most = n < len ? n : len - 1, whole = most / page * page;
+    return most - whole < page / 4 ? whole : most;
+}
+
 static void hits_of_every_length(const char *device, uint32_t len)
 {
     struct real r;
@@ -151,12 +167,34 @@ static void hits_of_every_length(const char *device, uint32_t len)
     real_open(&r, device, 2);
     tokens_of(&r, ids, len, 2);
     cold(&r, ids, len);
-    for (uint32_t n = 1; n <= len; n += n < len - 1 && n > 1 ? r.page_tokens / 2 : 1) {
+    for (uint32_t n = 1; n <= len; n += n < len - 1 && n > 1 ? r.page_tokens / 2 - 1 : 1) {
         loop_begin(&r, MAX_ROWS);
-        logits_of(&r, ids, n, got); // leaves n / page_tokens pages behind
+        logits_of(&r, ids, n, got);
         const uint32_t n_cached = logits_of(&r, ids, len, got);
-        assert_int_equal(n_cached, n == len ? (n - 1) / r.page_tokens * r.page_tokens
-                                            : n / r.page_tokens * r.page_tokens);
+        assert_int_equal(n_cached, hit_after(n, len, r.page_tokens));
+        loop_close(r.loop);
+        expect_equal(&r);
+    }
+    real_close(&r);
+}
+
+// The other text has another token somewhere in a page: the rows before it are copied from that page.
+static void texts_that_part_within_a_page(const char *device)
+{
+    static const uint32_t places[] = {2, 31, 32, 33, 34, 47, 63, 95, 127, 129, 150, 158, 159};
+    enum { SOME = 160 };
+    struct real r;
+    int32_t ids[SOME], other[SOME];
+    real_open(&r, device, 2);
+    tokens_of(&r, ids, SOME, 5);
+    cold(&r, ids, SOME);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        memcpy(other, ids, sizeof other);
+        for (uint32_t k = places[i]; k < SOME; k++)
+            other[k] = (ids[k] + 1) % (int32_t)r.config.n_vocab;
+        loop_begin(&r, MAX_ROWS);
+        assert_int_equal(logits_of(&r, other, SOME, got), 0);
+        assert_int_equal(logits_of(&r, ids, SOME, got), hit_after(places[i], SOME, r.page_tokens));
         loop_close(r.loop);
         expect_equal(&r);
     }
@@ -177,7 +215,7 @@ static void pages_written_by_decode(const char *device, uint32_t len)
     memcpy(ids + n_prompt, o.ids, o.n * sizeof *ids);
     outcome_free(&o);
     const uint32_t n_cached = logits_of(&r, ids, len, got);
-    assert_int_equal(n_cached, (len - 1) / r.page_tokens * r.page_tokens);
+    assert_int_equal(n_cached, hit_after(len - 1, len, r.page_tokens)); // the last has no keys yet
     loop_close(r.loop);
     cold(&r, ids, len);
     expect_equal(&r);
@@ -246,6 +284,12 @@ static void cpu_hits_of_every_length(void **state)
     hits_of_every_length("cpu", LEN);
 }
 
+static void cpu_texts_that_part_within_a_page(void **state)
+{
+    (void)state;
+    texts_that_part_within_a_page("cpu");
+}
+
 static void cpu_pages_written_by_decode(void **state)
 {
     (void)state;
@@ -285,9 +329,13 @@ static void ref_pages_written_by_decode(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cpu_steps_of_every_size),     cmocka_unit_test(cpu_hits_of_every_length),
-        cmocka_unit_test(cpu_pages_written_by_decode), cmocka_unit_test(cpu_company_in_the_batch),
-        cmocka_unit_test(cpu_any_number_of_threads),   cmocka_unit_test(ref_hits_of_every_length),
+        cmocka_unit_test(cpu_steps_of_every_size),
+        cmocka_unit_test(cpu_hits_of_every_length),
+        cmocka_unit_test(cpu_texts_that_part_within_a_page),
+        cmocka_unit_test(cpu_pages_written_by_decode),
+        cmocka_unit_test(cpu_company_in_the_batch),
+        cmocka_unit_test(cpu_any_number_of_threads),
+        cmocka_unit_test(ref_hits_of_every_length),
         cmocka_unit_test(ref_pages_written_by_decode),
     };
     const struct CMUnitTest few[] = {

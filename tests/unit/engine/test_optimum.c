@@ -1,5 +1,5 @@
 // 64 clients at once, with prompts from a random grammar of shared prefixes: what is computed must be
-// what any cache would have to compute, but for the last, broken page of each request. The optimum is
+// what any cache would have to compute, but for a token or two of each request. The optimum is
 // counted by the test itself, in a trie over tokens.
 #include <pthread.h>
 #include <setjmp.h>
@@ -119,7 +119,7 @@ static void run_all(uint64_t grammar, bool waves)
     }
     struct engine_stats st;
     loop_stats(r.loop, &st);
-    const uint64_t bound = optimum + (uint64_t)CLIENTS * EACH * PAGE;
+    const uint64_t bound = optimum + (uint64_t)CLIENTS * EACH * PAGE / 2;
     if (st.prefill_tokens < optimum || st.prefill_tokens > bound)
         fail_msg("%llu tokens computed; the optimum is %llu, allowed %llu, of %llu",
                  (unsigned long long)st.prefill_tokens, (unsigned long long)optimum,

@@ -78,10 +78,9 @@ static void check(const char *device, uint32_t n)
     draw_tokens(en);
     logits(en, n, want);
     const size_t n_bytes = engine_info(en)->n_vocab * sizeof *want;
-    const uint32_t page = engine_info(en)->page_tokens;
     engine_close(en);
     uint64_t n_disk = 0;
-    for (int round = 0; round < 6 && n_disk < (n - 1) / page * page; round++) {
+    for (int round = 0; round < 6 && n_disk < n - 1; round++) {
         memset(got, 0xff, sizeof got);
         en = open_engine(device, dir, NULL);
         const struct engine_stats st = logits(en, n, got);
@@ -93,7 +92,7 @@ static void check(const char *device, uint32_t n)
         assert_int_equal(st.prefill_tokens, n - n_disk);
         engine_close(en);
     }
-    assert_int_equal(n_disk, (n - 1) / page * page);
+    assert_int_equal(n_disk, n - 1); // the last page's beginning, too
 }
 
 static void restored_is_cold_on_the_cpu(void **state)
@@ -124,8 +123,7 @@ static void what_differs_is_computed(void **state)
     en = open_engine("cpu", dir, NULL);
     const struct engine_stats st = logits(en, LEN, got);
     assert_memory_equal(got, want, n_bytes);
-    const uint32_t page = engine_info(en)->page_tokens;
-    assert_true(st.tiers.disk_tokens <= 200 / page * page);
+    assert_true(st.tiers.disk_tokens <= 200);
     engine_close(en);
 }
 
@@ -165,7 +163,8 @@ static void every_page_verifies(void **state)
     engine_close(en);
     en = open_engine("cpu", dir, NULL);
     assert_true(engine_cache_verify(en, &c, &e));
-    assert_int_equal(c.pages, LEN / engine_info(en)->page_tokens);
+    const uint32_t page_tokens = engine_info(en)->page_tokens;
+    assert_int_equal(c.pages, LEN / page_tokens + (LEN % page_tokens >= page_tokens / 4));
     assert_int_equal(c.bad, 0);
     engine_close(en);
 }

@@ -98,6 +98,41 @@ static void what_was_computed_comes_back_after_a_restart(void **state)
     rig_close(&r);
 }
 
+// The last page of a text is not full, or the texts part within it: its beginning comes back all the same.
+static void the_beginning_of_a_page_comes_back(void **state)
+{
+    enum { MORE = LEN + 2 }; // 100 pages and three tokens
+    (void)state;
+    struct rig r;
+    int32_t ids[MORE + 8];
+    fill_tokens(ids, MORE + 8, 18);
+    struct job job = greedy_job(ids, MORE, 1);
+    rig_open(&r, &on_disk);
+    expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &on_disk);
+    struct outcome o = expect(&r, &job);
+    assert_int_equal(o.status.n_cached, MORE - 1);
+    assert_int_equal(o.status.cache.n_disk, MORE - 1);
+    assert_int_equal(stats_of(&r).prefill_tokens, 1);
+    rig_close(&r);
+    ids[MORE - 1]++; // another text
+    job = greedy_job(ids, MORE + 8, 1);
+    rig_open(&r, &on_disk);
+    assert_int_equal(expect(&r, &job).status.n_cached, MORE - 1);
+    rig_close(&r);
+    job.cache_salt = STR("somebody else");
+    rig_open(&r, &on_disk);
+    assert_int_equal(expect(&r, &job).status.n_cached, 0);
+    rig_close(&r);
+    job = greedy_job(ids, MORE + 4,
+                     1); // a whole page was saved by then: its beginning, from disk alone
+    ids[MORE + 3]++;
+    rig_open(&r, &on_disk);
+    assert_int_equal(expect(&r, &job).status.n_cached, MORE + 3);
+    rig_close(&r);
+}
+
 static void wait_prepared(struct rig *r, uint32_t n)
 {
     const uint64_t start = clock_ns();
@@ -716,6 +751,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {
         TEST(what_was_computed_comes_back_after_a_restart),
+        TEST(the_beginning_of_a_page_comes_back),
         TEST(memory_is_taken_before_pages_come_back),
         TEST(encoded_pages_come_back),
         TEST(what_was_saved_before_a_crash_comes_back),

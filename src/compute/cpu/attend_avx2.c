@@ -28,7 +28,7 @@ INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t 
     for (uint32_t d = 0; d < t->head_dim; d += SUM_COLS) {
         const uint32_t left = t->head_dim - d, cols = left < SUM_COLS ? left : SUM_COLS;
         __m256i sum[TILE][2];
-        tile_run(u->k + (size_t)d * PAGE_TOKENS + slot * 2, PAGE_TOKENS * 2 * sizeof *u->k,
+        tile_run(u->k + (size_t)d * PAGE_TOKENS + slot * 2, NULL, PAGE_TOKENS * 2 * sizeof *u->k,
                  t->q + i0 * t->head_dim + d, t->head_dim * sizeof *t->q, cols / 2, n, sum);
         for (uint32_t i = 0; i < n; i++) {
             for (int h = 0; h < 2; h++) {
@@ -65,25 +65,20 @@ INLINE __m256 visible_mask(uint32_t n_visible, uint32_t v)
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(bound, lane));
 }
 
-// Scores, in units of log 2, become int16 weights; hidden keys weigh exactly 0.
-static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t i)
+// Scores, in units of log 2, become int16 weights; hidden keys, of which there are some unless `all` are seen,
+// weigh exactly 0.
+INLINE void soften_row(struct attend_tile *t, const struct kv_unit *units, uint32_t i,
+                       const bool all)
 {
     enum { VECTORS = KEY_BLOCK / 8 };
     const float *scores = t->scores + i * KEY_BLOCK;
     int16_t *probs = t->probs + i * KEY_BLOCK;
     const uint32_t n = t->n_visible[i];
-    t->shrink[i] = 1;
-    t->prob_scale[i] = 0;
-    if (n == 0) {
-        memset(probs, 0, KEY_BLOCK * sizeof *probs);
-        return;
-    }
-    __m256 s[VECTORS], mask[VECTORS];
-    __m256 top = _mm256_set1_ps(t->max[i]);
+    __m256 s[VECTORS], top = _mm256_set1_ps(t->max[i]);
+#pragma GCC unroll 8
     for (uint32_t v = 0; v < VECTORS; v++) {
-        mask[v] = visible_mask(n, v);
-        s[v] =
-            _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_loadu_ps(scores + v * 8), mask[v]);
+        s[v] = _mm256_loadu_ps(scores + v * 8);
+        if (!all) s[v] = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), s[v], visible_mask(n, v));
         top = _mm256_max_ps(top, s[v]);
     }
     const float max = lanes_max(top);
@@ -91,15 +86,18 @@ static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t 
     const __m256 shrink = lanes_exp2(_mm256_sub_ps(_mm256_set1_ps(t->max[i]), max8));
     __m256 sum = _mm256_mul_ps(_mm256_loadu_ps(t->sum[i]), shrink);
     __m256 prob_top = _mm256_setzero_ps();
+#pragma GCC unroll 8
     for (uint32_t v = 0; v < VECTORS; v++) {
-        const __m256 p = lanes_exp2(_mm256_sub_ps(s[v], max8));
+        const __m256 p = lanes_exp2_low(_mm256_sub_ps(s[v], max8));
         const float *scales = units[v * 8 / PAGE_TOKENS].v_scales + v * 8 % PAGE_TOKENS;
         sum = _mm256_add_ps(sum, p);
-        s[v] = _mm256_and_ps(_mm256_mul_ps(p, _mm256_loadu_ps(scales)), mask[v]);
+        s[v] = _mm256_mul_ps(p, _mm256_loadu_ps(scales));
+        if (!all) s[v] = _mm256_and_ps(s[v], visible_mask(n, v));
         prob_top = _mm256_max_ps(prob_top, s[v]);
     }
     const float prob_max = lanes_max(prob_top);
     const __m256 inverse = _mm256_set1_ps(prob_max > 0 ? PROB_MAX / prob_max : 0.0f);
+#pragma GCC unroll 4
     for (uint32_t v = 0; v < VECTORS; v += 2) {
         const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(s[v], inverse));
         const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(s[v + 1], inverse));
@@ -111,26 +109,36 @@ static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t 
     t->prob_scale[i] = prob_max / PROB_MAX;
 }
 
+static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t i)
+{
+    if (t->n_visible[i] == KEY_BLOCK) {
+        soften_row(t, units, i, true);
+    } else if (t->n_visible[i] > 0) {
+        soften_row(t, units, i, false);
+    } else {
+        t->shrink[i] = 1;
+        t->prob_scale[i] = 0;
+        memset(t->probs + i * KEY_BLOCK, 0, KEY_BLOCK * sizeof *t->probs);
+    }
+}
+
 // ---- weighted values ------------------------------------------------------------------------
 
 // n q vectors from i0 on, 16 columns from d on, all keys of the block.
 INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages,
                        uint32_t d, uint32_t i0, uint32_t n)
 {
-    __m256i sum[KEY_PAGES][TILE][2];
-    for (uint32_t page = 0; page < n_pages; page++)
-        tile_run(units[page].v + 2 * d, 2 * t->head_dim * sizeof *units->v,
-                 t->probs + i0 * KEY_BLOCK + page * PAGE_TOKENS, KEY_BLOCK * sizeof *t->probs,
-                 PAGE_TOKENS / 2, n, sum[page]);
+    __m256i sum[TILE][2];
+    tile_run(units[0].v + 2 * d, n_pages > 1 ? units[1].v + 2 * d : NULL,
+             2 * t->head_dim * sizeof *units->v, t->probs + i0 * KEY_BLOCK,
+             KEY_BLOCK * sizeof *t->probs, PAGE_TOKENS / 2, n, sum);
     for (uint32_t i = 0; i < n; i++) {
         const __m256 shrink = _mm256_set1_ps(t->shrink[i0 + i]);
         const __m256 scale = _mm256_set1_ps(t->prob_scale[i0 + i]);
         float *out = t->out + (i0 + i) * t->head_dim + d;
         for (int h = 0; h < 2; h++, out += 8) {
-            __m256i s = sum[0][i][h];
-            if (n_pages > 1) s = _mm256_add_epi32(s, sum[1][i][h]);
             const __m256 old = _mm256_mul_ps(_mm256_loadu_ps(out), shrink);
-            _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), scale, old));
+            _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][h]), scale, old));
         }
     }
 }

@@ -54,13 +54,13 @@ static inline void store_i(void *p, __m256i v)
     _mm256_storeu_si256(p, v);
 }
 
-// 2^x for x in [-126, 127]; what lies below gives 0. 2^f for |f| <= 1/2 by a polynomial of degree 6
+// 2^x for x <= 127; what lies below -126 gives 0. 2^f for |f| <= 1/2 by a polynomial of degree 6
 // (Taylor in f ln 2; remainder below 2^-22 relative); exact for integers.
-static inline __m256 lanes_exp2(__m256 x)
+static inline __m256 lanes_exp2_low(__m256 x)
 {
     const __m256 low = _mm256_set1_ps(-126.0f);
     const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
-    x = _mm256_min_ps(_mm256_max_ps(x, low), _mm256_set1_ps(127.0f));
+    x = _mm256_max_ps(x, low);
     const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m256 f = _mm256_sub_ps(x, n);
     __m256 p = _mm256_set1_ps(1.5403530e-4f);
@@ -73,4 +73,10 @@ static inline __m256 lanes_exp2(__m256 x)
     const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     const __m256 y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e));
     return _mm256_and_ps(y, alive);
+}
+
+// The same for all x; what lies above 127 gives 2^127.
+static inline __m256 lanes_exp2(__m256 x)
+{
+    return lanes_exp2_low(_mm256_min_ps(_mm256_set1_ps(127.0f), x)); // x where it is no number
 }

@@ -225,9 +225,10 @@ static bool judge(struct service *sv, struct plan *p)
     const bool wins = best < now * must_win;
     bench_table_print(p->columns, p->n_columns, &table);
     fputs(buf_cstr(&table), stdout);
-    printf("\n%s: %.2f s now, %.2f s with %s: %s\n",
-           p->prompt.there ? "the workspace's mix" : "the usual mix (--workspace DIR: yours)", now,
-           best, p->candidate[p->winner].label, wins ? "better" : "no better (3 % is noise)");
+    printf(
+        "\nnow: as it runs, beside whatever else it serves\n%s: %.2f s now, %.2f s with %s: %s\n",
+        p->prompt.there ? "the workspace's mix" : "the usual mix (--workspace DIR: yours)", now,
+        best, p->candidate[p->winner].label, wins ? "better" : "no better (3 % is noise)");
     buf_free(&table);
     buf_z(&p->measured, ",\"measured\":{");
     bench_table_json(p->columns, p->n_columns, &p->measured);

@@ -219,13 +219,14 @@ static void judge_access(struct doctor *d)
 static bool put_lack(const struct host *h, const struct host_box *b, char *out, size_t n)
 {
     const bool amd = h->amd != NULL, nvidia = h->nvidia != NULL && !amd;
+    const bool groups = amd && !b->keep_groups && !h->nodes_for_all;
     const struct {
         bool lacks;
         const char *what;
     } rows[] = {{amd && !b->dri, "/dev/dri"},
                 {amd && b->rocm && !b->kfd, "/dev/kfd"},
-                {amd && !b->keep_groups && !b->video, "group video"},
-                {amd && b->rocm && !b->keep_groups && !b->render, "group render"},
+                {groups && !b->video, "group video"},
+                {groups && b->rocm && !b->render, "group render"},
                 {nvidia && !b->nvidia, "nvidia.com/gpu"}};
     bool any = false;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -80,6 +80,7 @@ struct host {
     uint32_t uid;
     bool uid_seen, in_video, in_render, listed_in_groups;
     bool nodes_tried, nodes_open; // this user may open them
+    bool nodes_for_all;           // anybody may (Fedora's udev rules): no group is needed
     bool tuned_installed, tuned_running, tuned_enabled;
     char tuned_profile[96];
     struct listener listener; // on the port

@@ -1,6 +1,7 @@
 // Graphics processors: PCI devices of display class, and what a kernel driver says about them.
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/look.h"
@@ -112,20 +113,30 @@ static const char *kfd_apu(const struct root *r)
     return name;
 }
 
+static bool open_to_all(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && (st.st_mode & 06) == 06;
+}
+
 static void look_nodes(struct host *h, const struct root *r)
 {
     root_name names[16];
     char path[PATH_BYTES];
-    uint64_t recorded = 0;
+    uint64_t recorded = 0, for_all = 0;
     size_t n = root_list(r, "dev/dri", "renderD", "", names, 16);
     h->kfd = root_exists(r, "dev/kfd");
     h->render_node = n > 0;
     h->nodes_tried = r->live || root_number(r, "submind/nodes-open", &recorded);
     h->nodes_open = r->live ? n > 0 : recorded != 0;
+    h->nodes_for_all =
+        r->live ? n > 0 : root_number(r, "submind/nodes-for-all", &for_all) && for_all != 0;
     for (size_t i = 0; i < n && r->live; i++) {
         snprintf(path, sizeof path, "/dev/dri/%s", names[i]);
         if (access(path, R_OK | W_OK) != 0) h->nodes_open = false;
+        if (!open_to_all(path)) h->nodes_for_all = false;
     }
+    if (r->live && h->kfd && !open_to_all("/dev/kfd")) h->nodes_for_all = false;
     if (r->live && h->kfd && access("/dev/kfd", R_OK | W_OK) != 0) h->nodes_open = false;
 }
 

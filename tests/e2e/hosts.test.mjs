@@ -231,18 +231,22 @@ const hosts = {
         { ...base({ cmdline: best }), ...desktop, 'home/ada/.config/systemd/user/submind.service': '[Service]\n', 'sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/submind.service/cgroup.procs': '4242\n',
             'proc/net/tcp': '  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n' },
         { service: ['ok', /running/], port: ['ok', /submind's service/] }],
-    'toolboxes made without what ROCm needs': [
+    'a toolbox without the groups, a container without ROCm\'s node': [ // toolbox itself says --privileged and --volume /dev:/dev:rslave
         { ...base({ cmdline: best }), ...desktop, ...podman(
-            { name: 'llama-rocm-7.2', image: 'docker.io/kyuz0/amd-strix-halo-toolboxes:rocm-7.2', words: ['--device', '/dev/dri', '--group-add', 'video'], toolbox: true },
+            { name: 'llama-rocm-7.2', image: 'docker.io/kyuz0/amd-strix-halo-toolboxes:rocm-7.2', words: ['--privileged', '--volume', '/dev:/dev:rslave', '--group-add', 'video'], mounts: ['/dev'], toolbox: true },
+            { name: 'rocm-bench', image: 'x:1', words: ['--device', '/dev/dri', '--group-add', 'keep-groups'] },
             { name: 'llama-vulkan-radv', image: 'docker.io/kyuz0/amd-strix-halo-toolboxes:vulkan-radv', words: ['--device', '/dev/dri', '--group-add', 'video'] },
             { name: 'fedora-toolbox-43', image: 'registry.fedoraproject.org/fedora-toolbox:43', words: [] }) },
-        { containers: ['attention', /^llama-rocm-7\.2 lacks \/dev\/kfd, group render; llama-vulkan-radv$/,
+        { containers: ['attention', /^llama-rocm-7\.2 lacks group render; rocm-bench lacks \/dev\/kfd; llama-vulkan-radv$/,
             /toolbox rm --force llama-rocm-7\.2 && toolbox create llama-rocm-7\.2 --image docker\.io\/kyuz0\/amd-strix-halo-toolboxes:rocm-7\.2 -- .*--device \/dev\/kfd/] }],
     'containers that have it all, each in its own way': [
         { ...base({ cmdline: best }), ...desktop, ...podman(
             { name: 'llama-rocm-7.14', image: 'x:rocm-7.14', words: ['--privileged'], mounts: ['/dev'], groups: ['video', 'render'], toolbox: true },
             { name: 'submind', image: 'localhost/submind:rocm', words: ['--device=/dev/kfd', '--device=/dev/dri', '--group-add=keep-groups'] }) },
         { containers: ['ok', /llama-rocm-7\.14; submind: get what they need/] }],
+    'a toolbox where anybody may open the nodes, as on Fedora': [
+        { ...base({ cmdline: best }), ...desktop, 'submind/nodes-for-all': '1\n', ...podman({ name: 'llama-rocm-7.2', image: 'x:rocm-7.2', words: ['--privileged'], mounts: ['/dev'], toolbox: true }) },
+        { containers: ['ok', /llama-rocm-7\.2: get what they need/] }],
     'an NVIDIA box whose container has no GPU': [
         { ...base({ cpu: 'Intel(R) Xeon(R) w5', memory: 125 }), ...nvidia(), ...user(), ...podman({ name: 'llama', image: 'ghcr.io/ggml-org/llama.cpp:server-cuda', words: [] }) },
         { containers: ['attention', /llama lacks nvidia\.com\/gpu/, /nvidia-ctk cdi generate/] }],

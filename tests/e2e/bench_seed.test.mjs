@@ -61,6 +61,9 @@ test('compared with an earlier run: noise and change are told apart', async () =
     // ten times slower, and ten times quicker, than it was: whatever this machine does meanwhile
     for (const [key, times] of [['cold_ttft_s', 10], ['short_gen_tps', 10]])
         for (const part of ['median', 'lo', 'hi']) figures[key][part] *= times;
+    // a page more or less of a prompt is no change, what is thousands of tokens is one
+    for (const [key, tokens] of [['cached_tokens', 100], ['together_computed_tokens', 5000]])
+        for (const part of ['median', 'lo', 'hi']) figures[key][part] += tokens;
     const wide = figures.cached_ttft_s;
     [wide.lo, wide.hi] = [wide.lo / 1000, wide.hi * 1000];
     json.limits = { read_gb_s: 0.01, gflop_s: 0.1 }; // another machine, or a very busy one
@@ -71,6 +74,8 @@ test('compared with an earlier run: noise and change are told apart', async () =
     assert.match(second.out, /cold TTFT .*BETTER/);
     assert.match(second.out, /generation, short .*WORSE/);
     assert.match(second.out, /cached TTFT .*noise/);
+    assert.match(second.out, /of it cached .*noise/);
+    assert.match(second.out, /8 at once, computed .*BETTER/);
     assert.match(second.out, /caution: \d runs?: /);
     assert.match(readFileSync(html, 'utf8'), /class="bad">worse/);
     const third = await bench('cpu', ...quick, '--baseline', earlier);

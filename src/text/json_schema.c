@@ -8,11 +8,10 @@
 #include <string.h>
 
 enum {
-    DIGITS_MAX = 16,
+    DIGITS_MAX = 15,     // all integers of so many digits are exact as doubles
     EXPONENT_DIGITS = 2, // with those the number is within a double
     INDENT_MAX = 20,     // blanks behind a line break: models indent, but must not do so for ever
-    VALUES_MAX = 1000,   // of an enum, and of integers between two bounds
-    RANGE_MAX = 256,     // integers between two bounds, each of them a text of its own
+    VALUES_MAX = 1000,   // of an enum
     COUNT_MAX = 1 << 20, // of minItems and the like; GRAMMAR_STATES_MAX says no before
     CHOICES_MAX = 200,   // of an anyOf: the matcher follows all that go on
     DEPTH_MAX = 150,     // schemas in one another, also by $ref: each takes stack
@@ -20,6 +19,8 @@ enum {
     NAMES_MAX =
         2000, // properties of an object, schemas that are referred to: both are looked through
 };
+
+#define WHOLE_MAX 1000000000000000ll // the first number of more than DIGITS_MAX digits
 
 struct rule {
     const struct value_dict *schema;
@@ -226,45 +227,100 @@ static uint32_t number(struct build *b, bool sign, uint32_t next)
     return sign ? maybe(b, byte(b, '-', positive), positive) : positive;
 }
 
-static uint32_t from_to(struct build *b, int64_t low, int64_t high, uint32_t next)
+static uint32_t or_else(struct build *b, uint32_t place, uint32_t other)
 {
-    struct texts texts = {.n = 0};
-    for (int64_t i = low; i <= high; i++) texts_put(&texts, value_int(i));
-    const uint32_t place = texts_place(b, &texts, next);
-    buf_free(&texts.all);
+    return place == GRAMMAR_NONE ? other : other == GRAMMAR_NONE ? place : maybe(b, place, other);
+}
+
+// Digits i to n of numbers of n digits from `low` to `high`; each bound holds as long as all digits before
+// were its own.
+static uint32_t digits_between(struct build *b, const char *low, const char *high, int n, int i,
+                               uint32_t next)
+{
+    if (i == n) return next;
+    if (low == NULL && high == NULL) return digits(b, n - i, n - i, next);
+    const int first = low != NULL ? low[i] : '0', last = high != NULL ? high[i] : '9';
+    if (first == last) return range(b, first, first, digits_between(b, low, high, n, i + 1, next));
+    const int from = first + (low != NULL), to = last - (high != NULL);
+    uint32_t place = GRAMMAR_NONE;
+    if (low != NULL) place = range(b, first, first, digits_between(b, low, NULL, n, i + 1, next));
+    if (high != NULL)
+        place =
+            or_else(b, place, range(b, last, last, digits_between(b, NULL, high, n, i + 1, next)));
+    if (from > to) return place;
+    return or_else(b, place, range(b, from, to, digits(b, n - i - 1, n - i - 1, next)));
+}
+
+// Whole numbers from low to high, without a sign: length by length.
+static uint32_t whole_between(struct build *b, uint64_t low, uint64_t high, uint32_t next)
+{
+    uint32_t place = GRAMMAR_NONE;
+    uint64_t least = 0, most = 9;
+    for (int n = 1; n <= DIGITS_MAX && least <= high; n++) {
+        char from[24], to[24];
+        snprintf(from, sizeof from, "%llu", (unsigned long long)(low > least ? low : least));
+        snprintf(to, sizeof to, "%llu", (unsigned long long)(high < most ? high : most));
+        if (low <= most) place = or_else(b, place, digits_between(b, from, to, n, 0, next));
+        least = most + 1;
+        most = most * 10 + 9;
+    }
     return place;
 }
 
-// False: it is given and is no number that whole numbers can be compared with.
-static bool bound(struct value schema, const char *name, bool *given, double *out)
+// Numbers from low to high: those below high with any digits behind the point, and high itself.
+static uint32_t number_between(struct build *b, uint64_t low, uint64_t high, uint32_t next)
 {
-    const struct value v = value_get(schema, name);
-    *given = v.kind == VALUE_INT || v.kind == VALUE_FLOAT;
-    if (*given) *out = v.kind == VALUE_INT ? (double)v.i : v.f;
-    return (*given && fabs(*out) < 1e15) || v.kind == VALUE_UNDEFINED || v.kind == VALUE_NULL;
+    uint32_t zeros = next;
+    for (int i = 0; i < DIGITS_MAX; i++)
+        zeros = i == 0 ? byte(b, '0', next) : byte(b, '0', maybe(b, zeros, next));
+    const uint32_t exact = whole_between(b, high, high, maybe(b, byte(b, '.', zeros), next));
+    if (low == high) return exact;
+    const uint32_t part = maybe(b, byte(b, '.', digits(b, 1, DIGITS_MAX, next)), next);
+    return or_else(b, exact, whole_between(b, low, high - 1, part));
 }
 
-// Two bounds not far apart, or a lower one of 0 or 1 (numbers: 0): others would need the digits counted.
+// A bound that is a whole number; what is beyond all numbers of so many digits is none.
+static bool bound(struct build *b, struct value schema, const char *name, bool *given, int64_t *out)
+{
+    const struct value v = value_get(schema, name);
+    *given = v.kind != VALUE_UNDEFINED && v.kind != VALUE_NULL;
+    if (!*given) return true;
+    if (v.kind == VALUE_INT && v.i > -WHOLE_MAX && v.i < WHOLE_MAX)
+        *out = v.i;
+    else if (v.kind == VALUE_FLOAT && fabs(v.f) < WHOLE_MAX && v.f == floor(v.f))
+        *out = (int64_t)v.f;
+    else if (v.kind == VALUE_INT)
+        *out = v.i < 0 ? -WHOLE_MAX : WHOLE_MAX;
+    else
+        refuse(b, "bounds of numbers that are no whole numbers are not supported");
+    return !b->failed;
+}
+
 static uint32_t number_of(struct build *b, struct value schema, bool whole, uint32_t next)
 {
     bool low, high, above, below;
-    double least = 0, most = 0, over = 0, under = 0;
-    if (!bound(schema, "minimum", &low, &least) || !bound(schema, "maximum", &high, &most) ||
-        !bound(schema, "exclusiveMinimum", &above, &over) ||
-        !bound(schema, "exclusiveMaximum", &below, &under))
-        return refuse(b, "a bound of a number is no number, or too large");
+    int64_t least = -WHOLE_MAX, most = WHOLE_MAX, over = 0, under = 0;
+    if (!bound(b, schema, "minimum", &low, &least) || !bound(b, schema, "maximum", &high, &most) ||
+        !bound(b, schema, "exclusiveMinimum", &above, &over) ||
+        !bound(b, schema, "exclusiveMaximum", &below, &under))
+        return GRAMMAR_NONE;
     if (!low && !high && !above && !below)
         return whole ? integer(b, true, true, next) : number(b, true, next);
-    if (!whole && low && least == 0 && !high && !above && !below) return number(b, false, next);
-    if (!whole) return refuse(b, "bounds of numbers are not supported, but \"minimum\": 0 is");
-    if (!low || (above && floor(over) + 1 > least)) least = above ? floor(over) + 1 : -HUGE_VAL;
-    if (!high || (below && ceil(under) - 1 < most)) most = below ? ceil(under) - 1 : HUGE_VAL;
-    least = ceil(least);
-    most = floor(most);
-    if (least > most) return refuse(b, "no integer lies between the bounds");
-    if (most - least < RANGE_MAX) return from_to(b, (int64_t)least, (int64_t)most, next);
-    if (most == HUGE_VAL && (least == 0 || least == 1)) return integer(b, false, least == 0, next);
-    return refuse(b, "of integers a lower bound of 0 or 1 is supported, or two at most 255 apart");
+    if (!whole && (above || below))
+        return refuse(b, "exclusive bounds of numbers are not supported, but of integers they are");
+    if (above && over + 1 > least) least = over + 1;
+    if (below && under - 1 < most) most = under - 1;
+    if (least > most || least >= WHOLE_MAX || most <= -WHOLE_MAX)
+        return refuse(b, "no number of 15 digits lies between the bounds");
+    if (least <= -WHOLE_MAX) least = -WHOLE_MAX + 1;
+    if (most >= WHOLE_MAX) most = WHOLE_MAX - 1;
+    uint32_t (*const between)(struct build *, uint64_t, uint64_t, uint32_t) =
+        whole ? whole_between : number_between;
+    uint32_t place = GRAMMAR_NONE;
+    if (most >= 0) place = between(b, least > 0 ? (uint64_t)least : 0, (uint64_t)most, next);
+    if (least >= 0) return place;
+    const uint64_t nearest = most < 0 ? (uint64_t)-most : whole ? 1 : 0;
+    return or_else(b, place, byte(b, '-', between(b, nearest, (uint64_t)-least, next)));
 }
 
 // ---- arrays and objects -----------------------------------------------------------------------

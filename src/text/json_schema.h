@@ -2,9 +2,9 @@
 //
 // Whatever the grammar allows is an instance of the schema; of the instances it leaves some out: keys come
 // in the order of "properties", others only where no properties are listed, an escaped character is one
-// that must be, numbers have at most 16 digits before and after the point. What could not be kept is refused, by
-// name: pattern, uniqueItems, not, if, allOf of several, keywords beside anyOf and its like, ranges of numbers other
-// than those in the .c. Not held: that of oneOf no second part fits.
+// that must be, numbers have at most 15 digits before and after the point. What could not be kept is
+// refused, by name: pattern, uniqueItems, not, if, allOf of several, keywords beside anyOf and its like,
+// bounds of numbers that are no whole numbers. Not held: that of oneOf no second part fits.
 // https://json-schema.org/draft/2020-12/json-schema-validation
 #pragma once
 

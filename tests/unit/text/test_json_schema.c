@@ -44,13 +44,23 @@ static void instances_are_accepted_and_others_are_not(void **state)
     } cases[] = {
         {"{\"type\":\"boolean\"}", {"true", "false", "\n\ntrue"}, {"tru", "TRUE", "1", "true "}},
         {"{\"type\":\"integer\"}",
-         {"0", "-7", "1234567890123456"},
-         {"01", "-0", "1.0", "12345678901234567", "+1", ""}},
+         {"0", "-7", "123456789012345"},
+         {"01", "-0", "1.0", "1234567890123456", "+1", ""}},
         {"{\"type\":\"number\"}", {"0.5", "-0.5", "1e-9", "12"}, {".5", "1.", "1e", "--1"}},
         {"{\"type\":\"integer\",\"minimum\":0}", {"0", "10"}, {"-1", "-0"}},
         {"{\"type\":\"integer\",\"minimum\":-1,\"exclusiveMaximum\":12}",
          {"-1", "0", "11"},
          {"-2", "12", "110"}},
+        {"{\"type\":\"integer\",\"minimum\":-9007199254740991,\"maximum\":9007199254740991}",
+         {"-999999999999999", "0", "999999999999999"},
+         {"1000000000000000"}}, // as zod says "integer"
+        {"{\"type\":\"number\",\"minimum\":0,\"maximum\":1}",
+         {"0", "0.5", "1", "1.00", "0.999999999999999"},
+         {"1.1", "1.01", "2", "-0.5", "10", "0.5e3", "1."}},
+        {"{\"type\":\"number\",\"minimum\":-2}",
+         {"-2", "-1.5", "-0.1", "7.25", "-2.0"},
+         {"-2.1", "-3"}},
+        {"{\"type\":\"number\",\"maximum\":-3}", {"-3", "-3.5", "-100"}, {"-2.9", "3", "0"}},
         {"{\"type\":\"string\",\"minLength\":1,\"maxLength\":2}",
          {"\"a\"", "\"\xc3\xa9\xf0\x9f\x98\x80\"", "\"\\n\\u00e9\""},
          {"\"\"", "\"abc\"", "\"\xc3\"", "\"\xed\xa0\x80\"", "\"\n\"", "\"\\x\"", "\"\\ud800\"",
@@ -101,6 +111,31 @@ static void instances_are_accepted_and_others_are_not(void **state)
     }
 }
 
+// Every integer around many ranges, by comparing.
+static void ranges_of_integers_are_exact(void **state)
+{
+    (void)state;
+    static const int64_t ends[] = {-1204, -99, -10, -1, 0, 9, 42, 101, 999};
+    enum { N = sizeof ends / sizeof ends[0] };
+    for (size_t i = 0; i < N; i++)
+        for (size_t k = i; k < N; k += 1 + k % 2) {
+            char text[100];
+            struct grammar *g;
+            struct err e;
+            snprintf(text, sizeof text, "{\"type\":\"integer\",\"minimum\":%lld,\"maximum\":%lld}",
+                     (long long)ends[i], (long long)ends[k]);
+            assert_true(compile(text, &g, &e));
+            for (int64_t x = -1300; x <= 1300;
+                 x += labs(x) % 100 > 2 && labs(x) % 100 < 98 ? 11 : 1) {
+                snprintf(text, sizeof text, "%lld", (long long)x);
+                if (accepts(g, text) != (x >= ends[i] && x <= ends[k]))
+                    fail_msg("%s between %lld and %lld", text, (long long)ends[i],
+                             (long long)ends[k]);
+            }
+            grammar_unref(g);
+        }
+}
+
 static void what_cannot_be_kept_is_refused_by_name(void **state)
 {
     (void)state;
@@ -115,9 +150,10 @@ static void what_cannot_be_kept_is_refused_by_name(void **state)
         {"{\"$ref\":\"other.json\"}", "a $ref names nothing"},
         {"{\"$ref\":\"#\"}", "no answer can have this form"},
         {"{\"type\":\"object\",\"required\":[\"a\"]}", "\"required\" names what"},
-        {"{\"type\":\"integer\",\"minimum\":3}", "of integers a lower bound of 0 or 1"},
-        {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", "no integer lies between"},
-        {"{\"type\":\"number\",\"maximum\":2}", "bounds of numbers"},
+        {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}",
+         "no number of 15 digits lies between"},
+        {"{\"type\":\"number\",\"maximum\":2.5}", "bounds of numbers that are no whole"},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":0}", "exclusive bounds of numbers"},
         {"{\"type\":\"string\",\"minLength\":3,\"maxLength\":2}", "minLength is above maxLength"},
         {"{\"type\":\"string\",\"maxLength\":-1}", "is no whole number"},
         {"{\"type\":\"array\",\"minItems\":4,\"maxItems\":2}", "no array has as many"},
@@ -319,6 +355,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instances_are_accepted_and_others_are_not),
+        cmocka_unit_test(ranges_of_integers_are_exact),
         cmocka_unit_test(what_cannot_be_kept_is_refused_by_name),
         cmocka_unit_test(large_schemas_are_refused_at_once),
         cmocka_unit_test(nothing_is_accepted_that_the_reference_calls_invalid),

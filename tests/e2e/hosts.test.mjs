@@ -379,6 +379,7 @@ const before = 'iommu=pt quiet iommu.passthrough=1 amd_iommu=pt ttm.pages_limit=
 const grubFiles = { 'etc/default/grub': `GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX='iommu=pt'\nGRUB_CMDLINE_LINUX_DEFAULT="quiet iommu.passthrough=1 amd_iommu=pt ttm.pages_limit=1 nomodeset splash"\n` };
 const loaders = {
     'Ubuntu, GRUB with a file in grub.d': ['ubuntu', { ...grubFiles, 'etc/default/grub.d/50-cloud.cfg': 'GRUB_TERMINAL=x\n' }, grub],
+    'Debian, GRUB without a grub.d': ['debian', grubFiles, grub],
     'Arch, GRUB': ['arch', grubFiles, grub],
     'Arch, systemd-boot': ['arch', { 'boot/loader/entries/arch.conf': `title Arch\noptions root=x ${before}\n`, 'boot/loader/entries/other.conf': 'title Other\nefi /x.efi\n' }, entry],
 };

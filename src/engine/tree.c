@@ -201,9 +201,10 @@ void tree_name_salt(struct tree *t, struct hash128 salt, const char *text)
 static void remove_replaced(struct tree *t, uint32_t page)
 {
     const struct tree_node *n = &t->nodes[page];
-    uint32_t left = *parts_of(t, n->parent) - n->part, older;
+    uint32_t left = *parts_of(t, n->parent) - n->part, seen = 0, older;
     for (uint32_t c = tree_children(t, n->parent); c != KV_NONE && left > 0; c = older) {
         older = t->nodes[c].older;
+        if (seen++ == SIBLINGS_MAX) return; // the rest is evicted some day
         if (c == page || !t->nodes[c].part) continue;
         left--;
         if (t->pool->refs[c] == 1 && same_salt(t->nodes[c].salt, n->salt) &&

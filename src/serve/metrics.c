@@ -139,7 +139,8 @@ static void put_cache(struct page *p, const struct engine_stats *st, const struc
                  (double)st->requests_by_reason[i]);
     name = "submind:cache_evictions_total";
     declare(p, name, "counter",
-            "Pages that left the cache: for room, over a salt's quota, dropped.");
+            "Pages that left the cache: for room, over a salt's quota, dropped, replaced by one "
+            "that holds more of the same text.");
     for (int i = 0; i < EVICT_REASONS; i++)
         labelled(p, name, "reason", reasons[i], (double)st->evicted[i]);
     name = "submind:cache_bytes";

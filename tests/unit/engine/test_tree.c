@@ -84,6 +84,51 @@ static void finds_what_was_published_and_nothing_else(void **state)
     kv_deinit(&pool);
 }
 
+// The first n tokens of a page at the root; returns whether they were taken in.
+static bool leave(struct tree *t, struct hash128 salt, const int32_t *ids, uint32_t n,
+                  uint32_t *page)
+{
+    const struct tree_ref ref = {KV_NONE, tree_root_key(salt), salt, ids};
+    *page = tree_publish_part(t, &ref, n, tree_page_take(t));
+    return t->nodes[*page].in_tree;
+}
+
+static void a_page_that_is_not_full_is_near_and_never_found(void **state)
+{
+    (void)state;
+    struct kv_pool pool;
+    struct tree t;
+    open_tree(&pool, &t, 16);
+    const int32_t ids[PAGE] = {7, 8, 9, 10}, other[PAGE] = {7, 8, 5, 5};
+    const struct tree_ref ref = {KV_NONE, 0, salt_a, ids};
+    uint32_t page[4], n_same, path[1];
+    assert_true(leave(&t, salt_a, ids, 3, &page[0]));
+    assert_int_equal(tree_n_tokens(&t, page[0]), 3);
+    assert_int_equal(match(&t, salt_a, ids, PAGE), 0);
+    assert_int_equal(tree_nearest(&t, &ref, PAGE, &n_same), page[0]);
+    assert_int_equal(n_same, 3);
+    assert_false(leave(&t, salt_a, ids, 2, &page[1])); // held by the first
+    tree_unpin(&t, page[1], NULL);
+    assert_true(leave(&t, salt_a, other, 3, &page[1]));
+    assert_true(leave(&t, salt_b, ids, 3, &page[2]));
+    assert_int_equal(t.n_parts_all, 3);
+    assert_int_equal(publish(&t, salt_a, ids, PAGE, path), 1); // the first is in use
+    assert_int_equal(t.n_parts_all, 3);
+    for (int i = 0; i < 3; i++) tree_unpin(&t, page[i], NULL);
+    unpin(&t, path, 1);
+    assert_int_equal(tree_drop(&t, path[0]), PAGE);
+    assert_int_equal(publish(&t, salt_a, ids, PAGE, path),
+                     1); // holds all that the first does, and no other
+    unpin(&t, path, 1);
+    assert_int_equal(t.evicted[EVICT_REPLACED], 1);
+    assert_int_equal(t.n_parts_all, 2);
+    assert_true(t.nodes[page[1]].in_tree && t.nodes[page[2]].in_tree);
+    assert_int_equal(t.n_evicted, 1); // the one that was dropped
+    tree_deinit(&t);
+    assert_int_equal(pool.n_free, 16);
+    kv_deinit(&pool);
+}
+
 static void evicts_the_oldest_leaf_and_never_a_pinned_page(void **state)
 {
     (void)state;
@@ -250,6 +295,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_was_published_and_nothing_else),
+        cmocka_unit_test(a_page_that_is_not_full_is_near_and_never_found),
         cmocka_unit_test(evicts_the_oldest_leaf_and_never_a_pinned_page),
         cmocka_unit_test(a_page_that_left_is_known_by_its_generation),
         cmocka_unit_test(a_colliding_key_is_no_hit),

@@ -192,17 +192,14 @@ static void sleep_until_needed(struct loop *l)
     event_clear(&l->bell->event);
 }
 
-// Sequences that wait for pages to come back do not hinder others from going down.
+// Who waits for pages to come back waits for a first token, too: what came would else be copied down again before the
+// first step.
 static enum tier_load load_of(const struct loop *l)
 {
-    bool urgent = l->n_waiting > 0, busy = false;
-    for (uint32_t i = 0; i < l->n_running; i++) {
-        const struct seq *s = l->running[i];
-        if (tier_holds(s)) continue;
-        busy = true;
-        if (s->n_generated == 0) urgent = true;
-    }
-    return urgent ? TIER_URGENT : busy ? TIER_BUSY : TIER_IDLE;
+    bool urgent = l->n_waiting > 0;
+    for (uint32_t i = 0; i < l->n_running; i++)
+        if (l->running[i]->n_generated == 0) urgent = true;
+    return urgent ? TIER_URGENT : l->n_running > 0 ? TIER_BUSY : TIER_IDLE;
 }
 
 static void *run(void *arg)

@@ -15,8 +15,10 @@
 
 static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
 {
-    const struct net *n = ((struct rig *)arg)->net;
+    struct rig *r = arg;
+    const struct net *n = r->net;
     (void)e;
+    atomic_fetch_add(&r->n_page_reads, 1);
     memcpy(out, n->slots + (size_t)page * n->page_tokens, n->page_tokens * sizeof *n->slots);
     return true;
 }
@@ -119,6 +121,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
     atomic_init(&r->n_page_failures, 0);
     atomic_init(&r->n_copy_failures, 0);
     atomic_init(&r->n_prepared, 0);
+    atomic_init(&r->n_page_reads, 0);
     const struct loop_settings ls = {
         .net = r->net,
         .tok = s->tok,

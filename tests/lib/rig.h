@@ -30,6 +30,7 @@ struct rig {
     struct rig_settings settings;
     atomic_uint n_page_failures; // this many next pages cannot be written to the device
     atomic_uint n_copy_failures; // this many next copies of pages fail
+    atomic_uint n_page_reads;    // pages that went down
     atomic_uint n_prepared;      // pages whose memory was taken ahead
 };
 

@@ -98,6 +98,32 @@ static void what_was_computed_comes_back_after_a_restart(void **state)
     rig_close(&r);
 }
 
+// What comes back from disk goes to host memory as well, but not before the step that waited for it.
+static void nothing_goes_down_before_the_first_token(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    struct rig_settings s = on_disk;
+    s.ram_bytes = 1 << 20;
+    fill_tokens(ids, LEN, 19);
+    const struct job job = greedy_job(ids, LEN, 1);
+    rig_open(&r, &s);
+    expect(&r, &job);
+    rig_close(&r);
+    rig_open(&r, &s);
+    atomic_store(&r.net->hold, true);
+    struct stream *stream = rig_submit(&r, &job);
+    wait_held(r.net);
+    assert_int_equal(atomic_load(&r.n_page_reads), 0);
+    atomic_store(&r.net->hold, false);
+    struct outcome o = outcome_wait(stream);
+    assert_int_equal(o.status.cache.n_disk, TRUNK);
+    outcome_free(&o);
+    rig_close(&r);
+    assert_true(atomic_load(&r.n_page_reads) > 0);
+}
+
 // The last page of a text is not full, or the texts part within it: its beginning comes back all the same.
 static void the_beginning_of_a_page_comes_back(void **state)
 {
@@ -752,6 +778,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_was_computed_comes_back_after_a_restart),
         TEST(the_beginning_of_a_page_comes_back),
+        TEST(nothing_goes_down_before_the_first_token),
         TEST(memory_is_taken_before_pages_come_back),
         TEST(encoded_pages_come_back),
         TEST(what_was_saved_before_a_crash_comes_back),

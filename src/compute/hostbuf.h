@@ -24,6 +24,8 @@ size_t hostbuf_size(const struct buf_desc *d, size_t unit_bytes);
 bool hostbuf_alloc(const struct buf_desc *d, size_t unit_bytes, struct dbuf **out, struct err *e);
 // n bytes for a buffer that has none: the backend's own form of a weight.
 bool hostbuf_take(struct dbuf *d, size_t n, const char *name, struct err *e);
+// Brings d's memory, filled, and what shares pages with it, to huge pages where the system does that.
+void hostbuf_join_pages(const struct dbuf *d);
 void hostbuf_free(struct backend *b, struct dbuf *d);
 bool hostbuf_read(struct backend *b, const struct dbuf *d, uint32_t row, uint32_t n_rows, void *out,
                   struct err *e);

@@ -65,5 +65,6 @@ bool cpu_pack(struct cpu *c, struct dbuf *weight, const char *name, struct err *
     if (!hostbuf_take(weight, n, name, e)) return false;
     struct packing p = {.cpu = c, .weight = weight};
     threads_run(c->threads, pack_panels, &p);
+    hostbuf_join_pages(weight);
     return true;
 }

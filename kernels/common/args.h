@@ -220,7 +220,11 @@ struct args_rope {
 
 // Attention of a few queries over part of their keys: SPLIT_KEYS keys from key0, a multiple of it. The
 // queries share these pages. Partial results go to part[i]: n_heads x (head_dim floats, max, sum).
-enum { SPLIT_KEYS = 512, SPLIT_QUERIES = 8 };
+enum {
+    SPLIT_KEYS = 512,
+    SPLIT_QUERIES = 8,
+    SPLIT_HEADS_MAX = 64
+}; // a launch: queries, and queries times heads
 #define ATTN_WHOLE \
     0xffffffffu // in place of a part: these are all of the row's keys, its result is complete
 struct attn_item {

@@ -257,7 +257,12 @@ static bool put_splits(struct gpu *g, const struct op_attention *o, const struct
 {
     struct split_row rows[SPLIT_WAVE_ROWS];
     const uint32_t group = o->n_heads / o->n_kv_heads;
-    uint32_t n = 0, parts = 0, most = 64 / group;
+    uint32_t n = 0, parts = 0, most = SPLIT_HEADS_MAX / group;
+    if (most == 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%u query heads share a key/value head, the GPU's kernels take %u at most: "
+                       "use --device cpu",
+                       group, SPLIT_HEADS_MAX);
     if (most > SPLIT_QUERIES) most = SPLIT_QUERIES;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *s = &b->seqs[i];

@@ -171,6 +171,15 @@ export function rawRequest(port, text, ms = 5000) {
     });
 }
 
+// A port that nobody has at the moment.
+export async function freePort() {
+    const server = net.createServer().listen(0, '127.0.0.1');
+    await new Promise((done) => server.once('listening', done));
+    const { port } = server.address();
+    await new Promise((done) => server.close(done));
+    return port;
+}
+
 export const tool = (name, property, description) => ({
     type: 'function',
     function: {

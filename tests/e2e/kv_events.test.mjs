@@ -1,15 +1,11 @@
 // Routers learn from the events what is cached: a reader of our own keeps a picture of the cache from the
 // wire alone and must end with what the server says it has.
 import assert from 'node:assert/strict';
-import net from 'node:net';
 import { after, before, test } from 'node:test';
-import { notes, requireBinary, sleep, startServer, until } from './harness.mjs';
+import { freePort, notes, requireBinary, sleep, startServer, until } from './harness.mjs';
 import { unpack, zmtp } from './zmtp.mjs';
 
 requireBinary();
-const freePort = () => new Promise((resolve) => {
-    const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => resolve(port)); });
-});
 
 // What a router knows: blocks by hash, with their parents and tokens.
 class Picture {

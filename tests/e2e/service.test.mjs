@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
-import { binary, collect, notes, requireBinary, sleep, source, startServer, until } from './harness.mjs';
+import { binary, collect, freePort, notes, requireBinary, sleep, source, startServer, until } from './harness.mjs';
 
 requireBinary();
 if (spawnSync('python3', ['--version']).status !== 0) {
@@ -34,14 +34,6 @@ async function health() {
     const answer = await fetch(`${url}/health`).catch(() => null);
     await answer?.text();
     return answer?.status;
-}
-
-async function freePort() {
-    const server = net.createServer().listen(0, '127.0.0.1');
-    await new Promise((done) => server.once('listening', done));
-    const found = server.address().port;
-    await new Promise((done) => server.close(done));
-    return found;
 }
 
 before(async () => {

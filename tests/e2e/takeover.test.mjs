@@ -8,7 +8,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
-import { binary, collect, notes, requireBinary, source, until } from './harness.mjs';
+import { binary, collect, freePort, notes, requireBinary, source, until } from './harness.mjs';
 
 requireBinary();
 const dir = '/run/user/0/takeover'; // the manager's own: units with PrivateTmp= do not see what lies in /tmp
@@ -21,7 +21,7 @@ if (!process.env.TAKEOVER_INSIDE) {
 }
 
 const units = path.join(dir, 'config/systemd/user'), program = path.join(dir, 'submind'), model = path.join(dir, 'model.gguf');
-const port = 20000 + process.pid % 20000, url = `http://127.0.0.1:${port}`;
+const port = await freePort(), url = `http://127.0.0.1:${port}`;
 mkdirSync(units, { recursive: true });
 copyFileSync(binary, program);
 copyFileSync(path.join(source, 'models/submind-demo-Q8_0.gguf'), model);
@@ -120,7 +120,9 @@ for (const [name, command] of olds) {
 
         const back = await service('rollback');
         assert.equal(back.code, 0, back.err);
-        assert.deepEqual([state('llama.service'), state('submind.service')], ['active', 'inactive']);
+        // a leak checker wants ptrace, which the unit does not allow: then it fails at the end
+        const ended = process.env.SUBMIND_SANITIZED ? 'failed' : 'inactive';
+        assert.deepEqual([state('llama.service'), state('submind.service')], ['active', ended]);
         assert.equal(await health(), 200);
     });
 }

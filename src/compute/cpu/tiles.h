@@ -46,8 +46,8 @@ struct act_tiles {
     uint32_t n_blocks;
 };
 
-// 32 columns of a panel, unpacked: signed for AMX, as its table wants them otherwise. Scales are for each half of the columns, where the format has one for
-// both only the first counts.
+// 32 columns of a panel, unpacked: signed for AMX, as its table wants them otherwise. Scales are for each half
+// of the columns; where the format has one for both only the first counts.
 struct weight_tile {
     _Alignas(64) int8_t w[PACK_QUADS][PANEL_ROWS][4];
     float d[2][PANEL_ROWS];

@@ -107,6 +107,11 @@ struct job {
     size_t n_bias;
     bool ignore_eos;
     struct grammar *grammar; // the answer is one of its texts; a reference is taken; NULL: any
+    // The answer is free, but each text between these two tokens is one of the grammar's. begun: of such a
+    // text, what the prompt ends with (not kept); empty: it does not end in one.
+    bool form_in_calls;
+    int32_t call_open, call_close;
+    struct str begun;
     // The tokens around what is thought before such an answer, -1: it begins at once; and whether the
     // prompt ends between them.
     int32_t think_open, think_close;

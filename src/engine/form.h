@@ -1,5 +1,5 @@
-// An answer that must have a form: which tokens may come next, and following those that came. What a
-// model thinks before its answer is free.
+// An answer that must have a form, or calls in it that must: which tokens may come next, and following
+// those that came. What a model thinks before its answer is free.
 #pragma once
 
 #include <stdbool.h>
@@ -10,12 +10,13 @@
 #include "text/grammar.h"
 #include "text/tokenizer.h"
 
-enum form_phase { FORM_FREE, FORM_FIRST, FORM_THINKS, FORM_HOLDS };
+// FORM_BETWEEN: free until a call is opened; FORM_CALLS: within one.
+enum form_phase { FORM_FREE, FORM_FIRST, FORM_THINKS, FORM_HOLDS, FORM_BETWEEN, FORM_CALLS };
 
 struct form {
     enum form_phase phase; // FORM_FREE: any answer will do
     struct grammar_match *match;
-    int32_t think_open, think_close;
+    int32_t think_open, think_close, call_open, call_close;
 };
 
 // A job without a grammar has the free form.

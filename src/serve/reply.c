@@ -8,10 +8,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "serve/answer_form.h"
 #include "serve/generation.h"
 #include "serve/openai_response.h"
 #include "text/grammar.h"
-#include "text/json_schema.h"
 #include "text/splice.h"
 
 enum {
@@ -329,23 +329,12 @@ static bool await_whole(struct reply *r)
 
 // ---- both --------------------------------------------------------------------------------------
 
-// *out stays NULL where any answer will do.
-static bool make_grammar(const struct request_params *p, struct grammar **out, struct err *e)
-{
-    bool ok = true;
-    if (p->form == FORM_OBJECT) ok = json_object_grammar(out, e);
-    if (p->form == FORM_SCHEMA) ok = json_schema_compile(out, p->schema, e);
-    return ok || err_prefix(e, "\"response_format\": ");
-}
-
 static bool submit(struct exchange *x, const struct request_params *p,
                    const struct reply_options *o, const struct ids *prompt, struct stream **out,
                    struct err *e)
 {
     const struct server *sv = x->sv;
     const struct tokenizer *tok = engine_tokenizer(sv->engine);
-    struct grammar *grammar = NULL;
-    if (!make_grammar(p, &grammar, e)) return false;
     struct job job = {
         .ids = prompt->p,
         .n_ids = prompt->n,
@@ -356,10 +345,6 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .bias = p->bias,
         .n_bias = p->n_bias,
         .ignore_eos = p->ignore_eos,
-        .grammar = grammar,
-        .think_open = o->thinking ? tokenizer_special(tok, STR("<think>")) : -1,
-        .think_close = o->thinking ? tokenizer_special(tok, STR("</think>")) : -1,
-        .in_thinking = o->answer.starts_in_thinking,
         .logprobs = p->logprobs,
         .n_top_logprobs = p->n_top_logprobs,
         .priority = p->priority,
@@ -371,8 +356,8 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .cache_ttl_s = p->cache_ttl_s,
     };
     engine_sampling(sv->engine, o->thinking, &job.sampling);
-    const bool ok = engine_submit(sv->engine, &job, out, e);
-    grammar_unref(grammar);
+    const bool ok = answer_form_set(p, o, tok, &job, e) && engine_submit(sv->engine, &job, out, e);
+    grammar_unref(job.grammar);
     return ok;
 }
 

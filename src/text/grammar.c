@@ -303,10 +303,19 @@ bool grammar_match_open(struct grammar_match **out, struct grammar *g, struct er
     struct grammar_match *m = calloc(1, sizeof *m);
     if (m == NULL) return err_set(e, ERR_MEMORY, "no memory for a grammar");
     m->g = grammar_ref(g);
-    reach(m, &m->sets[0], g->start, NO_FRAME, 0);
-    keep(m);
+    grammar_match_restart(m);
     *out = m;
     return true;
+}
+
+void grammar_match_restart(struct grammar_match *m)
+{
+    struct places *start = &m->sets[m->i_kept];
+    m->n_frames = 0;
+    start->n = 0;
+    start->complete = false;
+    reach(m, start, m->g->start, NO_FRAME, 0);
+    keep(m);
 }
 
 void grammar_match_close(struct grammar_match *m)

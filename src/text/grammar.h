@@ -36,7 +36,8 @@ bool grammar_finish(struct grammar *g, uint32_t start, struct err *e);
 // ---- following an answer. Allocates when opened only.
 struct grammar_match;
 bool grammar_match_open(struct grammar_match **out, struct grammar *g, struct err *e); // refs g
-void grammar_match_close(struct grammar_match *m); // NULL is fine
+void grammar_match_close(struct grammar_match *m);   // NULL is fine
+void grammar_match_restart(struct grammar_match *m); // another answer begins
 // May these bytes come next? At least one byte.
 bool grammar_match_test(struct grammar_match *m, struct str bytes);
 bool grammar_match_take(struct grammar_match *m,

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/json_number.h"
+
 enum {
-    DIGITS_MAX = 15,     // all integers of so many digits are exact as doubles
-    EXPONENT_DIGITS = 2, // with those the number is within a double
     INDENT_MAX = 20,     // blanks behind a line break: models indent, but must not do so for ever
     VALUES_MAX = 1000,   // of an enum
     COUNT_MAX = 1 << 20, // of minItems and the like; GRAMMAR_STATES_MAX says no before
@@ -19,8 +19,6 @@ enum {
     NAMES_MAX =
         2000, // properties of an object, schemas that are referred to: both are looked through
 };
-
-#define WHOLE_MAX 1000000000000000ll // the first number of more than DIGITS_MAX digits
 
 struct rule {
     const struct value_dict *schema;
@@ -198,99 +196,18 @@ static uint32_t texts_place(struct build *b, struct texts *x, uint32_t next)
 
 // ---- numbers ----------------------------------------------------------------------------------
 
-static uint32_t digits(struct build *b, int least, int most, uint32_t next)
-{
-    uint32_t place = next;
-    for (int i = most; i > 0; i--) {
-        const uint32_t one = range(b, '0', '9', place);
-        place = i > least ? maybe(b, one, next) : one;
-    }
-    return place;
-}
-
-static uint32_t integer(struct build *b, bool sign, bool zero, uint32_t next)
-{
-    uint32_t place = range(b, '1', '9', digits(b, 0, DIGITS_MAX - 1, next));
-    const uint32_t positive = zero ? maybe(b, byte(b, '0', next), place) : place;
-    return sign ? maybe(b, byte(b, '-', place), positive) : positive;
-}
-
-static uint32_t number(struct build *b, bool sign, uint32_t next)
-{
-    const uint32_t exponent = digits(b, 1, EXPONENT_DIGITS, next);
-    const uint32_t e =
-        grammar_range(b->g, 'e', 'e', 'E', 'E',
-                      maybe(b, grammar_range(b->g, '+', '+', '-', '-', exponent), exponent));
-    const uint32_t after = maybe(b, e, next);
-    const uint32_t whole = maybe(b, byte(b, '.', digits(b, 1, DIGITS_MAX, after)), after);
-    const uint32_t positive = integer(b, false, true, whole);
-    return sign ? maybe(b, byte(b, '-', positive), positive) : positive;
-}
-
-static uint32_t or_else(struct build *b, uint32_t place, uint32_t other)
-{
-    return place == GRAMMAR_NONE ? other : other == GRAMMAR_NONE ? place : maybe(b, place, other);
-}
-
-// Digits i to n of numbers of n digits from `low` to `high`; each bound holds as long as all digits before
-// were its own.
-static uint32_t digits_between(struct build *b, const char *low, const char *high, int n, int i,
-                               uint32_t next)
-{
-    if (i == n) return next;
-    if (low == NULL && high == NULL) return digits(b, n - i, n - i, next);
-    const int first = low != NULL ? low[i] : '0', last = high != NULL ? high[i] : '9';
-    if (first == last) return range(b, first, first, digits_between(b, low, high, n, i + 1, next));
-    const int from = first + (low != NULL), to = last - (high != NULL);
-    uint32_t place = GRAMMAR_NONE;
-    if (low != NULL) place = range(b, first, first, digits_between(b, low, NULL, n, i + 1, next));
-    if (high != NULL)
-        place =
-            or_else(b, place, range(b, last, last, digits_between(b, NULL, high, n, i + 1, next)));
-    if (from > to) return place;
-    return or_else(b, place, range(b, from, to, digits(b, n - i - 1, n - i - 1, next)));
-}
-
-// Whole numbers from low to high, without a sign: length by length.
-static uint32_t whole_between(struct build *b, uint64_t low, uint64_t high, uint32_t next)
-{
-    uint32_t place = GRAMMAR_NONE;
-    uint64_t least = 0, most = 9;
-    for (int n = 1; n <= DIGITS_MAX && least <= high; n++) {
-        char from[24], to[24];
-        snprintf(from, sizeof from, "%llu", (unsigned long long)(low > least ? low : least));
-        snprintf(to, sizeof to, "%llu", (unsigned long long)(high < most ? high : most));
-        if (low <= most) place = or_else(b, place, digits_between(b, from, to, n, 0, next));
-        least = most + 1;
-        most = most * 10 + 9;
-    }
-    return place;
-}
-
-// Numbers from low to high: those below high with any digits behind the point, and high itself.
-static uint32_t number_between(struct build *b, uint64_t low, uint64_t high, uint32_t next)
-{
-    uint32_t zeros = next;
-    for (int i = 0; i < DIGITS_MAX; i++)
-        zeros = i == 0 ? byte(b, '0', next) : byte(b, '0', maybe(b, zeros, next));
-    const uint32_t exact = whole_between(b, high, high, maybe(b, byte(b, '.', zeros), next));
-    if (low == high) return exact;
-    const uint32_t part = maybe(b, byte(b, '.', digits(b, 1, DIGITS_MAX, next)), next);
-    return or_else(b, exact, whole_between(b, low, high - 1, part));
-}
-
 // A bound that is a whole number; what is beyond all numbers of so many digits is none.
 static bool bound(struct build *b, struct value schema, const char *name, bool *given, int64_t *out)
 {
     const struct value v = value_get(schema, name);
     *given = v.kind != VALUE_UNDEFINED && v.kind != VALUE_NULL;
     if (!*given) return true;
-    if (v.kind == VALUE_INT && v.i > -WHOLE_MAX && v.i < WHOLE_MAX)
+    if (v.kind == VALUE_INT && v.i > -JSON_WHOLE_MAX && v.i < JSON_WHOLE_MAX)
         *out = v.i;
-    else if (v.kind == VALUE_FLOAT && fabs(v.f) < WHOLE_MAX && v.f == floor(v.f))
+    else if (v.kind == VALUE_FLOAT && fabs(v.f) < JSON_WHOLE_MAX && v.f == floor(v.f))
         *out = (int64_t)v.f;
     else if (v.kind == VALUE_INT)
-        *out = v.i < 0 ? -WHOLE_MAX : WHOLE_MAX;
+        *out = v.i < 0 ? -JSON_WHOLE_MAX : JSON_WHOLE_MAX;
     else
         refuse(b, "bounds of numbers that are no whole numbers are not supported");
     return !b->failed;
@@ -299,28 +216,22 @@ static bool bound(struct build *b, struct value schema, const char *name, bool *
 static uint32_t number_of(struct build *b, struct value schema, bool whole, uint32_t next)
 {
     bool low, high, above, below;
-    int64_t least = -WHOLE_MAX, most = WHOLE_MAX, over = 0, under = 0;
+    int64_t least = -JSON_WHOLE_MAX, most = JSON_WHOLE_MAX, over = 0, under = 0;
     if (!bound(b, schema, "minimum", &low, &least) || !bound(b, schema, "maximum", &high, &most) ||
         !bound(b, schema, "exclusiveMinimum", &above, &over) ||
         !bound(b, schema, "exclusiveMaximum", &below, &under))
         return GRAMMAR_NONE;
     if (!low && !high && !above && !below)
-        return whole ? integer(b, true, true, next) : number(b, true, next);
+        return whole ? json_integer(b->g, next) : json_number(b->g, next);
     if (!whole && (above || below))
         return refuse(b, "exclusive bounds of numbers are not supported, but of integers they are");
     if (above && over + 1 > least) least = over + 1;
     if (below && under - 1 < most) most = under - 1;
-    if (least > most || least >= WHOLE_MAX || most <= -WHOLE_MAX)
+    if (least > most || least >= JSON_WHOLE_MAX || most <= -JSON_WHOLE_MAX)
         return refuse(b, "no number of 15 digits lies between the bounds");
-    if (least <= -WHOLE_MAX) least = -WHOLE_MAX + 1;
-    if (most >= WHOLE_MAX) most = WHOLE_MAX - 1;
-    uint32_t (*const between)(struct build *, uint64_t, uint64_t, uint32_t) =
-        whole ? whole_between : number_between;
-    uint32_t place = GRAMMAR_NONE;
-    if (most >= 0) place = between(b, least > 0 ? (uint64_t)least : 0, (uint64_t)most, next);
-    if (least >= 0) return place;
-    const uint64_t nearest = most < 0 ? (uint64_t)-most : whole ? 1 : 0;
-    return or_else(b, place, byte(b, '-', between(b, nearest, (uint64_t)-least, next)));
+    if (least <= -JSON_WHOLE_MAX) least = -JSON_WHOLE_MAX + 1;
+    if (most >= JSON_WHOLE_MAX) most = JSON_WHOLE_MAX - 1;
+    return json_number_between(b->g, whole, least, most, next);
 }
 
 // ---- arrays and objects -----------------------------------------------------------------------
@@ -711,7 +622,7 @@ static void make_any(struct build *b)
     const uint32_t list = byte(b, '[', blank(b, maybe(b, some, byte(b, ']', b->end))));
     uint32_t place = maybe(b, list, map(b, yes, b->end));
     place = maybe(b, text_rule(b, 0, SIZE_MAX, b->end), place);
-    place = maybe(b, number(b, true, b->end), place);
+    place = maybe(b, json_number(b->g, b->end), place);
     place = maybe(b, grammar_text(b->g, STR("true"), b->end), place);
     place = maybe(b, grammar_text(b->g, STR("false"), b->end), place);
     place = maybe(b, grammar_text(b->g, STR("null"), b->end), place);
@@ -726,25 +637,80 @@ static uint32_t lead(struct build *b, uint32_t place)
     return place;
 }
 
-bool json_schema_compile(struct grammar **out, struct value schema, struct err *e)
+static bool build_open(struct build *b, struct err *own, struct err *e)
 {
-    struct grammar *g;
-    struct err own = {0};
-    if (!grammar_new(&g, e)) return false;
-    struct build b = {.g = g, .root = schema, .e = &own};
-    b.end = grammar_return(g);
-    b.blank = make_blank(&b);
-    b.character = make_character(&b);
-    make_any(&b);
-    const uint32_t start = lead(&b, schema_place(&b, schema, b.end));
-    free(b.rules);
-    if (!b.failed && grammar_failed(g)) refuse(&b, too_large);
-    if (!b.failed && grammar_finish(g, start, &own)) {
-        *out = g;
+    *b = (struct build){.e = own};
+    if (!grammar_new(&b->g, e)) return false;
+    b->end = grammar_return(b->g);
+    b->blank = make_blank(b);
+    b->character = make_character(b);
+    make_any(b);
+    return true;
+}
+
+static bool build_close(struct build *b, uint32_t start, struct grammar **out, struct err *e)
+{
+    free(b->rules);
+    if (!b->failed && grammar_failed(b->g)) refuse(b, too_large);
+    if (!b->failed && grammar_finish(b->g, start, b->e)) {
+        *out = b->g;
         return true;
     }
-    grammar_unref(g);
-    return err_set(e, own.code, "%s", own.msg);
+    grammar_unref(b->g);
+    return err_set(e, b->e->code, "%s", b->e->msg);
+}
+
+bool json_schema_compile(struct grammar **out, struct value schema, struct err *e)
+{
+    struct build b;
+    struct err own = {0};
+    if (!build_open(&b, &own, e)) return false;
+    b.root = schema;
+    return build_close(&b, lead(&b, schema_place(&b, schema, b.end)), out, e);
+}
+
+// ---- tool calls -------------------------------------------------------------------------------
+
+static uint32_t name_place(struct build *b, struct str name, uint32_t next)
+{
+    struct buf key = {0};
+    buf_json(&key, name);
+    const uint32_t place = grammar_text(b->g, buf_view(&key), next);
+    if (key.failed) refuse(b, "there is no memory for it");
+    buf_free(&key);
+    return place;
+}
+
+// {"name": NAME, "arguments": {...}}, the blanks as the template of the calls' format writes them or a model likes them.
+static uint32_t call_place(struct build *b, const struct json_call *call, uint32_t next)
+{
+    const bool any = call->parameters.kind != VALUE_DICT;
+    const uint32_t close = blank(b, byte(b, '}', next));
+    b->root = call->parameters;
+    b->where = call->name;
+    const uint32_t arguments =
+        any ? map(b, value_bool(true), close) : schema_place(b, call->parameters, close);
+    b->where = (struct str){0};
+    uint32_t place =
+        grammar_text(b->g, STR("\"arguments\""), blank(b, byte(b, ':', blank(b, arguments))));
+    place = name_place(b, call->name, comma(b, place));
+    place = grammar_text(b->g, STR("\"name\""), blank(b, byte(b, ':', blank(b, place))));
+    return byte(b, '{', blank(b, place));
+}
+
+bool json_calls_grammar(struct grammar **out, const struct json_call *calls, size_t n,
+                        struct err *e)
+{
+    struct build b;
+    struct err own = {0};
+    if (!build_open(&b, &own, e)) return false;
+    uint32_t place = GRAMMAR_NONE, end = blank(&b, b.end);
+    if (n == 0 || n > CHOICES_MAX) refuse(&b, "calls of 1 to 200 tools can be held to their form");
+    for (size_t i = n; i-- > 0 && !b.failed;) {
+        const uint32_t one = call_place(&b, &calls[i], end);
+        place = i == n - 1 ? one : maybe(&b, one, place);
+    }
+    return build_close(&b, lead(&b, place), out, e);
 }
 
 bool json_object_grammar(struct grammar **out, struct err *e)

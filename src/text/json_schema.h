@@ -17,3 +17,12 @@
 // schema: an object or a bool. The caller holds the one reference.
 bool json_schema_compile(struct grammar **out, struct value schema, struct err *e);
 bool json_object_grammar(struct grammar **out, struct err *e); // any JSON object
+
+// A function that may be called: parameters is the schema of its arguments; not an object: any will do.
+struct json_call {
+    struct str name;
+    struct value parameters;
+};
+// What stands between <tool_call> and </tool_call>: {"name": ..., "arguments": ...} of one of n functions.
+bool json_calls_grammar(struct grammar **out, const struct json_call *calls, size_t n,
+                        struct err *e);

@@ -112,6 +112,41 @@ test('tool_choice decides', async () => {
     JSON.parse(required.calls[0].arguments);
 });
 
+test('arguments of strict tools and of forced calls keep their schema', async () => {
+    const parameters = {
+        type: 'object', required: ['unit', 'tries'], additionalProperties: false,
+        properties: { unit: { enum: ['nginx.service', 'peer.service'] }, tries: { type: 'integer', minimum: 1, maximum: 3 } },
+    };
+    const restart = (more) => ({ type: 'function', function: { name: 'restart', description: 'Restarts a unit.', parameters, ...more } });
+    const holds = (call) => {
+        const { unit, tries, ...rest } = JSON.parse(call.function.arguments);
+        assert.equal(call.function.name, 'restart');
+        assert.ok(parameters.properties.unit.enum.includes(unit) && tries >= 1 && tries <= 3 && Object.keys(rest).length === 0, call.function.arguments);
+    };
+    const request = { model: 'x', max_tokens: 300, messages: [system, user('Restart nginx and say what you did.')] };
+    // Forced: hot as it is, the model can say nothing else.
+    for (const seed of [1, 2, 3]) {
+        const { choices: [{ message, finish_reason }] } = await client.chat.completions.create({
+            ...request, seed, temperature: 2, top_p: 1, top_k: 0, tools: [exec, restart()], parallel_tool_calls: false,
+            tool_choice: { type: 'function', function: { name: 'restart' } },
+        });
+        assert.equal(finish_reason, 'tool_calls');
+        holds(message.tool_calls[0]);
+    }
+    // Of its own will, if it calls: the only tool, so that a call is one of it.
+    const { choices: [own] } = await client.chat.completions.create({ ...request, temperature: 0, tools: [restart({ strict: true })], chat_template_kwargs: { enable_thinking: false } });
+    assert.ok(own.message.tool_calls?.length > 0, JSON.stringify(own));
+    own.message.tool_calls.forEach(holds);
+    const required = await client.chat.completions.create({ ...request, seed: 4, temperature: 2, tools: [exec, restart({ strict: true })], tool_choice: 'required' });
+    assert.ok(required.choices[0].message.tool_calls.every((call) => call.function.name === 'exec' || holds(call) === undefined));
+    const odd = { ...restart({ strict: true }) };
+    odd.function = { ...odd.function, parameters: { type: 'object', properties: { a: { type: 'string', pattern: 'x' } } } };
+    await assert.rejects(client.chat.completions.create({ ...request, tools: [odd] }), { status: 400, param: 'tools', message: /JSON schema: "pattern" is not supported/ });
+    odd.function.strict = false; // not held then, and forced as far as it goes
+    const loose = await client.chat.completions.create({ ...request, temperature: 0, tools: [odd], tool_choice: 'required' });
+    assert.equal(typeof JSON.parse(loose.choices[0].message.tool_calls[0].function.arguments), 'object');
+});
+
 test('thinking is split off and counted', async () => {
     const request = { model: 'm', temperature: 0, max_tokens: 200, tools: [exec], messages: [system, user('Is nginx.service running?')] };
     const on = await client.chat.completions.create({ ...request, chat_template_kwargs: { enable_thinking: true } });

@@ -69,6 +69,61 @@ static void tokens_go_by_their_bytes(void **state)
     assert_true(form_allows(&f, tok, 'x')); // the free form
 }
 
+static struct form open_calls(const char *begun)
+{
+    const struct json_call call = {.name = STR("he")};
+    struct form f;
+    struct job job = {.form_in_calls = true,
+                      .call_open = TINY_TOOL_CALL,
+                      .call_close = TINY_END_TOOL_CALL,
+                      .begun = str_from(begun)};
+    assert_true(json_calls_grammar(&job.grammar, &call, 1, &e));
+    assert_true(form_open(&f, &job, &e));
+    grammar_unref(job.grammar);
+    return f;
+}
+
+static void take_text(struct form *f, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        assert_true(form_allows(f, tok, *text));
+        form_take(f, tok, *text);
+    }
+}
+
+static void calls_have_a_form_and_nothing_else_has(void **state)
+{
+    (void)state;
+    struct form f = open_calls("");
+    for (int i = 0; i < 2; i++) { // a second call is held as the first one
+        take_text(&f, "any }{ text");
+        assert_true(form_allows(&f, tok, TINY_IM_END));
+        form_take(&f, tok, TINY_TOOL_CALL);
+        assert_false(form_allows(&f, tok, 'x'));
+        assert_false(form_allows(&f, tok, TINY_IM_END));
+        assert_false(form_allows(&f, tok, TINY_END_TOOL_CALL));
+        take_text(&f, "\n{\"name\": \"");
+        assert_true(form_allows(&f, tok, TINY_HE));
+        assert_false(form_allows(&f, tok, TINY_HELLO)); // no such function
+        take_text(&f, "he\", \"arguments\": {\"a\": [1]}}");
+        assert_false(form_allows(&f, tok, TINY_IM_END)); // the call must be closed
+        assert_true(form_allows(&f, tok, '\n') && form_allows(&f, tok, TINY_END_TOOL_CALL));
+        form_take(&f, tok, TINY_END_TOOL_CALL);
+        assert_false(form_is_whole(&f));
+    }
+    form_close(&f);
+}
+
+static void a_call_that_the_prompt_begins_goes_on(void **state)
+{
+    (void)state;
+    struct form f = open_calls("\n{\"name\": \"he\", \"arguments\":");
+    assert_false(form_allows(&f, tok, '}') || form_allows(&f, tok, '['));
+    take_text(&f, " {}}");
+    assert_true(form_allows(&f, tok, TINY_END_TOOL_CALL));
+    form_close(&f);
+}
+
 static void an_end_may_come_where_the_answer_may_go_on(void **state)
 {
     (void)state;
@@ -135,6 +190,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_go_by_their_bytes),
+        cmocka_unit_test(calls_have_a_form_and_nothing_else_has),
+        cmocka_unit_test(a_call_that_the_prompt_begins_goes_on),
         cmocka_unit_test(an_end_may_come_where_the_answer_may_go_on),
         cmocka_unit_test(thinking_is_free_and_comes_first),
         cmocka_unit_test(a_row_is_filtered_in_its_order),

@@ -20,16 +20,18 @@ float avx2_quantize_head(const float *x, uint32_t n, int16_t *q)
 
 // ---- scores ---------------------------------------------------------------------------------
 
-// n q vectors from i0 on times 16 keys of a page from slot on.
+// n q vectors from i0 on times 16 keys of a page from slot on; on the way as many keys from `ahead`
+// on (or NULL) are asked for.
 INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t slot, uint32_t i0,
-                       uint32_t n, float *scores)
+                       uint32_t n, const int16_t *ahead, float *scores)
 {
     __m256 total[TILE][2];
     for (uint32_t d = 0; d < t->head_dim; d += SUM_COLS) {
         const uint32_t left = t->head_dim - d, cols = left < SUM_COLS ? left : SUM_COLS;
         __m256i sum[TILE][2];
         tile_run(u->k + (size_t)d * PAGE_TOKENS + slot * 2, NULL, PAGE_TOKENS * 2 * sizeof *u->k,
-                 t->q + i0 * t->head_dim + d, t->head_dim * sizeof *t->q, cols / 2, n, sum);
+                 t->q + i0 * t->head_dim + d, t->head_dim * sizeof *t->q, cols / 2,
+                 ahead ? ahead + d * 16 : NULL, n, sum);
         for (uint32_t i = 0; i < n; i++) {
             for (int h = 0; h < 2; h++) {
                 const __m256 s = _mm256_cvtepi32_ps(sum[i][h]);
@@ -47,12 +49,15 @@ INLINE void score_tile(struct attend_tile *t, const struct kv_unit *u, uint32_t 
     }
 }
 
+// The first tile of vectors asks for the page's successor.
 static void score_page(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *u,
-                       float *scores)
+                       const struct kv_unit *ahead, float *scores)
 {
-    for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16)
-        for (uint32_t i = first, n; i < end; i += n)
-            score_tile(t, u, slot, i, n = tile_size(end - i), scores + slot);
+    for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 16) {
+        const int16_t *half = ahead ? ahead->k + slot * t->head_dim : NULL;
+        for (uint32_t i = first, n; i < end; i += n, half = NULL)
+            score_tile(t, u, slot, i, n = tile_size(end - i), half, scores + slot);
+    }
 }
 
 // ---- softmax --------------------------------------------------------------------------------
@@ -124,14 +129,15 @@ static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t 
 
 // ---- weighted values ------------------------------------------------------------------------
 
-// n q vectors from i0 on, 16 columns from d on, all keys of the block.
+// n q vectors from i0 on, 16 columns from d on, all keys of the block; as many values from `ahead`
+// on (or NULL) are asked for.
 INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint32_t n_pages,
-                       uint32_t d, uint32_t i0, uint32_t n)
+                       uint32_t d, uint32_t i0, uint32_t n, const int16_t *ahead)
 {
     __m256i sum[TILE][2];
     tile_run(units[0].v + 2 * d, n_pages > 1 ? units[1].v + 2 * d : NULL,
              2 * t->head_dim * sizeof *units->v, t->probs + i0 * KEY_BLOCK,
-             KEY_BLOCK * sizeof *t->probs, PAGE_TOKENS / 2, n, sum);
+             KEY_BLOCK * sizeof *t->probs, PAGE_TOKENS / 2, ahead, n, sum);
     for (uint32_t i = 0; i < n; i++) {
         const __m256 shrink = _mm256_set1_ps(t->shrink[i0 + i]);
         const __m256 scale = _mm256_set1_ps(t->prob_scale[i0 + i]);
@@ -143,16 +149,30 @@ INLINE void value_tile(struct attend_tile *t, const struct kv_unit *units, uint3
     }
 }
 
+// What of the next block's values is asked for while columns d .. d + 15 are worked on: together
+// all of them, in the order of memory.
+static const int16_t *values_ahead(const struct attend_tile *t, uint32_t d)
+{
+    const uint32_t page = 2 * d / t->head_dim, page_d = d - page * t->head_dim / 2;
+    return page < t->n_ahead ? t->ahead[page].v + page_d * KEY_BLOCK : NULL;
+}
+
 void avx2_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
                  uint32_t n_pages)
 {
     for (uint32_t p = 0; p < n_pages; p++)
-        score_page(t, first, end, &units[p], t->scores + p * PAGE_TOKENS);
+        score_page(t, first, end, &units[p], p < t->n_ahead ? &t->ahead[p] : NULL,
+                   t->scores + p * PAGE_TOKENS);
+    for (uint32_t p = 0; p < t->n_ahead; p++)
+        for (uint32_t i = 0; i < 2 * PAGE_TOKENS; i += LINE_BYTES / sizeof(float))
+            _mm_prefetch((const char *)(t->ahead[p].k_scales + i), _MM_HINT_T0);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
     for (uint32_t i = first; i < end; i++) soften(t, both, i);
-    for (uint32_t d = 0; d < t->head_dim; d += 16)
-        for (uint32_t i = first, n; i < end; i += n)
-            value_tile(t, units, n_pages, d, i, n = tile_size(end - i));
+    for (uint32_t d = 0; d < t->head_dim; d += 16) {
+        const int16_t *ahead = values_ahead(t, d);
+        for (uint32_t i = first, n; i < end; i += n, ahead = NULL)
+            value_tile(t, units, n_pages, d, i, n = tile_size(end - i), ahead);
+    }
 }
 
 // ---- the rest -------------------------------------------------------------------------------
@@ -242,6 +262,7 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .tile_dot = avx2_tile_dot,
     .quantize_head = avx2_quantize_head,
     .attend = avx2_attend,
+    .asks_ahead = true,
     .rms_norm = avx2_rms_norm,
     .swiglu = avx2_swiglu,
     .scan = {avx2_find_above, avx2_sum_exp},

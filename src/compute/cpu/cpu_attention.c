@@ -194,6 +194,17 @@ static void store_rows(struct cpu_worker *w, const struct op_attention *o, const
     }
 }
 
+// Units of the block that begins with `key`; returns how many.
+static uint32_t find_units(const struct op_attention *o, const struct batch *b,
+                           const struct batch_seq *seq, uint32_t kv_head, uint32_t key,
+                           uint32_t n_keys, struct kv_unit units[KEY_PAGES])
+{
+    uint32_t n = 0;
+    for (uint32_t k = key; k < n_keys && n < KEY_PAGES; k += PAGE_TOKENS)
+        units[n++] = cpu_kv_unit(o->kv, cpu_page(b, seq, k), o->layer, kv_head);
+    return n;
+}
+
 // The keys and values from `key` on into the second-level cache while the block before is worked on:
 // a unit is 16 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
 static void prefetch_block(const struct op_attention *o, const struct batch *b,
@@ -216,11 +227,13 @@ static void attend_keys(struct cpu_worker *w, const struct op_attention *o, cons
     const struct batch_seq *seq = item_seq(it, first);
     const uint32_t group = o->n_heads / o->n_kv_heads;
     for (; key < n_keys; key += KEY_BLOCK) {
+        const uint32_t next = key + KEY_BLOCK;
         struct kv_unit units[KEY_PAGES];
-        uint32_t n_pages = 0;
-        for (uint32_t k = key; k < n_keys && n_pages < KEY_PAGES; k += PAGE_TOKENS)
-            units[n_pages++] = cpu_kv_unit(o->kv, cpu_page(b, seq, k), o->layer, it->kv_head);
-        prefetch_block(o, b, seq, it->kv_head, key + KEY_BLOCK, n_keys);
+        const uint32_t n_pages = find_units(o, b, seq, it->kv_head, key, n_keys, units);
+        if (w->cpu->k->asks_ahead)
+            t->n_ahead = find_units(o, b, seq, it->kv_head, next, n_keys, t->ahead);
+        else
+            prefetch_block(o, b, seq, it->kv_head, next, n_keys);
         for (uint32_t r = first; r < end; r++) {
             const uint32_t n_seen = item_seq(it, r)->pos0 + item_row(it, r) + 1;
             const uint32_t n = n_seen > key ? n_seen - key : 0;

@@ -66,29 +66,31 @@ struct panel_block {
     int16_t min[8][PANEL_ROWS][2];
 };
 
-// The state of Q_TILE q vectors on their way through the keys.
-struct attend_tile {
-    uint32_t n, head_dim;
-    int16_t *q;                 // [Q_TILE][head_dim]
-    float *out;                 // [Q_TILE][head_dim]
-    float *scores;              // [Q_TILE][KEY_BLOCK]
-    int16_t *probs;             // [Q_TILE][KEY_BLOCK]
-    struct attend_split *split; // NULL, or what a table that splits_heads works with
-    bool is_split;              // whether it holds these q
-    float q_scale[Q_TILE];
-    float max[Q_TILE];
-    float shrink[Q_TILE];       // of this block: what the sums so far are multiplied with
-    float prob_scale[Q_TILE];   // of this block
-    uint32_t n_visible[Q_TILE]; // keys of this block that the row sees
-    _Alignas(64) float sum[Q_TILE][SUM_LANES]; // of the weights, as the table spreads them
-};
-
 // Keys and values of one page and kv head, as they lie in memory.
 struct kv_unit {
     int16_t *k;      // [head_dim / 2][PAGE_TOKENS][2]
     int16_t *v;      // [PAGE_TOKENS / 2][head_dim][2]
     float *k_scales; // [PAGE_TOKENS]
     float *v_scales; // [PAGE_TOKENS]
+};
+
+// The state of Q_TILE q vectors on their way through the keys.
+struct attend_tile {
+    uint32_t n, head_dim;
+    int16_t *q;                      // [Q_TILE][head_dim]
+    float *out;                      // [Q_TILE][head_dim]
+    float *scores;                   // [Q_TILE][KEY_BLOCK]
+    int16_t *probs;                  // [Q_TILE][KEY_BLOCK]
+    struct attend_split *split;      // NULL, or what a table that splits_heads works with
+    bool is_split;                   // whether it holds these q
+    struct kv_unit ahead[KEY_PAGES]; // of the block after this one, where the table asks_ahead
+    uint32_t n_ahead;
+    float q_scale[Q_TILE];
+    float max[Q_TILE];
+    float shrink[Q_TILE];       // of this block: what the sums so far are multiplied with
+    float prob_scale[Q_TILE];   // of this block
+    uint32_t n_visible[Q_TILE]; // keys of this block that the row sees
+    _Alignas(64) float sum[Q_TILE][SUM_LANES]; // of the weights, as the table spreads them
 };
 
 struct attend_split; // attend_split.h
@@ -135,6 +137,8 @@ struct cpu_kernels {
     // units.
     void (*attend)(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
                    uint32_t n_pages);
+    // attend asks for t->ahead, a line at a time; where it does not, the caller asks before each call.
+    bool asks_ahead;
     void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
     void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
     struct topk_scan scan;

@@ -278,7 +278,7 @@ INLINE void add_tile(const int16_t (*w)[PANEL_ROWS][2], const int16_t *q, uint32
                      bool subtract, float (*acc)[PANEL_ROWS])
 {
     __m256i sum[TILE][2];
-    tile_run(w, NULL, sizeof *w, q, q_stride * sizeof *q, n_pairs, n, sum);
+    tile_run(w, NULL, sizeof *w, q, q_stride * sizeof *q, n_pairs, NULL, n, sum);
     for (uint32_t i = 0; i < n; i++) {
         add_sums(acc[i], sum[i][0], d, scale[i], subtract);
         add_sums(acc[i] + 8, sum[i][1], d + 8, scale[i], subtract);

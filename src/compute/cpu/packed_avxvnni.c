@@ -37,6 +37,7 @@ const struct cpu_kernels cpu_kernels_avxvnni = {
     .packed_dot = packed_dot,
     .quantize_head = avx2_quantize_head,
     .attend = avx2_attend,
+    .asks_ahead = true,
     .rms_norm = avx2_rms_norm,
     .swiglu = avx2_swiglu,
     .scan = {avx2_find_above, avx2_sum_exp},

@@ -232,7 +232,10 @@ static void reach(struct grammar_match *m, struct places *out, uint32_t state, u
         uint32_t f = p.frame;
         switch ((enum state_kind)s->kind) {
         case STATE_RANGE: break;                          // is reached already
-        case STATE_EITHER: todo_put(m, out, s->other, f); // fall through
+        case STATE_EITHER:
+            todo_put(m, out, s->other, f);
+            todo_put(m, out, s->next, f);
+            break;
         case STATE_GO: todo_put(m, out, s->next, f); break;
         case STATE_CALL:
             f = push(m, s->next, p.frame, from);

@@ -96,6 +96,21 @@ struct logit_bias {
 };
 
 struct grammar;
+// What an answer must look like; engine/form.h follows it. References to grammars are taken.
+struct job_form {
+    struct grammar *answer; // it is one of these texts; NULL: any
+    // Calls may stand in it, or instead of such a text: each is one of the texts of `call` (NULL: any)
+    // between these tokens. begun: of a call, what the prompt ends with (not kept); empty: it does not.
+    bool may_call;
+    int32_t call_open, call_close;
+    struct grammar *call;
+    struct str begun;
+    // The tokens around what is thought before, -1: it begins at once; and whether the prompt ends
+    // between them.
+    int32_t think_open, think_close;
+    bool in_thinking;
+};
+
 struct job {
     const int32_t *ids; // the prompt, at least one token; copied
     size_t n_ids;
@@ -106,16 +121,7 @@ struct job {
     const struct logit_bias *bias; // at most 1024, copied
     size_t n_bias;
     bool ignore_eos;
-    struct grammar *grammar; // the answer is one of its texts; a reference is taken; NULL: any
-    // The answer is free, but each text between these two tokens is one of the grammar's. begun: of such a
-    // text, what the prompt ends with (not kept); empty: it does not end in one.
-    bool form_in_calls;
-    int32_t call_open, call_close;
-    struct str begun;
-    // The tokens around what is thought before such an answer, -1: it begins at once; and whether the
-    // prompt ends between them.
-    int32_t think_open, think_close;
-    bool in_thinking;
+    struct job_form form;    // all zero: any answer will do
     bool logprobs;           // events carry the token's logprob ...
     uint32_t n_top_logprobs; // ... and these many alternatives, at most 20
     int32_t priority;        // lower first

@@ -10,17 +10,24 @@
 #include "text/grammar.h"
 #include "text/tokenizer.h"
 
-// FORM_BETWEEN: free until a call is opened; FORM_CALLS: within one.
-enum form_phase { FORM_FREE, FORM_FIRST, FORM_THINKS, FORM_HOLDS, FORM_BETWEEN, FORM_CALLS };
+enum form_phase {
+    FORM_FREE,  // any answer will do
+    FORM_FIRST, // nothing has come yet: it may think, call, or begin
+    FORM_THINKS,
+    FORM_BLANK,   // nothing but blanks has come, or thoughts: it may call or begin
+    FORM_HOLDS,   // a text of the answer's grammar
+    FORM_BETWEEN, // free until a call is opened
+    FORM_CALLS,   // within a call
+};
 
 struct form {
-    enum form_phase phase; // FORM_FREE: any answer will do
-    struct grammar_match *match;
+    enum form_phase phase;
+    struct grammar_match *answer, *call; // NULL: any
+    bool may_call;
     int32_t think_open, think_close, call_open, call_close;
 };
 
-// A job without a grammar has the free form.
-bool form_open(struct form *f, const struct job *job, struct err *e);
+bool form_open(struct form *f, const struct job_form *want, struct err *e);
 void form_close(struct form *f);
 // What follows allocates nothing.
 bool form_allows(const struct form *f, const struct tokenizer *tok, int32_t id);

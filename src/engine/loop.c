@@ -59,7 +59,7 @@ static bool check_job(const struct loop *l, const struct job *job, bool logits, 
     if (job->n_top_logprobs > TOP_LOGPROBS_MAX)
         return err_set(e, ERR_INPUT, "top_logprobs is %u; at most %d are given",
                        job->n_top_logprobs, TOP_LOGPROBS_MAX);
-    if (job->grammar != NULL && l->cfg.tok == NULL)
+    if ((job->form.answer != NULL || job->form.call != NULL) && l->cfg.tok == NULL)
         return err_set(e, ERR_UNSUPPORTED, "without a vocabulary no form can be asked for");
     return check_size(l, job, logits, e) && check_tokens(l, job, e);
 }

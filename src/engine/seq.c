@@ -107,7 +107,7 @@ bool seq_open(struct seq **out, const struct job *job, uint32_t n_ctx, uint32_t 
         ok = s->salt_text != NULL;
     }
     struct err own = {0};
-    if (ok && !form_open(&s->form, job, &own)) {
+    if (ok && !form_open(&s->form, &job->form, &own)) {
         seq_close(s);
         return err_set(e, own.code, "%s", own.msg);
     }

@@ -57,36 +57,52 @@ static bool list_calls(const struct request_params *p, bool forced, struct json_
     return true;
 }
 
-static bool hold_calls(const struct request_params *p, const struct reply_options *o,
-                       const struct tokenizer *tok, struct job *job, struct err *e)
+static bool hold_calls(const struct request_params *p, bool forced, struct job_form *out,
+                       struct err *e)
 {
     struct json_call calls[TOOLS_MAX];
     size_t n;
-    const struct str forced = o->answer.forced, opening = str_from(call_open);
-    if (!list_calls(p, forced.n > 0, calls, &n, e)) return false;
-    job->form_in_calls = true;
-    job->call_open = tokenizer_special(tok, opening);
-    job->call_close = tokenizer_special(tok, str_from(call_close));
-    if (forced.n > opening.n) job->begun = str_sub(forced, opening.n, forced.n - opening.n);
-    if (job->call_open >= 0 && job->call_close >= 0)
-        return json_calls_grammar(&job->grammar, calls, n, e) || err_prefix(e, "\"tools\": ");
+    if (!list_calls(p, forced, calls, &n, e)) return false;
+    if (out->may_call)
+        return json_calls_grammar(&out->call, calls, n, e) || err_prefix(e, "\"tools\": ");
     return !has_strict(p->tools) ||
            err_set(e, ERR_UNSUPPORTED,
                    "\"tools\": this model has no token that begins a call, so that no call can be "
                    "held to \"strict\"; leave it out");
 }
 
-bool answer_form_set(const struct request_params *p, const struct reply_options *o,
-                     const struct tokenizer *tok, struct job *job, struct err *e)
+static void allow_calls(const struct reply_options *o, const struct tokenizer *tok,
+                        struct job_form *out)
 {
+    const struct str forced = o->answer.forced, opening = str_from(call_open);
+    out->call_open = tokenizer_special(tok, opening);
+    out->call_close = tokenizer_special(tok, str_from(call_close));
+    out->may_call = out->call_open >= 0 && out->call_close >= 0;
+    if (forced.n > opening.n) out->begun = str_sub(forced, opening.n, forced.n - opening.n);
+}
+
+bool answer_form_make(const struct request_params *p, const struct reply_options *o,
+                      const struct tokenizer *tok, struct job_form *out, struct err *e)
+{
+    const bool tools = o->answer.tools != TOOLS_NONE, forced = tools && o->answer.forced.n > 0;
     bool ok = true;
-    job->think_open = o->thinking ? tokenizer_special(tok, STR("<think>")) : -1;
-    job->think_close = o->thinking ? tokenizer_special(tok, STR("</think>")) : -1;
-    job->in_thinking = o->answer.starts_in_thinking;
-    if (p->form == FORM_OBJECT) ok = json_object_grammar(&job->grammar, e);
-    if (p->form == FORM_SCHEMA) ok = json_schema_compile(&job->grammar, p->schema, e);
-    if (!ok) return err_prefix(e, "\"response_format\": ");
-    const bool wanted = o->answer.forced.n > 0 || has_strict(p->tools);
-    if (!wanted || o->answer.tools == TOOLS_NONE || p->form != FORM_TEXT) return true;
-    return hold_calls(p, o, tok, job, e);
+    *out = (struct job_form){
+        .think_open = o->thinking ? tokenizer_special(tok, STR("<think>")) : -1,
+        .think_close = o->thinking ? tokenizer_special(tok, STR("</think>")) : -1,
+        .in_thinking = o->answer.starts_in_thinking,
+    };
+    if (tools) allow_calls(o, tok, out);
+    if (tools && (forced || has_strict(p->tools))) ok = hold_calls(p, forced, out, e);
+    if (!ok) return false;
+    if (p->form == FORM_OBJECT) ok = json_object_grammar(&out->answer, e);
+    if (p->form == FORM_SCHEMA) ok = json_schema_compile(&out->answer, p->schema, e);
+    if (ok) return true;
+    answer_form_free(out);
+    return err_prefix(e, "\"response_format\": ");
+}
+
+void answer_form_free(struct job_form *f)
+{
+    grammar_unref(f->answer);
+    grammar_unref(f->call);
 }

@@ -7,7 +7,8 @@
 #include "serve/openai_request.h"
 #include "serve/reply.h"
 
-// Sets what job says about it; of job->grammar, NULL where any answer will do, the caller holds a
-// reference. The rest borrows from p and o.
-bool answer_form_set(const struct request_params *p, const struct reply_options *o,
-                     const struct tokenizer *tok, struct job *job, struct err *e);
+// *out borrows from p and o, but for the grammars, which answer_form_free gives back. After a failure there is nothing
+// to free.
+bool answer_form_make(const struct request_params *p, const struct reply_options *o,
+                      const struct tokenizer *tok, struct job_form *out, struct err *e);
+void answer_form_free(struct job_form *f);

@@ -446,13 +446,6 @@ bool request_read_chat(struct request_params *out, struct value body, uint32_t n
     if (!absent(raw.p.tools) && raw.p.tools.kind != VALUE_LIST)
         return wrong_type("tools", "an array", raw.p.tools, e);
     if (!read_tool_choice(&raw.p, body, e) || !read_thinking(&raw, body, e)) return false;
-    bool calls = raw.p.tools.kind == VALUE_LIST && raw.p.tools.list->n > 0 &&
-                 raw.p.tool_choice != CHOICE_NONE;
-    if (calls && raw.p.form != FORM_TEXT)
-        return err_set(
-            e, ERR_UNSUPPORTED,
-            "\"response_format\" beside \"tools\" is not supported: an answer is either a "
-            "call or has the form; send \"tool_choice\": \"none\" with one of them");
     *out = raw.p;
     return true;
 }

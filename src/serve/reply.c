@@ -11,7 +11,6 @@
 #include "serve/answer_form.h"
 #include "serve/generation.h"
 #include "serve/openai_response.h"
-#include "text/grammar.h"
 #include "text/splice.h"
 
 enum {
@@ -356,8 +355,9 @@ static bool submit(struct exchange *x, const struct request_params *p,
         .cache_ttl_s = p->cache_ttl_s,
     };
     engine_sampling(sv->engine, o->thinking, &job.sampling);
-    const bool ok = answer_form_set(p, o, tok, &job, e) && engine_submit(sv->engine, &job, out, e);
-    grammar_unref(job.grammar);
+    const bool ok =
+        answer_form_make(p, o, tok, &job.form, e) && engine_submit(sv->engine, &job, out, e);
+    answer_form_free(&job.form);
     return ok;
 }
 

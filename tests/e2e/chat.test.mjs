@@ -142,6 +142,13 @@ test('arguments of strict tools and of forced calls keep their schema', async ()
     const odd = { ...restart({ strict: true }) };
     odd.function = { ...odd.function, parameters: { type: 'object', properties: { a: { type: 'string', pattern: 'x' } } } };
     await assert.rejects(client.chat.completions.create({ ...request, tools: [odd] }), { status: 400, param: 'tools', message: /JSON schema: "pattern" is not supported/ });
+    // With a form beside tools an answer is a call, or has the form.
+    const response_format = { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'], additionalProperties: false } } };
+    const both = await client.chat.completions.create({ ...request, temperature: 0, tools: [restart({ strict: true })], response_format });
+    both.choices[0].message.tool_calls.forEach(holds);
+    const [opening] = await server.tokens('<tool_call>');
+    const said = await client.chat.completions.create({ ...request, temperature: 0, tools: [exec], response_format, logit_bias: { [opening]: -100 } });
+    assert.equal(typeof JSON.parse(said.choices[0].message.content).ok, 'boolean');
     odd.function.strict = false; // not held then, and forced as far as it goes
     const loose = await client.chat.completions.create({ ...request, temperature: 0, tools: [odd], tool_choice: 'required' });
     assert.equal(typeof JSON.parse(loose.choices[0].message.tool_calls[0].function.arguments), 'object');

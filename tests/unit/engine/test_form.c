@@ -33,11 +33,12 @@ static struct form open_form(const char *json, int32_t think_open, int32_t think
     struct arena a = {0};
     struct value schema;
     struct form f;
-    struct job job = {.think_open = think_open, .think_close = think_close, .in_thinking = thinks};
+    struct job_form want = {
+        .think_open = think_open, .think_close = think_close, .in_thinking = thinks};
     assert_true(value_parse(&schema, &a, str_from(json), &e));
-    assert_true(json_schema_compile(&job.grammar, schema, &e));
-    assert_true(form_open(&f, &job, &e));
-    grammar_unref(job.grammar); // the form has its own reference
+    assert_true(json_schema_compile(&want.answer, schema, &e));
+    assert_true(form_open(&f, &want, &e));
+    grammar_unref(want.answer); // the form has its own reference
     arena_free(&a);
     return f;
 }
@@ -69,17 +70,27 @@ static void tokens_go_by_their_bytes(void **state)
     assert_true(form_allows(&f, tok, 'x')); // the free form
 }
 
-static struct form open_calls(const char *begun)
+static struct form open_calls(const char *begun, const char *answer)
 {
     const struct json_call call = {.name = STR("he")};
+    struct arena a = {0};
+    struct value schema;
     struct form f;
-    struct job job = {.form_in_calls = true,
-                      .call_open = TINY_TOOL_CALL,
-                      .call_close = TINY_END_TOOL_CALL,
-                      .begun = str_from(begun)};
-    assert_true(json_calls_grammar(&job.grammar, &call, 1, &e));
-    assert_true(form_open(&f, &job, &e));
-    grammar_unref(job.grammar);
+    struct job_form want = {.may_call = true,
+                            .call_open = TINY_TOOL_CALL,
+                            .call_close = TINY_END_TOOL_CALL,
+                            .begun = str_from(begun),
+                            .think_open = TINY_THINK,
+                            .think_close = TINY_END_THINK};
+    assert_true(json_calls_grammar(&want.call, &call, 1, &e));
+    if (answer != NULL) {
+        assert_true(value_parse(&schema, &a, str_from(answer), &e));
+        assert_true(json_schema_compile(&want.answer, schema, &e));
+    }
+    assert_true(form_open(&f, &want, &e));
+    grammar_unref(want.call);
+    grammar_unref(want.answer);
+    arena_free(&a);
     return f;
 }
 
@@ -94,7 +105,7 @@ static void take_text(struct form *f, const char *text)
 static void calls_have_a_form_and_nothing_else_has(void **state)
 {
     (void)state;
-    struct form f = open_calls("");
+    struct form f = open_calls("", NULL);
     for (int i = 0; i < 2; i++) { // a second call is held as the first one
         take_text(&f, "any }{ text");
         assert_true(form_allows(&f, tok, TINY_IM_END));
@@ -117,11 +128,34 @@ static void calls_have_a_form_and_nothing_else_has(void **state)
 static void a_call_that_the_prompt_begins_goes_on(void **state)
 {
     (void)state;
-    struct form f = open_calls("\n{\"name\": \"he\", \"arguments\":");
+    struct form f = open_calls("\n{\"name\": \"he\", \"arguments\":", NULL);
     assert_false(form_allows(&f, tok, '}') || form_allows(&f, tok, '['));
     take_text(&f, " {}}");
     assert_true(form_allows(&f, tok, TINY_END_TOOL_CALL));
     form_close(&f);
+}
+
+static void an_answer_is_a_call_or_has_the_form(void **state)
+{
+    (void)state;
+    struct form f = open_calls("", hello);
+    form_take(&f, tok, TINY_THINK);
+    take_text(&f, "hm");
+    form_take(&f, tok, TINY_END_THINK);
+    form_take(&f, tok, TINY_NEWLINES);
+    assert_true(form_allows(&f, tok, TINY_TOOL_CALL) && form_allows(&f, tok, '"'));
+    assert_false(form_allows(&f, tok, 'x') || form_allows(&f, tok, TINY_IM_END));
+    struct form other = open_calls("", hello);
+    form_take(&f, tok, TINY_TOOL_CALL);
+    take_text(&f, "{\"name\": \"he\", \"arguments\": {}}");
+    form_take(&f, tok, TINY_END_TOOL_CALL);
+    assert_true(form_allows(&f, tok, TINY_IM_END) && form_allows(&f, tok, TINY_TOOL_CALL));
+    take_text(&other, "\"he");
+    assert_false(form_allows(&other, tok, TINY_TOOL_CALL));
+    take_text(&other, "\"");
+    assert_true(form_is_whole(&other));
+    form_close(&f);
+    form_close(&other);
 }
 
 static void an_end_may_come_where_the_answer_may_go_on(void **state)
@@ -192,6 +226,7 @@ int main(void)
         cmocka_unit_test(tokens_go_by_their_bytes),
         cmocka_unit_test(calls_have_a_form_and_nothing_else_has),
         cmocka_unit_test(a_call_that_the_prompt_begins_goes_on),
+        cmocka_unit_test(an_answer_is_a_call_or_has_the_form),
         cmocka_unit_test(an_end_may_come_where_the_answer_may_go_on),
         cmocka_unit_test(thinking_is_free_and_comes_first),
         cmocka_unit_test(a_row_is_filtered_in_its_order),

@@ -231,7 +231,7 @@ static void reach(struct grammar_match *m, struct places *out, uint32_t state, u
         const struct state *s = &m->g->states[p.state];
         uint32_t f = p.frame;
         switch ((enum state_kind)s->kind) {
-        case STATE_RANGE: break;                          // is reached already
+        case STATE_RANGE: break; // is reached already
         case STATE_EITHER:
             todo_put(m, out, s->other, f);
             todo_put(m, out, s->next, f);

@@ -208,11 +208,12 @@ static void fill_pages(struct dbuf *kv, const struct kv_shape *pages)
     const size_t n = dev->class->page_bytes(dev, pages) / 2;
     for (uint32_t p = 0; p < CTX / 64; p++) {
         struct page_way way;
-        must(dev->class->page_begin(dev, kv, p, &way, &e));
+        must(dev->class->page_begin(dev, kv, p, NULL, &way, &e));
         uint16_t *page = dev->class->page_next(dev, &way, 2 * n, &e);
         must(page != NULL);
         for (size_t i = 0; i < n; i++) page[i] = (uint16_t)(0x3000 | (rand() & 0x87ff));
         must(dev->class->page_end(dev, &way, true, &e));
+        must(dev->class->page_land == NULL || dev->class->page_land(dev, &way, &e));
     }
 }
 

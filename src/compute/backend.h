@@ -2,7 +2,7 @@
 // backend allocate; the backend chooses kernels, tiles, fusion, libraries, graphs, scratch, and the
 // layout and precision of weights, activations and pages. So the forward pass is written once.
 //
-// All calls come from the engine thread, but page_begin, page_next, page_end and page_prepare. Shapes are
+// All calls come from the engine thread, but page_begin, page_next, page_end, page_land and page_prepare. Shapes are
 // [rows][columns], columns contiguous.
 //
 // Equality: a row of a result may depend on its own inputs only. It reduces over K and over keys in
@@ -214,7 +214,9 @@ struct page_way {
     struct dbuf *kv;
     uint32_t page;
     size_t n_put; // bytes, as of the last page_next
-    void *lane;   // the backend's own
+    // the backend's own
+    void *lane;
+    uint32_t n_sent, i_box;
 };
 
 struct backend_class {
@@ -248,14 +250,16 @@ struct backend_class {
     bool (*page_copy)(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to,
                       struct err *e);
     // A page's new bytes; from any thread, for pages that no step uses meanwhile. begin opens the page's way to the
-    // device, and may wait for a free one. next says where in host memory its next n bytes are to be put: in the page
-    // itself, or in a box; what was put in the box before is on its way from then on. end sends the last of them and
-    // waits until all are there; good false: what was put is not a page's, the device keeps none of it. Each begin
-    // that succeeds is followed by one end from the same thread. NULL and false fill e.
-    bool (*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
-                       struct err *e);
+    // device, and may wait for a free one; after: a page of the same thread that has ended and not landed, on whose way
+    // it goes on, or NULL. next says where in host memory its next n bytes are to be put: in the page itself, or in a
+    // box; what was put in the box before is on its way from then on. end sends the last of them; good false: what was
+    // put is not a page's, the device keeps none of it. land waits until all are there. Each begin that succeeds is
+    // followed by one end and, whatever that returned, one land, from the same thread. NULL and false fill e.
+    bool (*page_begin)(struct backend *b, struct dbuf *kv, uint32_t page,
+                       const struct page_way *after, struct page_way *out, struct err *e);
     void *(*page_next)(struct backend *b, struct page_way *w, size_t n, struct err *e);
     bool (*page_end)(struct backend *b, struct page_way *w, bool good, struct err *e);
+    bool (*page_land)(struct backend *b, struct page_way *w, struct err *e); // NULL: end did that
     // Takes the memory of pages [first, first + n) from the system, contents as they are, so that their first
     // use does not wait for it; from any thread, beside everything. NULL: that has been done.
     void (*page_prepare)(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);

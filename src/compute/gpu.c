@@ -439,6 +439,7 @@ const struct backend_class backend_cuda = {
     .page_begin = gpu_page_begin,
     .page_next = gpu_page_next,
     .page_end = gpu_page_end,
+    .page_land = gpu_page_land,
     .submit = cuda_submit,
     .wait = cuda_wait,
     .lost = cuda_lost,

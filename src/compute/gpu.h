@@ -150,8 +150,10 @@ struct gpu_lane {
     gpu_event gone[2];            // what lay in a half is on the device
     char *box;                    // NULL until the lane is used first
     size_t box_bytes, half_bytes; // half: all of it, where one piece needs it
-    uint32_t half, n_sent;        // that is being filled; halves sent, of the page at hand
+    uint32_t half;                // that is being filled
     size_t n_filled;              // bytes in it
+    bool going[2];                // what lies in the half may be on its way
+    uint32_t n_ways;              // pages on this lane that have not landed
     bool taken;
 };
 
@@ -224,10 +226,11 @@ bool gpu_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t t
 // gpu_pages.c
 void gpu_pages_open(struct gpu *g);
 void gpu_pages_close(struct gpu *g); // with the device's context
-bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
-                    struct err *e);
+bool gpu_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, const struct page_way *after,
+                    struct page_way *out, struct err *e);
 void *gpu_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e);
 bool gpu_page_end(struct backend *b, struct page_way *w, bool good, struct err *e);
+bool gpu_page_land(struct backend *b, struct page_way *w, struct err *e);
 
 // gpu_load.c
 bool gpu_load_weight(struct gpu *g, struct dbuf *d, const struct buf_desc *desc, struct err *e);

@@ -170,10 +170,11 @@ bool hostbuf_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32
     return true;
 }
 
-bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
-                        struct err *e)
+bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page,
+                        const struct page_way *after, struct page_way *out, struct err *e)
 {
     (void)b;
+    (void)after;
     (void)e;
     assert(kv->kind == BUF_KV && page < kv->kv.n_pages);
     *out = (struct page_way){.kv = kv, .page = page};

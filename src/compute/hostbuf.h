@@ -36,8 +36,8 @@ bool hostbuf_page_read(struct backend *b, const struct dbuf *kv, uint32_t page, 
                        struct err *e);
 bool hostbuf_page_copy(struct backend *b, struct dbuf *kv, uint32_t from, uint32_t to,
                        struct err *e);
-bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page, struct page_way *out,
-                        struct err *e);
+bool hostbuf_page_begin(struct backend *b, struct dbuf *kv, uint32_t page,
+                        const struct page_way *after, struct page_way *out, struct err *e);
 void *hostbuf_page_next(struct backend *b, struct page_way *w, size_t n, struct err *e);
 bool hostbuf_page_end(struct backend *b, struct page_way *w, bool good, struct err *e);
 void hostbuf_page_prepare(struct backend *b, struct dbuf *kv, uint32_t first, uint32_t n);

@@ -289,10 +289,11 @@ static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
     return en->backend->class->page_copy(en->backend, en->kv, from, to, e);
 }
 
-static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
+static bool begin_page(void *arg, uint32_t page, const struct page_way *after, struct page_way *out,
+                       struct err *e)
 {
     struct engine *en = arg;
-    return en->backend->class->page_begin(en->backend, en->kv, page, out, e);
+    return en->backend->class->page_begin(en->backend, en->kv, page, after, out, e);
 }
 
 static void *next_piece(void *arg, struct page_way *w, size_t n, struct err *e)
@@ -305,6 +306,12 @@ static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
 {
     struct engine *en = arg;
     return en->backend->class->page_end(en->backend, w, good, e);
+}
+
+static bool land_page(void *arg, struct page_way *w, struct err *e)
+{
+    struct engine *en = arg;
+    return en->backend->class->page_land(en->backend, w, e);
 }
 
 static void prepare_pages(void *arg, uint32_t first, uint32_t n)
@@ -350,6 +357,7 @@ static struct tier_settings tiers_of(struct engine *en)
                .begin = begin_page,
                .next = next_piece,
                .end = end_page,
+               .land = en->backend->class->page_land == NULL ? NULL : land_page,
                .prepare = prepare_pages},
         .code = en->page_code,
         .ram_bytes = ram_bytes(en),

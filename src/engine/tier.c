@@ -233,18 +233,35 @@ static enum store_result move_up(const struct tier *t, struct store *store, stru
     return result == STORE_OK && !send_data(t, s, up) ? STORE_MISSING : result;
 }
 
-static void bring_up(struct tier *t, struct store *store, struct tier_slot *s)
+// A page that a thread has put on its way, whose last bytes may not be there yet: they are waited for when the next
+// one has been read.
+struct landing {
+    uint32_t slot; // SLOT_NONE: none
+    struct page_way way;
+};
+
+static void say_lost(struct tier_slot *s, const struct err *e)
+{
+    log_warn("cache", "a page cannot be written to the device: %s", e->msg);
+    if (s->result == STORE_OK) s->result = STORE_MISSING;
+}
+
+// False: nothing is to be landed.
+static bool bring_up(struct tier *t, struct store *store, struct tier_slot *s,
+                     const struct landing *before, struct page_way *way)
 {
     struct way_up up = {.io = &t->cfg.io};
-    bool ok = up.io->begin(up.io->arg, s->page, &up.way, &up.e);
+    const struct page_way *after = before->slot == SLOT_NONE ? NULL : &before->way;
+    const bool begun = up.io->begin(up.io->arg, s->page, after, &up.way, &up.e);
+    bool ok = begun;
     s->result = STORE_MISSING;
-    if (ok) {
+    if (begun) {
         s->result = move_up(t, store, s, &up);
         ok = up.io->end(up.io->arg, &up.way, s->result == STORE_OK, &up.e) && up.e.code == ERR_NONE;
     }
-    if (ok) return;
-    log_warn("cache", "a page cannot be written to the device: %s", up.e.msg);
-    if (s->result == STORE_OK) s->result = STORE_MISSING;
+    if (!ok) say_lost(s, &up.e);
+    *way = up.way;
+    return begun && up.io->land != NULL;
 }
 
 // Encodes what is to be encoded, then writes to disk where that is wanted.
@@ -257,14 +274,45 @@ static void bring_down(struct tier *t, struct store *store, struct tier_slot *s,
     s->result = ok ? STORE_OK : STORE_BAD;
 }
 
-static void work_on(struct tier *t, struct store *store, uint32_t slot, struct err *e)
+// A slot is through; under the lock.
+static void hand_back(struct tier *t, uint32_t slot)
 {
-    struct tier_slot *s = &t->slots[slot];
-    if (s->state == SLOT_READ || s->state == SLOT_SEND)
-        bring_up(t, store, s);
-    else
-        bring_down(t, store, s, e);
+    ring_put(&t->done, slot);
+    doorbell_ring(t->cfg.bell);
+}
+
+// Under the lock, but let go meanwhile. False: nothing was on its way.
+static bool land(struct tier *t, struct landing *l)
+{
+    if (l->slot == SLOT_NONE) return false;
+    struct tier_slot *s = &t->slots[l->slot];
+    struct err e = {0};
+    pthread_mutex_unlock(&t->lock);
+    if (!t->cfg.io.land(t->cfg.io.arg, &l->way, &e)) say_lost(s, &e);
     s->done_ns = clock_ns();
+    pthread_mutex_lock(&t->lock);
+    hand_back(t, l->slot);
+    l->slot = SLOT_NONE;
+    return true;
+}
+
+// The next page on its way up, behind the thread's last one; under the lock, but let go meanwhile.
+static bool read_one(struct tier *t, struct landing *last)
+{
+    if (t->reads.n == 0) return false;
+    struct landing next = {.slot = ring_take(&t->reads)};
+    struct tier_slot *s = &t->slots[next.slot];
+    struct store *store = t->open;
+    pthread_mutex_unlock(&t->lock);
+    const bool lands = bring_up(t, store, s, last, &next.way);
+    s->done_ns = clock_ns();
+    pthread_mutex_lock(&t->lock);
+    land(t, last);
+    if (lands)
+        *last = next;
+    else
+        hand_back(t, next.slot);
+    return true;
 }
 
 // The first use of what a page goes through may take memory (a box each), which is slow: so that it is not
@@ -275,8 +323,11 @@ static void prepare(struct tier *t, uint32_t n)
     struct err e = {0};
     struct page_way ways[TIER_THREADS_MAX];
     uint32_t n_open = 0;
-    while (n_open < n && io->begin(io->arg, 0, &ways[n_open], &e)) n_open++;
-    while (n_open > 0) io->end(io->arg, &ways[--n_open], false, &e);
+    while (n_open < n && io->begin(io->arg, 0, NULL, &ways[n_open], &e)) n_open++;
+    while (n_open > 0) {
+        io->end(io->arg, &ways[--n_open], false, &e);
+        if (io->land != NULL) io->land(io->arg, &ways[n_open], &e);
+    }
 }
 
 // Waits for work, the tick or the end; under the lock.
@@ -325,19 +376,18 @@ static bool prepare_some(struct tier *t)
     return true;
 }
 
-// One read, one write or one tick, whichever is due first; under the lock, but let go meanwhile.
-static bool do_one(struct tier *t)
+// One write or one tick, whichever is due first; under the lock, but let go meanwhile.
+static bool write_one(struct tier *t)
 {
-    const bool read = t->reads.n > 0, free = !read && !t->writing;
-    const bool write = free && t->writes.n > 0;
+    const bool free = !t->writing, write = free && t->writes.n > 0;
     const bool news = t->memo_written[TIER_SOURCES] == 0 && t->memo[TIER_SOURCES] > 0;
     const bool tick =
         free && !write && t->open != NULL && (news || clock_ms_since(t->tick_ns) > TICK_S * 1000);
     struct err e = {0};
-    if (!read && !write && !tick) return erase_one(t) || prepare_some(t);
-    const uint32_t slot = tick ? SLOT_NONE : ring_take(read ? &t->reads : &t->writes);
+    if (!write && !tick) return erase_one(t) || prepare_some(t);
+    const uint32_t slot = tick ? SLOT_NONE : ring_take(&t->writes);
     struct store *store = t->open;
-    if (!read) t->writing = true;
+    t->writing = true;
     double memo[STORE_MEMO];
     memcpy(memo, t->memo, sizeof memo);
     const bool changed = tick && memcmp(memo, t->memo_written, sizeof memo) != 0;
@@ -346,24 +396,22 @@ static bool do_one(struct tier *t)
     if (tick)
         do_tick(store, changed ? memo : NULL);
     else
-        work_on(t, store, slot, &e);
+        bring_down(t, store, &t->slots[slot], &e);
     pthread_mutex_lock(&t->lock);
-    if (!read) t->writing = false;
+    t->writing = false;
     if (tick) t->tick_ns = clock_ns();
     if (e.code != ERR_NONE) t->write_error = e;
-    if (!tick) {
-        ring_put(&t->done, slot);
-        doorbell_ring(t->cfg.bell);
-    }
+    if (!tick) hand_back(t, slot);
     return true;
 }
 
 static void *work(void *arg)
 {
     struct tier *t = arg;
+    struct landing last = {.slot = SLOT_NONE};
     pthread_mutex_lock(&t->lock);
     for (;;) {
-        if (do_one(t)) continue;
+        if (read_one(t, &last) || land(t, &last) || write_one(t)) continue;
         if (t->stopping) break; // what another thread does now, it ends
         wait_for_work(t);
     }

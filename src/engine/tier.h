@@ -35,15 +35,17 @@ enum { TIER_THREADS_MIN = 4, TIER_THREADS_MAX = 16 };
 enum tier_load { TIER_IDLE, TIER_BUSY, TIER_URGENT };
 
 // How a page's bytes are read from the device (engine thread) and written to it (any thread, for pages
-// that no step uses): see page_begin, page_next and page_end in compute/backend.h.
+// that no step uses): see page_begin, page_next, page_end and page_land in compute/backend.h.
 struct page_io {
     void *arg;
     bool (*read)(void *arg, uint32_t page, void *out, struct err *e);
     bool (*copy)(void *arg, uint32_t from, uint32_t to, struct err *e); // engine thread
-    bool (*begin)(void *arg, uint32_t page, struct page_way *out, struct err *e);
+    bool (*begin)(void *arg, uint32_t page, const struct page_way *after, struct page_way *out,
+                  struct err *e);
     void *(*next)(void *arg, struct page_way *w, size_t n, struct err *e);
     bool (*end)(void *arg, struct page_way *w, bool good, struct err *e);
-    void (*prepare)(void *arg, uint32_t first, uint32_t n); // pages [first, first + n)
+    bool (*land)(void *arg, struct page_way *w, struct err *e); // NULL: end did that
+    void (*prepare)(void *arg, uint32_t first, uint32_t n);     // pages [first, first + n)
 };
 
 struct tier_settings {

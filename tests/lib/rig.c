@@ -36,10 +36,12 @@ static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
     return true;
 }
 
-// Not mapped: through a box, as to a device with memory of its own.
-static bool begin_page(void *arg, uint32_t page, struct page_way *out, struct err *e)
+// Not mapped: through a box, as to a device with memory of its own, and there when the page has landed.
+static bool begin_page(void *arg, uint32_t page, const struct page_way *after, struct page_way *out,
+                       struct err *e)
 {
     const struct rig *r = arg;
+    if (after != NULL) assert_non_null(after->lane); // has not landed
     *out = (struct page_way){.page = page};
     if (r->settings.mapped) return true;
     out->lane = malloc(r->net->page_tokens * sizeof *r->net->slots);
@@ -72,10 +74,19 @@ static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
         atomic_fetch_sub(&r->n_page_failures, 1);
         ok = err_set(e, ERR_DEVICE, "fake failure");
     }
-    if (r->settings.mapped) return ok;
-    if (ok && good) memcpy(n->slots + (size_t)w->page * n->page_tokens, w->lane, n_bytes);
-    free(w->lane);
+    w->n_sent = ok && good;
     return ok;
+}
+
+static bool land_page(void *arg, struct page_way *w, struct err *e)
+{
+    struct net *n = ((struct rig *)arg)->net;
+    const size_t n_bytes = n->page_tokens * sizeof *n->slots;
+    (void)e;
+    if (w->n_sent > 0) memcpy(n->slots + (size_t)w->page * n->page_tokens, w->lane, n_bytes);
+    free(w->lane);
+    w->lane = NULL;
+    return true;
 }
 
 static void prepare_pages(void *arg, uint32_t first, uint32_t n)
@@ -141,6 +152,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                          .begin = begin_page,
                          .next = next_piece,
                          .end = end_page,
+                         .land = s->mapped ? NULL : land_page,
                          .prepare = prepare_pages},
                   .code = code_of(s, page_tokens * sizeof(uint64_t)),
                   .ram_bytes = s->ram_bytes,

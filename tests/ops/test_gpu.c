@@ -640,55 +640,75 @@ static void test_decodes_equal(void **state)
     world_close(&w);
 }
 
+// Bytes of a page, `piece` at a time, good or not; behind *after where that is still on its way.
+static void page_send(struct dbuf *kv, uint32_t page, const unsigned char *bytes, size_t n,
+                      size_t piece, bool good, const struct page_way *after, struct page_way *way)
+{
+    const struct backend_class *class = both[GPU]->class;
+    struct err e = {0};
+    must(class->page_begin(both[GPU], kv, page, after, way, &e), &e);
+    for (size_t at = 0; at < n; at += piece) {
+        const size_t some = n - at < piece ? n - at : piece;
+        void *to = class->page_next(both[GPU], way, some, &e);
+        must(to != NULL, &e);
+        memcpy(to, bytes + at, some);
+    }
+    must(class->page_end(both[GPU], way, good, &e), &e);
+}
+
+static void page_holds(struct dbuf *kv, uint32_t page, const unsigned char *bytes, size_t n)
+{
+    struct err e = {0};
+    unsigned char *got = malloc(n);
+    must(both[GPU]->class->page_read(both[GPU], kv, page, got, &e), &e);
+    assert_memory_equal(got, bytes, n);
+    free(got);
+}
+
 static void test_pages(void **state)
 {
-    enum { PIECE = 300000 };
+    enum { PAGES = 8, BAD = 3, PIECE = 300000 };
+    const struct backend_class *class = both[GPU]->class;
     struct backend_info info;
+    struct page_way ways[PAGES];
+    unsigned char *bytes[PAGES];
     struct dbuf *kv;
     struct err e = {0};
     (void)state;
-    both[GPU]->class->info(both[GPU], &info);
-    const struct buf_desc d = {// 4 MiB a page: more than goes at once
+    class->info(both[GPU], &info);
+    const struct buf_desc d = {// more than goes at once
                                .kind = BUF_KV,
-                               .kv = {4, info.page_tokens, 4, 32, 128, KV_F16},
+                               .kv = {PAGES, info.page_tokens, 8, 32, 128, KV_F16},
                                .name = "pages"};
-    must(both[GPU]->class->alloc(both[GPU], &d, &kv, &e), &e);
-    const size_t n = both[GPU]->class->page_bytes(both[GPU], &d.kv);
-    unsigned char *a = malloc(n), *b = malloc(n);
-    for (size_t i = 0; i < n; i++) a[i] = (unsigned char)random_bits();
-    struct page_way way;
-    for (size_t piece = n; piece > 60;
-         piece = piece / 3 + 1) { // the page at once, and in many pieces
-        must(both[GPU]->class->page_begin(both[GPU], kv, 3, &way, &e), &e);
-        for (size_t at = 0; at < n; at += piece) {
-            const size_t some = n - at < piece ? n - at : piece;
-            void *to = both[GPU]->class->page_next(both[GPU], &way, some, &e);
-            must(to != NULL, &e);
-            memcpy(to, a + at, some);
-        }
-        must(both[GPU]->class->page_end(both[GPU], &way, true, &e), &e);
-        must(both[GPU]->class->page_read(both[GPU], kv, 3, b, &e), &e);
-        assert_memory_equal(a, b, n);
-        for (size_t i = 0; i < n; i++) a[i] = (unsigned char)(a[i] * 3 + 1);
+    must(class->alloc(both[GPU], &d, &kv, &e), &e);
+    const size_t n = class->page_bytes(both[GPU], &d.kv);
+    for (int p = 0; p < PAGES; p++) {
+        bytes[p] = malloc(n);
+        for (size_t i = 0; i < n; i++) bytes[p][i] = (unsigned char)random_bits();
     }
-    memcpy(a, b, n);
-    must(both[GPU]->class->page_copy(both[GPU], kv, 3, 1, &e), &e);
-    must(both[GPU]->class->page_read(both[GPU], kv, 1, b, &e), &e);
-    assert_memory_equal(a, b, n);
-    // what page 3 holds is in a
-    must(both[GPU]->class->page_begin(both[GPU], kv, 3, &way, &e), &e);
-    for (size_t at = 0; at + PIECE < n; at += PIECE) { // one that does not verify
-        void *to = both[GPU]->class->page_next(both[GPU], &way, PIECE, &e);
-        must(to != NULL, &e);
-        memset(to, 0xff, PIECE);
+    for (size_t piece = n; piece > PIECE / 8;
+         piece = piece / 3 + 1) { // at once, and in many pieces
+        page_send(kv, 3, bytes[0], n, piece, true, NULL, &ways[0]);
+        must(class->page_land(both[GPU], &ways[0], &e), &e);
+        page_holds(kv, 3, bytes[0], n);
+        bytes[0][piece % n]++;
     }
-    must(both[GPU]->class->page_end(both[GPU], &way, false, &e), &e);
-    must(both[GPU]->class->page_read(both[GPU], kv, 3, b, &e), &e);
-    if (memcmp(a, b, n) != 0) memset(a, 0, n); // nothing of it had gone, or the page is clear
-    assert_memory_equal(a, b, n);
-    free(a);
-    free(b);
-    both[GPU]->class->free(both[GPU], kv);
+    page_send(kv, 3, bytes[0], n, PIECE, true, NULL, &ways[0]);
+    must(class->page_land(both[GPU], &ways[0], &e), &e);
+    must(class->page_copy(both[GPU], kv, 3, 1, &e), &e);
+    page_holds(kv, 1, bytes[0], n);
+    // one behind the other, the last one landing while the next is on its way; one is bad, one comes as a whole
+    for (int p = 0; p < PAGES; p++) {
+        const size_t piece = p == PAGES - 2 ? n : PIECE;
+        page_send(kv, (uint32_t)p, bytes[p], n, piece, p != BAD, p > 0 ? &ways[p - 1] : NULL,
+                  &ways[p]);
+        if (p > 0) must(class->page_land(both[GPU], &ways[p - 1], &e), &e);
+    }
+    must(class->page_land(both[GPU], &ways[PAGES - 1], &e), &e);
+    memset(bytes[BAD], 0, n); // some of it had gone
+    for (int p = 0; p < PAGES; p++) page_holds(kv, (uint32_t)p, bytes[p], n);
+    for (int p = 0; p < PAGES; p++) free(bytes[p]);
+    class->free(both[GPU], kv);
 }
 
 // An argument names the device, another the tests (as test_l*); "cuda:noblas" leaves the library out.

@@ -210,7 +210,7 @@ static void every_device_tells_its_form(void **state)
         unsigned char *page = malloc(n), *stored = malloc(c.stored_bytes), *back = malloc(n);
         for (uint32_t p = 0; p < shape.n_pages; p++) { // taken ahead, and what is in them stays
             struct page_way way;
-            assert_true(b->class->page_begin(b, kv, p, &way, &e));
+            assert_true(b->class->page_begin(b, kv, p, NULL, &way, &e));
             memset(b->class->page_next(b, &way, 100, &e), (int)(p + 1), 100);
             memset(b->class->page_next(b, &way, n - 100, &e), (int)(p + 1), n - 100);
             assert_true(b->class->page_end(b, &way, true, &e));

@@ -181,9 +181,12 @@ static bool judge(struct asking *a, const struct http_client *c, const struct ht
 
 static bool try_once(struct http_client *c, struct asking *a, long *http_status, struct err *e)
 {
+    // a run's conversation ends with its last answer: no next turn is to be expected
+    static const char *const headers[] = {"X-Submind-Ahead: 0", NULL};
     struct http_answer h;
     struct http_call call = {.path = "/v1/chat/completions",
                              .body = a->ask->body,
+                             .headers = headers,
                              .deadline_ns = a->ask->deadline_ns,
                              .cancel = a->ask->cancel,
                              .on_accept = on_accept,

@@ -99,6 +99,9 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
                        s->cache_quota);
     if (s->kv_events == NULL && (s->kv_events_replay != NULL || s->kv_events_topic != NULL))
         return err_set(e, ERR_INPUT, "--kv-events is missing; it says where to publish");
+    if (s->cache_ahead != NULL && strcmp(s->cache_ahead, "on") != 0 &&
+        strcmp(s->cache_ahead, "off") != 0)
+        return err_set(e, ERR_INPUT, "--cache-ahead takes on or off, not \"%s\"", s->cache_ahead);
     if (s->given.timeout && s->timeout > 7 * 24 * 3600)
         return err_set(e, ERR_INPUT, "--timeout takes at most a week (604800), not %u", s->timeout);
     *out = (struct serve_settings){
@@ -117,6 +120,7 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
         .kv_events_replay = s->kv_events_replay,
         .kv_events_topic = s->kv_events_topic,
         .timeout_ms = s->timeout * 1000,
+        .no_ahead = s->cache_ahead != NULL && strcmp(s->cache_ahead, "off") == 0,
         .drain_s = s->drain,
         .accept_when_ready = s->accept_when_ready,
     };

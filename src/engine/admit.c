@@ -204,5 +204,6 @@ void loop_admit(struct loop *l)
     watch_readers(l->waiting, l->n_waiting);
     refresh_waiting(l);
     admit_waiting(l);
+    loop_ahead_start(l);
     tier_ask(l->tier); // takes pages, and so may evict what those that waited had matched
 }

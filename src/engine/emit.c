@@ -47,6 +47,10 @@ static void count_end(struct loop *l, const struct seq *s, enum finish finish,
 
 void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error)
 {
+    if (s->ahead) {
+        loop_ahead_end(l, s, finish == FINISH_ERROR ? AHEAD_FAILED : AHEAD_DONE);
+        return;
+    }
     tier_forget(l->tier, s);
     if (finish == FINISH_ERROR) s->hint.paused = true; // who was cut off tries again
     seq_give_pages(s, &l->tree);
@@ -205,6 +209,10 @@ static bool completes_stop(struct loop *l, struct seq *s, int32_t id)
 void loop_emit(struct loop *l, struct seq *s, uint32_t out)
 {
     struct err error = {0};
+    if (s->ahead) { // all of its text has pages now
+        loop_end(l, s, FINISH_STOP, NULL);
+        return;
+    }
     if (s->logits != NULL) {
         const bool ok = net_read_logits(l->cfg.net, out, s->logits, &error);
         first_token(l, s);

@@ -573,6 +573,13 @@ bool engine_submit(struct engine *en, const struct job *job, struct stream **out
     return loop_submit(en->loop, job, NULL, out, e);
 }
 
+bool engine_ahead(struct engine *en, const struct job *job, struct err *e)
+{
+    if (en->loop == NULL)
+        return err_set(e, ERR_UNSUPPORTED, "the model was not loaded to run jobs");
+    return loop_ahead(en->loop, job, e);
+}
+
 static bool is_stopping(void *arg)
 {
     return loop_stopping(arg);

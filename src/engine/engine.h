@@ -137,6 +137,17 @@ enum { CACHE_PRIORITY_DEFAULT = 50, CACHE_PRIORITY_MAX = 100 };
 // REPLACED: a page that was not full, by one that begins with it.
 enum evict_reason { EVICT_ROOM, EVICT_QUOTA, EVICT_DROPPED, EVICT_REPLACED, EVICT_REASONS };
 
+// What became of a text that was computed ahead: all of it is cached; put aside for a job (and taken up later); no memory
+// that is worth less; forgotten for later ones, or at the end; the device failed.
+enum ahead_end {
+    AHEAD_DONE,
+    AHEAD_YIELDED,
+    AHEAD_NO_ROOM,
+    AHEAD_FORGOTTEN,
+    AHEAD_FAILED,
+    AHEAD_ENDS
+};
+
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_ERROR };
 enum event_kind { EVENT_TOKEN, EVENT_END };
 enum { TOP_LOGPROBS_MAX = 20 };
@@ -198,6 +209,10 @@ struct stream; // consumer's end of a job
 // Checks the job and hands it to the engine thread. ERR_TOO_LONG ("... exceeds the available context
 // size ..." with both numbers), ERR_FULL (retry_after_ms set), ERR_SHUTDOWN, ERR_INPUT.
 bool engine_submit(struct engine *en, const struct job *job, struct stream **out, struct err *e);
+// Computes a job's prompt while no other job runs or waits, for a job that is expected to begin with it: no answer, no
+// stream. Put aside within a step when a job comes, taken up again after it; of several the latest goes first, and the
+// oldest are forgotten. Takes memory that is free or holds what is worth less.
+bool engine_ahead(struct engine *en, const struct job *job, struct err *e);
 // The next event if there is one; never blocks.
 bool stream_next(struct stream *s, struct stream_event *out);
 // Readable (POLLIN) when events may be waiting; stays so until stream_next returned false.
@@ -314,6 +329,7 @@ struct engine_stats { // counters since start, gauges now; read without the engi
     uint64_t evicted[EVICT_REASONS];                // their sum, but for REPLACED, is evictions
     uint64_t cached_ram_tokens, cached_disk_tokens; // parts of cached_tokens
     uint64_t requests_by_reason[CACHE_REASONS];     // why no more of their prompts was cached
+    uint64_t ahead_tokens, ahead[AHEAD_ENDS];       // computed ahead, beside prefill_tokens; ends
     double prefill_tps;                             // measured lately; 0 = not known yet
     double prefill_seconds, generate_seconds;
     struct histogram ttft, queue, e2e;

@@ -44,6 +44,13 @@ double tree_rank(const struct tree *t, uint32_t page)
     return cost + share + use + wish + (n->paused ? PAUSED : 0);
 }
 
+double tree_rank_of(const struct tree *t, uint32_t n_before, const struct tree_hint *hint)
+{
+    const double use = log2(1 + 1) + t->now_s / t->half_life_s;
+    const double wish = (hint->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
+    return log2(1 + n_before / t->attend_tokens) + use + wish;
+}
+
 void tree_count_use(struct tree *t, uint32_t page)
 {
     struct tree_node *n = &t->nodes[page];
@@ -160,15 +167,32 @@ static uint32_t choose_over(const struct tree *t)
     return t->links[any].rank + GRACE < t->links[over].rank ? KV_NONE : over;
 }
 
-bool tree_evict(struct tree *t)
+// The page that goes next, where any is idle.
+static uint32_t choose(struct tree *t, enum evict_reason *reason)
 {
-    if (t->n_idle == 0) return false;
+    if (t->n_idle == 0) return KV_NONE;
     for (uint32_t i = 0; i < t->n_spaces; i++) end_kept(t, &t->spaces[i]);
     uint32_t page = choose_over(t);
-    const enum evict_reason reason = page != KV_NONE ? EVICT_QUOTA : EVICT_ROOM;
+    *reason = page != KV_NONE ? EVICT_QUOTA : EVICT_ROOM;
     if (page == KV_NONE) page = lowest(t, false, false);
     if (page == KV_NONE) page = lowest(t, true, false);
     assert(page != KV_NONE); // an idle page's children are idle: one of them is a leaf
+    return page;
+}
+
+bool tree_evict(struct tree *t)
+{
+    enum evict_reason reason;
+    const uint32_t page = choose(t, &reason);
+    if (page != KV_NONE) tree_remove(t, page, reason);
+    return page != KV_NONE;
+}
+
+bool tree_evict_below(struct tree *t, double rank)
+{
+    enum evict_reason reason;
+    const uint32_t page = choose(t, &reason);
+    if (page == KV_NONE || t->nodes[page].kept || t->links[page].rank >= rank) return false;
     tree_remove(t, page, reason);
     return true;
 }

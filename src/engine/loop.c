@@ -165,6 +165,7 @@ static void end_all(struct loop *l, const struct err *error)
 {
     while (l->n_running > 0) loop_end(l, l->running[0], FINISH_ERROR, error);
     while (l->n_waiting > 0) loop_end(l, l->waiting[0], FINISH_ERROR, error);
+    loop_ahead_stop(l);
 }
 
 // Milliseconds until the next deadline, -1 = none.
@@ -197,6 +198,7 @@ static void sleep_until_needed(struct loop *l)
 static enum tier_load load_of(const struct loop *l)
 {
     bool urgent = l->n_waiting > 0;
+    if (loop_ahead_runs(l) && !urgent) return TIER_IDLE;
     for (uint32_t i = 0; i < l->n_running; i++)
         if (l->running[i]->n_generated == 0) urgent = true;
     return urgent ? TIER_URGENT : l->n_running > 0 ? TIER_BUSY : TIER_IDLE;
@@ -207,6 +209,8 @@ static void *run(void *arg)
     struct loop *l = arg;
     while (take_inbox(l)) {
         l->tree.now_s = (double)(clock_ns() - l->start_ns) / 1e9;
+        loop_ahead_take(l);
+        loop_ahead_yield(l);
         take_calls(l, false);
         loop_end_gone(l);
         if (l->failed) end_all(l, &l->failure); // written by this thread only

@@ -3,6 +3,7 @@
 //
 // loop.c: thread and hand-over. admit.c: waiting -> running, single flight, preemption.
 // step.c: one step through the network. emit.c: sampling and ends. report.c: progress and time left.
+// ahead.c: what is computed while nobody asks.
 #pragma once
 
 #include <pthread.h>
@@ -30,6 +31,12 @@ struct loop_settings {
     int32_t call_end_token;     // what closes a tool call in an answer; -1 = none
     double attend_tokens;       // as struct tree has it; 0 = a usual value
     uint32_t quota_pages;       // of one cache_salt; 0 = no quota
+};
+
+enum {
+    AHEAD_MAX = 4, // texts that wait to be computed ahead; the oldest is forgotten for a fifth
+    AHEAD_DOUBT =
+        2, // half-lives that their pages count as older: who was answered may never come back
 };
 
 // One sequence's part of a step.
@@ -70,9 +77,10 @@ struct loop {
     pthread_t thread;
     struct stats stats;
 
-    pthread_mutex_t lock; // guards these
-    struct seq **inbox;   // [n_inbox] handed in, not yet taken
-    struct seq **live;    // [n_live] all that have not ended, the inbox included
+    pthread_mutex_t lock;    // guards these
+    struct seq **inbox;      // [n_inbox] handed in, not yet taken
+    struct seq **live;       // [n_live] all that have not ended, the inbox included
+    struct seq *ahead_inbox; // the latest of those that are to be computed ahead; NULL
     uint32_t n_inbox, n_live, cap_live;
     uint64_t next_id;
     struct loop_call *calls; // not yet run
@@ -87,6 +95,9 @@ struct loop {
     struct tier *tier;               // NULL: nothing below the device
     struct seq **waiting, **running; // [cap_live], [n_parallel]
     uint32_t n_waiting, n_running;
+    struct seq *ahead
+        [AHEAD_MAX]; // [n_ahead] to be computed when there is nothing else to do, the latest last
+    uint32_t n_ahead;
     cache_listener *listener; // of cache events; NULL: none
     void *listener_arg;
     uint64_t next_order, report_ns, start_ns;
@@ -102,6 +113,7 @@ void loop_close(struct loop *l); // stops, then frees; NULL is fine
 bool loop_submit(struct loop *l, const struct job *job, float *logits, struct stream **out,
                  struct err *e);
 bool loop_check(const struct loop *l, const struct job *job, struct err *e); // as submit does
+bool loop_ahead(struct loop *l, const struct job *job, struct err *e);       // as engine_ahead
 // Runs a function on the engine thread, between two steps, and waits for its end (at most about a
 // second, as a step). ERR_SHUTDOWN when the engine stops.
 bool loop_call(struct loop *l, void (*run)(struct loop *l, void *arg), void *arg, struct err *e);
@@ -126,6 +138,18 @@ bool loop_step(struct loop *l);
 void loop_emit(struct loop *l, struct seq *s, uint32_t out);
 void loop_end(struct loop *l, struct seq *s, enum finish finish, const struct err *error);
 void loop_end_gone(struct loop *l); // cancelled or out of time
+// ahead.c
+void loop_ahead_take(struct loop *l);  // what was handed in
+void loop_ahead_yield(struct loop *l); // to those that wait
+void loop_ahead_start(struct loop *l); // where nobody runs or waits
+void loop_ahead_stop(struct loop *l);  // forgets all that wait
+// n more pages for the one that runs; false: there are none that are worth less.
+bool loop_ahead_room(struct loop *l, uint32_t n_pages);
+void loop_ahead_end(struct loop *l, struct seq *s, enum ahead_end end);
+static inline bool loop_ahead_runs(const struct loop *l)
+{
+    return l->n_running == 1 && l->running[0]->ahead;
+}
 // report.c
 void loop_report(struct loop *l);
 // The figures that others may ask for, as they are now.

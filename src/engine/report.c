@@ -85,7 +85,8 @@ void loop_gauges(struct loop *l)
     uint64_t backlog = 0;
     uint32_t n_salts = 0;
     for (uint32_t i = 0; i < l->tree.n_spaces; i++) n_salts += l->tree.spaces[i].n_nodes > 0;
-    for (uint32_t i = 0; i < l->n_running; i++)
+    const uint32_t n_running = loop_ahead_runs(l) ? 0 : l->n_running;
+    for (uint32_t i = 0; i < n_running; i++)
         backlog += l->running[i]->n_tokens - l->running[i]->n_done;
     for (uint32_t i = 0; i < l->n_waiting; i++)
         backlog += l->waiting[i]->n_tokens - l->waiting[i]->n_match * l->cfg.page_tokens;
@@ -94,7 +95,7 @@ void loop_gauges(struct loop *l)
     pthread_mutex_lock(&l->stats.lock);
     l->stats.s.tiers = tiers;
     l->stats.backlog = backlog;
-    l->stats.s.running = l->n_running;
+    l->stats.s.running = n_running;
     l->stats.s.waiting = l->n_waiting;
     l->stats.s.pages_cached = l->tree.n_idle + l->tree.n_held; // held ones wait for requests too
     l->stats.s.pages_used = l->pool.n_pages - l->pool.n_free - l->stats.s.pages_cached;

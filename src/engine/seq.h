@@ -60,6 +60,7 @@ struct seq {
     uint64_t order;             // of admission; smaller is older
     int32_t effective_priority; // the most urgent of its own and of those that wait for its pages
     bool parked;                // its reader is behind
+    bool ahead;                 // nobody asked for it yet (ahead.c)
     enum stream_stage stage;
     uint64_t admitted_ns, first_ns;
 

@@ -75,6 +75,14 @@ void stats_step(struct stats *st, uint32_t n_prefill, uint32_t n_decode, double 
     pthread_mutex_unlock(&st->lock);
 }
 
+void stats_ahead(struct stats *st, uint32_t n_rows)
+{
+    pthread_mutex_lock(&st->lock);
+    st->s.prefill_tokens -= n_rows;
+    st->s.ahead_tokens += n_rows;
+    pthread_mutex_unlock(&st->lock);
+}
+
 void stats_refused(struct stats *st)
 {
     pthread_mutex_lock(&st->lock);

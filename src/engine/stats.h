@@ -29,6 +29,8 @@ void stats_deinit(struct stats *st);
 void stats_copy(const struct stats *st, struct engine_stats *out);
 // One step that took dt_s, with n_prefill prompt rows beside n_decode decode rows.
 void stats_step(struct stats *st, uint32_t n_prefill, uint32_t n_decode, double dt_s);
+// n_rows of the step before were nobody's yet.
+void stats_ahead(struct stats *st, uint32_t n_rows);
 void stats_refused(struct stats *st);
 struct speed stats_speed(const struct stats *st);
 // When a refused client should come again: the time in which one of n_live jobs ends.

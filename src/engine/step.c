@@ -40,7 +40,7 @@ static uint32_t plan(struct loop *l)
         struct seq *s = l->running[i];
         seq_join(s, &l->tree);
         const bool held = s->parked || tier_holds(s) || loop_is_led(l, s);
-        if (!held) fork_page(l, s);
+        if (!held && (!s->ahead || loop_ahead_room(l, 1))) fork_page(l, s);
         const uint32_t end = // what comes back is not computed
             tier_brings(s) && !tier_holds(s) ? s->restore_from * s->page_tokens : s->n_tokens;
         l->scratch.entries[i] = (struct sched_entry){
@@ -59,7 +59,7 @@ static uint32_t plan(struct loop *l)
         .page_tokens = l->cfg.page_tokens,
         .prefill_tps = stats_speed(&l->stats).prefill_tps,
         .step_ms = l->cfg.step_ms,
-        .alone_ms = l->cfg.alone_ms,
+        .alone_ms = loop_ahead_runs(l) ? l->cfg.step_ms : l->cfg.alone_ms,
     };
     return sched_plan(l->scratch.entries, l->n_running, &limits, l->scratch.rows);
 }
@@ -108,6 +108,10 @@ static uint32_t plan_with_pages(struct loop *l, bool *changed)
 {
     for (*changed = false;; *changed = true) {
         const uint32_t n_rows = plan(l);
+        if (loop_ahead_runs(l) && !loop_ahead_room(l, pages_needed(l))) {
+            loop_ahead_end(l, l->running[0], AHEAD_NO_ROOM);
+            continue;
+        }
         if (n_rows == 0 || pages_needed(l) <= tree_available(&l->tree)) return n_rows;
         struct seq *v = victim_of(l);
         if (l->n_running == 1)
@@ -218,6 +222,7 @@ bool loop_step(struct loop *l)
     }
     l->n_failures = 0;
     stats_step(&l->stats, b.n_rows - n_decode, n_decode, (double)(clock_ns() - start_ns) / 1e9);
+    if (loop_ahead_runs(l)) stats_ahead(&l->stats, b.n_rows);
     settle(l, n_items);
     return true;
 }

@@ -171,9 +171,10 @@ struct tier {
     struct tier_figures figures;
 
     pthread_t threads[TIER_THREADS_MAX];
-    uint32_t n_threads;
-    pthread_mutex_t lock; // guards these
-    pthread_cond_t work;
+    uint32_t n_threads, n_wanted; // wanted: before the first began
+    pthread_mutex_t lock;         // guards these
+    pthread_cond_t work, ready;
+    uint32_t n_begun, n_waiting, n_ready; // threads on their first way to the device
     struct slot_ring reads, writes, done;
     struct store_entry *drops; // [n_drops] forgotten already, to be erased on disk
     size_t n_drops, cap_drops;

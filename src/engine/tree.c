@@ -295,8 +295,10 @@ static void disown(struct tree *t, uint32_t page)
 void tree_pin(struct tree *t, uint32_t page)
 {
     own(t, page);
-    tree_count_use(t, page);
-    t->nodes[page].hits++;
+    if (!t->unasked) {
+        tree_count_use(t, page);
+        t->nodes[page].hits++;
+    }
     t->nodes[page].used = ++t->clock;
     t->nodes[page].used_s = t->now_s;
 }

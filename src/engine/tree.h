@@ -108,6 +108,7 @@ struct tree {
         attend_tokens; // tokens before a page at which attending to them costs as much as the rest
     struct hash128 exempt; // the salt without a quota: of requests that name none
     uint32_t quota_pages;  // beyond it a salt's pages go first; 0 = none
+    bool unasked;          // who pins pages now was asked for by nobody: that is no use of them
     double (*rank)(const struct tree *t, uint32_t page); // lowest goes first; tree_rank
 };
 
@@ -180,6 +181,10 @@ uint32_t tree_drop(struct tree *t, uint32_t page);
 
 // Frees the unpinned leaf that is worth least; false when all is pinned.
 bool tree_evict(struct tree *t);
+// The rank that a page behind n_before tokens would have if it were used now, for the first time.
+double tree_rank_of(const struct tree *t, uint32_t n_before, const struct tree_hint *hint);
+// Evicts the page that is next to go, where its rank is below this. False: it is not, or there is none.
+bool tree_evict_below(struct tree *t, double rank);
 // Its worth: recompute time x decayed use, as a logarithm that does not change with time.
 double tree_rank(const struct tree *t, uint32_t page);
 void tree_space_init(struct tree *t);

@@ -78,7 +78,8 @@ struct exchange {
     uint64_t start_ns;   // headers complete
     uint64_t body_ns;    // last byte of the body
     char id[40];
-    bool explain; // X-Submind-Explain: the answer says what the cache did
+    bool explain;  // X-Submind-Explain: the answer says what the cache did
+    bool no_ahead; // X-Submind-Ahead: 0: the conversation ends here
     // for the log line
     int status;
     enum finished_reason done;

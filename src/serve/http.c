@@ -53,7 +53,7 @@ static void add_common_headers(const struct exchange *x, struct MHD_Response *r)
     if (x->route == NULL || strcmp(x->route->method, "OPTIONS") != 0) return;
     add_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
     add_header(r, "Access-Control-Allow-Headers",
-               "Authorization, Content-Type, X-Api-Key, X-Submind-Explain");
+               "Authorization, Content-Type, X-Api-Key, X-Submind-Explain, X-Submind-Ahead");
     add_header(r, "Access-Control-Max-Age", "600");
 }
 
@@ -325,6 +325,7 @@ static void check_headers(struct exchange *x, const char *method, const char *pa
     x->route = route_find(method, path, x->allow, &x->refused);
     if (x->route == NULL || !check_key(x) || !check_private(x)) return;
     x->explain = str_eq(str_trim(header(x, "X-Submind-Explain")), STR("1"));
+    x->no_ahead = str_eq(str_trim(header(x, "X-Submind-Ahead")), STR("0"));
     if (x->route->needs_engine && !server_check_ready(x->sv, &x->refused)) return;
     check_body_headers(x);
 }

@@ -168,6 +168,18 @@ static void put_tiers(struct page *p, const struct engine_stats *st)
             (double)t->bad);
 }
 
+static void put_ahead(struct page *p, const struct engine_stats *st)
+{
+    static const char *const ends[AHEAD_ENDS] = {"done", "yielded", "no_room", "forgotten",
+                                                 "failed"};
+    counter(p, "submind:cache_ahead_tokens_total",
+            "Prompt tokens of expected next turns that were computed while nobody asked.",
+            (double)st->ahead_tokens);
+    const char *name = "submind:cache_ahead_total";
+    declare(p, name, "counter", "Next turns computed ahead, by what became of it.");
+    for (int i = 0; i < AHEAD_ENDS; i++) labelled(p, name, "end", ends[i], (double)st->ahead[i]);
+}
+
 static void put_own(struct page *p, const struct server *sv, const struct engine_stats *st)
 {
     counter(p, "submind:prefill_tokens_total", "Prompt tokens computed.",
@@ -191,6 +203,7 @@ static void put_own(struct page *p, const struct server *sv, const struct engine
     histogram(p, "submind:queue_seconds", "Time in the queue.", &st->queue);
     put_pages(p, st);
     put_tiers(p, st);
+    put_ahead(p, st);
     gauge(p, "submind:uptime_seconds", "Since the server started.",
           clock_ms_since(sv->start_ns) / 1000);
 }

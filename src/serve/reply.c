@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "serve/answer_form.h"
 #include "serve/generation.h"
+#include "serve/next_turn.h"
 #include "serve/openai_response.h"
 #include "text/splice.h"
 
@@ -24,6 +25,8 @@ struct reply {
     struct generation g;
     struct response_head head;
     struct splice_place place; // chat: where the answer begins
+    struct ids have;           // the prompt, then the answer; where a next turn may come
+    bool may_go_on;            // ... and content is kept for it
     bool failed;               // no memory for output
     bool begun;                // event stream: something generated went out
     struct buf out;            // event stream: bytes not yet taken, from `sent` on
@@ -107,6 +110,7 @@ static void stream_part(void *arg, enum answer_part part, int call, struct str t
 {
     struct reply *r = arg;
     struct buf delta = {0};
+    if (r->may_go_on && part == ANSWER_CONTENT) buf_str(&r->content, text);
     if (part == ANSWER_CALL_END || (text.n == 0 && part != ANSWER_CALL_BEGIN)) return;
     put_delta(r, &delta, part, call, text);
     chunk_open(r);
@@ -146,6 +150,7 @@ static void learn(struct reply *r)
 {
     if (r->g.ids.n == 0) return;
     splice_learn(r->x->sv->splice, engine_tokenizer(r->x->sv->engine), &r->place, &r->g.ids);
+    if (r->may_go_on) r->may_go_on = ids_put(&r->have, r->g.ids.p, r->g.ids.n);
     r->g.ids.n = 0;
 }
 
@@ -386,10 +391,13 @@ static struct reply *reply_new(struct exchange *x, const struct request_params *
     if (go.keep_ids &&
         !splice_place_of(&r->place, engine_tokenizer(x->sv->engine), p->cache_salt, prompt))
         go.keep_ids = false; // the next turn may miss; this one need not fail
+    r->may_go_on =
+        go.keep_ids && next_turn_may_come(x, p) && ids_put(&r->have, prompt->p, prompt->n);
     if (generation_open(&r->g, stream, engine_tokenizer(x->sv->engine), &go,
                         p->stream ? stream_part : whole_part, r, e))
         return r;
     splice_place_free(&r->place);
+    ids_free(&r->have);
     free(r);
     return NULL;
 }
@@ -432,6 +440,10 @@ void reply_close(struct reply *r)
     x->ttft_ms = r->g.status.ttft_ms > 0 ? x->queue_in_ms + r->g.status.ttft_ms : 0;
     x->done = done_reason(&r->g);
     x->has_done = true;
+    const bool goes_on =
+        r->may_go_on && (x->done == DONE_STOP || x->done == DONE_LENGTH) && r->g.n_calls == 0;
+    if (goes_on && !r->content.failed) next_turn_expect(x, &r->p, buf_view(&r->content), &r->have);
+    ids_free(&r->have);
     splice_place_free(&r->place);
     generation_close(&r->g);
     struct buf *all[] = {&r->out, &r->content, &r->reasoning, &r->calls, &r->args};

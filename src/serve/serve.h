@@ -29,6 +29,7 @@ struct serve_settings {
     uint32_t max_connections; // [1024]
     uint32_t idle_exit_s;     // stop after so long without a request [never]
     uint32_t timeout_ms;      // deadline of requests that name none [none]
+    bool no_ahead;            // compute no next turns ahead
     // Called once, when the model is loaded and requests are answered; NULL is fine.
     void (*on_ready)(void *arg, const char *url);
     void *on_ready_arg;

@@ -9,16 +9,17 @@ import { after, before, test } from 'node:test';
 import { notes, requireBinary, startServer, tool } from './harness.mjs';
 
 requireBinary();
-let server, plain, page, dir;
+let server, plain, eager, page, dir;
 before(async () => {
     dir = mkdtempSync(path.join(tmpdir(), 'submind-turns-'));
     const template = path.join(dir, 'chatml.jinja');
     writeFileSync(template, "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
-    server = await startServer('--ctx', 4096);
-    plain = await startServer('--ctx', 4096, '--chat-template-file', template);
+    server = await startServer('--ctx', 4096, '--cache-ahead', 'off');
+    plain = await startServer('--ctx', 4096, '--cache-ahead', 'off', '--chat-template-file', template);
+    eager = await startServer('--ctx', 4096);
     page = (await server.json('/props')).page_tokens;
 });
-after(async () => { await server?.stop(); await plain?.stop(); rmSync(dir, { recursive: true }); });
+after(async () => { await server?.stop(); await plain?.stop(); await eager?.stop(); rmSync(dir, { recursive: true }); });
 
 // Of so many tokens that are the same: whole pages, and the beginning of one where it is a quarter and more.
 const hit = (n) => n % page < page / 4 ? n - n % page : n;
@@ -131,4 +132,81 @@ test('a call that the client wrote anew is found all the same', async (t) => {
     const second = await ask(server, messages, extra);
     t.diagnostic(`prompt ${first.prompt}, generated ${first.generated}, cached ${second.cached}`);
     assert.ok(second.cached >= hit(first.prompt));
+});
+
+// ---- computed ahead: where the template drops what was thought, the history comes back as other tokens ----
+
+const metric = async (sv, name) => Number((await (await sv.fetch('/metrics')).text()).match(new RegExp(`^${name}.* (.*)$`, 'm'))[1]);
+const aheadDone = () => metric(eager, 'submind:cache_ahead_total{[^}]*end="done"}');
+async function aheadEnds(least) {
+    for (let i = 0; i < 600; i++) {
+        if (await aheadDone() >= least) return;
+        await new Promise((r) => setTimeout(r, 50));
+    }
+    assert.fail('the next turn was not computed ahead');
+}
+
+// What the next prompt begins with, whatever is asked: up to the question's text, but for the role's name.
+async function foretold(messages, extra) {
+    const a = await promptIds([...messages, user('A?')], extra), b = await promptIds([...messages, user('something else')], extra);
+    return shared(a, [b]) - 3;
+}
+
+for (const thinking of [true, false])
+    test(`the history is there before the next question, ${thinking ? 'thinking' : 'no thinking'}`, async (t) => {
+        const messages = [{ role: 'system', content: notes(150, thinking ? 12 : 13) }];
+        const extra = { chat_template_kwargs: { enable_thinking: thinking } };
+        const logit_bias = {}; // the answer is long: it may not end
+        for (const end of ['<|im_end|>', '<|endoftext|>'])
+            for (const id of await eager.tokens(end)) logit_bias[id] = -100;
+        let least = 0;
+        for (let step = 0; step < 3; step++) {
+            messages.push(user(`repeat after me: ${notes(40, 20 + step)}`));
+            const done = await aheadDone(), saved = await metric(eager, 'submind:prefill_tokens_total');
+            const turn = await ask(eager, messages, { ...extra, logit_bias, max_tokens: 150 });
+            const computed = await metric(eager, 'submind:prefill_tokens_total') - saved;
+            t.diagnostic(`turn ${step}: prompt ${turn.prompt}, foretold ${least}, cached ${turn.cached}, generated ${turn.generated}`);
+            if (step > 0) assert.ok(turn.cached >= hit(least), `cached ${turn.cached} of ${least} foretold`);
+            assert.ok(computed <= turn.prompt - turn.cached + 1, 'computed ahead is not counted as a prompt');
+            messages.push(turn.message);
+            least = await foretold(messages, extra);
+            assert.equal(Boolean(turn.message.reasoning_content), thinking);
+            assert.equal(turn.generated, 150);
+            await aheadEnds(done + 1);
+        }
+    });
+
+test('within a tool loop nothing is to be computed ahead, behind it the loop without its thinking', async (t) => {
+    const messages = [{ role: 'system', content: notes(150, 14) }, user('Is the service nginx running?')];
+    const extra = { tools, chat_template_kwargs: { enable_thinking: true } };
+    let turn = null, calls = 0;
+    const done = await aheadDone();
+    for (let step = 0; step < 6; step++) {
+        turn = await ask(eager, messages, { ...extra, ...(step === 2 ? { tools: undefined, max_tokens: 150 } : {}) });
+        messages.push(turn.message);
+        if (!turn.message.tool_calls) break;
+        calls++;
+        messages.push({ role: 'tool', tool_call_id: turn.message.tool_calls[0].id, content: `inactive ${notes(20, step)}` });
+        assert.equal(await aheadDone(), done, 'the loop goes on with its thinking');
+    }
+    assert.ok(calls > 0, 'the model called a tool');
+    if (turn.message.tool_calls) return t.skip('the model did not come to an end');
+    await aheadEnds(done + 1);
+    const least = await foretold(messages, extra);
+    const next = await ask(eager, [...messages, user('Thank you. And sshd?')], extra);
+    t.diagnostic(`after ${calls} calls: prompt ${next.prompt}, foretold ${least}, cached ${next.cached}`);
+    assert.ok(next.cached >= hit(least), `cached ${next.cached} of ${least} foretold`);
+});
+
+test('who says that nothing follows has nothing computed', async () => {
+    const messages = [user(`repeat after me: ${notes(60, 30)}`)], extra = { max_tokens: 100, chat_template_kwargs: { enable_thinking: true } };
+    const done = await aheadDone(), tokens = await metric(eager, 'submind:cache_ahead_tokens_total');
+    const body = JSON.stringify({ messages, temperature: 0, ...extra });
+    const answer = await eager.post('/v1/chat/completions', body, { 'X-Submind-Ahead': '0' });
+    assert.equal(answer.status, 200);
+    await answer.json();
+    await ask(eager, messages, { ...extra, cache_ttl: 0 });
+    await new Promise((r) => setTimeout(r, 200));
+    assert.equal(await aheadDone(), done);
+    assert.equal(await metric(eager, 'submind:cache_ahead_tokens_total'), tokens);
 });

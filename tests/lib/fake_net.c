@@ -174,6 +174,9 @@ bool net_step(struct net *n, struct dbuf *kv, const struct batch *b, struct err 
         for (uint32_t i = 0; i < out * FAKE_VOCAB; i++)
             n->logits[i / FAKE_VOCAB][i % FAKE_VOCAB] = NAN;
     }
+    const uint32_t i_step = atomic_load(&n->n_steps);
+    if (i_step < FAKE_LOG)
+        n->log[i_step] = (struct fake_step){.first = b->tokens[0], .n_rows = b->n_rows};
     atomic_fetch_add(&n->n_steps, 1);
     atomic_fetch_add(&n->n_rows, b->n_rows);
     if (b->n_seqs > atomic_load(&n->max_seqs)) atomic_store(&n->max_seqs, b->n_seqs);

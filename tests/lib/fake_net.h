@@ -10,7 +10,12 @@
 
 #include "engine/net.h"
 
-enum { FAKE_VOCAB = 300, FAKE_OUT = 64 };
+enum { FAKE_VOCAB = 300, FAKE_OUT = 64, FAKE_LOG = 256 };
+
+struct fake_step {
+    int32_t first; // token of its first row
+    uint32_t n_rows;
+};
 
 struct net {
     uint32_t n_pages, page_tokens;
@@ -25,6 +30,7 @@ struct net {
     atomic_uint n_wrong;   // batches that break net.h's rules
     atomic_bool watch;     // count steps after which the engine thread allocates before the next
     atomic_uint n_allocating;
+    struct fake_step log[FAKE_LOG]; // the first steps; to be read when none is under way
 };
 
 struct net *fake_net_open(uint32_t n_pages, uint32_t page_tokens);

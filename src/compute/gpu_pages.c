@@ -26,13 +26,13 @@ void gpu_pages_close(struct gpu *g)
     }
 }
 
-// A free lane; one without memory first, so that all have theirs before anybody waits for them.
+// A free lane, one that has its memory if there is one: taking that costs 2.5 ms a lane, under the driver's lock.
 static struct gpu_lane *free_lane(struct gpu *g)
 {
     struct gpu_lane *found = NULL;
-    for (uint32_t i = 0; i < GPU_LANES; i++) {
+    for (uint32_t i = GPU_LANES; i-- > 0;) {
         struct gpu_lane *l = &g->lanes[i];
-        if (!l->taken && (found == NULL || l->box == NULL)) found = l;
+        if (!l->taken && (found == NULL || l->box != NULL)) found = l;
     }
     return found;
 }

@@ -131,7 +131,7 @@ void cache_show_list(struct buf *out, const json_t *answer)
         bytes += number_of(t, "bytes");
     }
     put_count(out, (double)json_array_size(trunks));
-    buf_z(out, " trunks, ");
+    buf_z(out, json_array_size(trunks) == 1 ? " trunk, " : " trunks, ");
     put_count(out, tokens);
     buf_printf(out, " tokens, %.1f MB\n", bytes / 1e6);
 }

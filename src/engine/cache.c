@@ -325,13 +325,33 @@ static bool has_room(struct loop *l, struct page_ask *a, uint32_t page)
                    l->cfg.n_ctx);
 }
 
+// From the text's beginning to the page's end.
+static uint32_t tokens_to(const struct loop *l, uint32_t page)
+{
+    return l->tree.nodes[page].depth * l->pool.page_tokens + tree_n_tokens(&l->tree, page);
+}
+
+// The page behind the text's whole ones that holds the rest of it; page itself where there is none. Salts share whole pages
+// only, so for a public trunk it is none.
+static uint32_t last_of_text(const struct loop *l, const struct page_ask *a, uint32_t page)
+{
+    uint32_t n_same;
+    const struct seq *s = a->seq;
+    if (s == NULL || a->public) return page;
+    const uint32_t left = s->n_tokens - s->n_match * s->page_tokens;
+    const struct tree_ref ref = seq_page_ref(s, s->n_match, page);
+    const uint32_t last = tree_nearest(&l->tree, &ref, left, &n_same);
+    return last == KV_NONE || n_same < left ? page : last;
+}
+
 static void pin(struct loop *l, void *arg)
 {
     struct page_ask *a = arg;
-    const uint32_t page = find_page(l, a);
+    uint32_t page = find_page(l, a);
+    if (page != KV_NONE) page = last_of_text(l, a, page);
     if (page == KV_NONE || !has_room(l, a, page)) return;
     a->id = l->tree.nodes[page].key;
-    a->n_tokens = (l->tree.nodes[page].depth + 1) * l->pool.page_tokens;
+    a->n_tokens = tokens_to(l, page);
     if (a->public && !is_public(l->tree.nodes[page].salt))
         err_set(&a->error, ERR_INPUT,
                 "a trunk under a cache_salt cannot be public; warm it without");
@@ -344,7 +364,7 @@ static void unpin(struct loop *l, void *arg)
     struct page_ask *a = arg;
     const uint32_t page = find_page(l, a);
     if (page == KV_NONE) return;
-    a->n_tokens = (l->tree.nodes[page].depth + 1) * l->pool.page_tokens;
+    a->n_tokens = tokens_to(l, page);
     if (!tree_release(&l->tree, page))
         err_set(&a->error, ERR_NOT_FOUND, "the trunk %016llx is not pinned",
                 (unsigned long long)a->id);

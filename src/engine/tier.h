@@ -58,6 +58,8 @@ struct tier_settings {
     bool disk;             // a store will come (tier_attach)
     bool warm;             // bring hot pages back before they are asked for
     uint32_t
+        patience_ms; // so long nothing is saved for those who wait for a first token; 0 = usual
+    uint32_t
         judge_ms; // a restore that goes slower than computing is given up from then on; 0 = never
 };
 
@@ -164,6 +166,7 @@ struct tier {
     struct tier_warm *warm; // NULL: over, or not wanted
     struct store *store;    // NULL until there is one
     int64_t credit_ns;      // time that saving may take
+    uint64_t held_ns;       // since then it waits for first tokens; 0 = it does not
     uint64_t turn_ns;
     // Measured, also by earlier processes; 0 = not known yet. rows: of the steps that the last is of.
     double bps[TIER_SOURCES], prefill_tps, prefill_rows;

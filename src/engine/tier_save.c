@@ -1,7 +1,8 @@
 // On the way down: pages that the tree takes in are noted, and copied and written when there is time.
-// Copies may take 2 % of the engine thread's time while it works, none while somebody waits for a first token, and
-// all of it while it has nothing to do, until the doorbell rings: a page of a large model takes milliseconds, and a
-// request that comes waits for one at most. What is evicted before its turn is copied at once if a slot is free.
+// Copies may take 2 % of the engine thread's time while it works, none while somebody waits for a first token (for two
+// seconds at most: then 2 % again), and all of it while it has nothing to do, until the doorbell rings: a page of a large
+// model takes milliseconds, and a request that comes waits for one at most. What is evicted before its turn is copied at
+// once if a slot is free.
 //
 // Invariant: a page is in the ring at most once; what is in the ring is looked at again when its turn
 // comes, for it may have left the tree.
@@ -17,6 +18,7 @@
 enum {
     SHARE = 50,
     CREDIT_MS = 1,
+    PATIENCE_MS = 2000,
     IDLE_MS = 50
 }; // one part in SHARE of the time; a page at once then
 
@@ -161,11 +163,24 @@ static bool is_called(const struct tier *t)
     return poll(&p, 1, 0) > 0;
 }
 
+// A restore from a slow disk, a prompt on a slow processor and requests without end would hold saving back for ever.
+static enum tier_load patient(struct tier *t, enum tier_load load, uint64_t now)
+{
+    const uint32_t ms = t->cfg.patience_ms > 0 ? t->cfg.patience_ms : PATIENCE_MS;
+    if (load != TIER_URGENT || t->ring_n == 0) {
+        t->held_ns = 0;
+        return load;
+    }
+    if (t->held_ns == 0) t->held_ns = now;
+    return now - t->held_ns < ms * (uint64_t)1000000 ? TIER_URGENT : TIER_BUSY;
+}
+
 void tier_save(struct tier *t, enum tier_load load)
 {
+    const uint64_t start = clock_ns();
+    load = patient(t, load, start);
     const bool busy = load == TIER_BUSY;
     t->load = load;
-    const uint64_t start = clock_ns();
     t->credit_ns += (int64_t)(start - t->turn_ns) / SHARE;
     t->turn_ns = start;
     if (t->credit_ns > CREDIT_MS * 1000000ll) t->credit_ns = CREDIT_MS * 1000000ll;

@@ -156,6 +156,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                          .prepare = prepare_pages},
                   .code = code_of(s, page_tokens * sizeof(uint64_t)),
                   .ram_bytes = s->ram_bytes,
+                  .patience_ms = s->patience_ms,
                   .disk = s->cache_dir != NULL,
                   .warm = s->warm,
                   .judge_ms = s->judge_ms},

@@ -21,7 +21,8 @@ struct rig_settings {
     bool mapped;       // pages are read into their place, otherwise into a box beside it
     uint32_t delay_us; // of a step
     uint32_t page_delay_us,
-        judge_ms; // of a page that comes back; how long that is not judged (0: never)
+        judge_ms;         // of a page that comes back; how long that is not judged (0: never)
+    uint32_t patience_ms; // how long first tokens hold saving back (0: as usual)
 };
 
 struct rig {

@@ -124,6 +124,35 @@ static void nothing_goes_down_before_the_first_token(void **state)
     assert_true(atomic_load(&r.n_page_reads) > 0);
 }
 
+// Somebody always waits, for a long prompt or one after the other: saving goes on all the same after a while.
+static void first_tokens_hold_saving_back_for_a_while(void **state)
+{
+    enum { STEPS = 20 };
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    struct rig_settings s = on_disk;
+    s.prefill_rows = 4;
+    s.delay_us = 10000;
+    s.patience_ms = 50; // fewer than STEPS take
+    fill_tokens(ids, LEN, 20);
+    const struct job job = greedy_job(ids, LEN, 1);
+    rig_open(&r, &s);
+    struct stream *stream = rig_submit(&r, &job);
+    wait_steps(r.net, STEPS);
+    atomic_store(&r.net->hold, true);
+    wait_held(r.net);
+    struct stream_status status;
+    stream_status(stream, &status);
+    assert_int_equal(status.stage, STAGE_PREFILL);
+    assert_true(atomic_load(&r.n_page_reads) > 0);
+    atomic_store(&r.net->delay_us, 0);
+    atomic_store(&r.net->hold, false);
+    struct outcome o = outcome_wait(stream);
+    outcome_free(&o);
+    rig_close(&r);
+}
+
 // The last page of a text is not full, or the texts part within it: its beginning comes back all the same.
 static void the_beginning_of_a_page_comes_back(void **state)
 {
@@ -779,6 +808,7 @@ int main(void)
         TEST(what_was_computed_comes_back_after_a_restart),
         TEST(the_beginning_of_a_page_comes_back),
         TEST(nothing_goes_down_before_the_first_token),
+        TEST(first_tokens_hold_saving_back_for_a_while),
         TEST(memory_is_taken_before_pages_come_back),
         TEST(encoded_pages_come_back),
         TEST(what_was_saved_before_a_crash_comes_back),

@@ -328,7 +328,7 @@ static bool send_nothing(const struct page_io *io, struct page_way *way, size_t 
 }
 
 // What a thread's first page goes through is taken then and there: pinned memory, a stream, what the driver keeps for the
-// thread, 22 ms for eight threads on one GPU. So that it is not the first request that waits for it, each thread brings a
+// thread, 2.5 ms a thread and more on a GPU. So that it is not the first request that waits for it, each thread brings a
 // page of nothing to the device, all at once, so that each has a way of its own. Under the lock, but let go meanwhile.
 static void first_way(struct tier *t)
 {

@@ -117,8 +117,10 @@ static bool pick_of_all(struct loop *l, struct seq *s, uint32_t out, bool masked
     struct topk_row scratch = {0};
     if (!net_read_logits(l->cfg.net, out, logits, e)) return false;
     if (masked && !form_mask(&s->form, l->cfg.tok, logits, l->cfg.n_vocab))
-        return err_set(e, ERR_INTERNAL,
-                       "no token of this model goes on with the answer in the form asked for");
+        return err_set(
+            e, ERR_INTERNAL,
+            "no token of this model goes on with the answer in the form asked for; try a "
+            "simpler schema");
     *id = sample_pick_full(logits, l->cfg.n_vocab, &s->sampling, &s->rng, &scratch);
     *logit = logits[*id];
     return true;

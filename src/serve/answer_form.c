@@ -49,7 +49,8 @@ static bool list_calls(const struct request_params *p, bool forced, struct json_
         if (p->tool_choice == CHOICE_NAMED && !str_eq(name.s, p->tool_name)) continue;
         if (*n == TOOLS_MAX)
             return err_set(e, ERR_UNSUPPORTED,
-                           "\"tools\": of more than 200 none can be strict or forced");
+                           "\"tools\": with more than 200 none can be strict; send fewer, or leave "
+                           "\"strict\" out");
         const bool any = parameters.kind != VALUE_DICT || parameters.dict->n == 0;
         const bool held = !any && (is_strict(f) || (forced && can_compile(parameters)));
         out[(*n)++] = (struct json_call){name.s, held ? parameters : (struct value){0}};
@@ -57,18 +58,28 @@ static bool list_calls(const struct request_params *p, bool forced, struct json_
     return true;
 }
 
-static bool hold_calls(const struct request_params *p, bool forced, struct job_form *out,
-                       struct err *e)
+static bool calls_grammar(const struct request_params *p, bool forced, struct grammar **out,
+                          struct err *e)
 {
     struct json_call calls[TOOLS_MAX];
     size_t n;
-    if (!list_calls(p, forced, calls, &n, e)) return false;
-    if (out->may_call)
-        return json_calls_grammar(&out->call, calls, n, e) || err_prefix(e, "\"tools\": ");
-    return !has_strict(p->tools) ||
-           err_set(e, ERR_UNSUPPORTED,
-                   "\"tools\": this model has no token that begins a call, so that no call can be "
-                   "held to \"strict\"; leave it out");
+    return list_calls(p, forced, calls, &n, e) &&
+           (json_calls_grammar(out, calls, n, e) || err_prefix(e, "\"tools\": "));
+}
+
+static bool hold_calls(const struct request_params *p, bool forced, struct job_form *out,
+                       struct err *e)
+{
+    struct err own = {0};
+    if (!out->may_call)
+        err_set(&own, ERR_UNSUPPORTED,
+                "\"tools\": this model has no token that begins a call, so that no call can be "
+                "held to \"strict\"; leave it out");
+    else if (calls_grammar(p, forced, &out->call, &own))
+        return true;
+    if (has_strict(p->tools)) return err_set(e, own.code, "%s", own.msg);
+    out->begun = (struct str){0}; // forced only: then it is free behind its opening
+    return true;
 }
 
 static void allow_calls(const struct reply_options *o, const struct tokenizer *tok,

@@ -26,23 +26,9 @@ static uint32_t digits(struct grammar *g, int least, int most, uint32_t next)
     return place;
 }
 
-static uint32_t integer(struct grammar *g, bool sign, bool zero, uint32_t next)
+static uint32_t nonzero(struct grammar *g, uint32_t next)
 {
-    uint32_t place = range(g, '1', '9', digits(g, 0, DIGITS_MAX - 1, next));
-    const uint32_t positive = zero ? grammar_either(g, byte(g, '0', next), place) : place;
-    return sign ? grammar_either(g, byte(g, '-', place), positive) : positive;
-}
-
-static uint32_t number(struct grammar *g, bool sign, uint32_t next)
-{
-    const uint32_t exponent = digits(g, 1, EXPONENT_DIGITS, next);
-    const uint32_t e =
-        grammar_range(g, 'e', 'e', 'E', 'E',
-                      grammar_either(g, grammar_range(g, '+', '+', '-', '-', exponent), exponent));
-    const uint32_t after = grammar_either(g, e, next);
-    const uint32_t whole = grammar_either(g, byte(g, '.', digits(g, 1, DIGITS_MAX, after)), after);
-    const uint32_t positive = integer(g, false, true, whole);
-    return sign ? grammar_either(g, byte(g, '-', positive), positive) : positive;
+    return range(g, '1', '9', digits(g, 0, DIGITS_MAX - 1, next));
 }
 
 static uint32_t or_else(struct grammar *g, uint32_t place, uint32_t other)
@@ -104,22 +90,31 @@ static uint32_t number_between(struct grammar *g, uint64_t low, uint64_t high, u
 
 uint32_t json_integer(struct grammar *g, uint32_t next)
 {
-    return integer(g, true, true, next);
+    const uint32_t place = nonzero(g, next);
+    return grammar_either(g, byte(g, '-', place), grammar_either(g, byte(g, '0', next), place));
 }
 
 uint32_t json_number(struct grammar *g, uint32_t next)
 {
-    return number(g, true, next);
+    const uint32_t exponent = digits(g, 1, EXPONENT_DIGITS, next);
+    const uint32_t e =
+        grammar_range(g, 'e', 'e', 'E', 'E',
+                      grammar_either(g, grammar_range(g, '+', '+', '-', '-', exponent), exponent));
+    const uint32_t after = grammar_either(g, e, next);
+    const uint32_t part = byte(g, '.', digits(g, 1, DIGITS_MAX, after));
+    const uint32_t behind = grammar_either(g, part, after);
+    const uint32_t whole = grammar_either(g, byte(g, '0', behind), nonzero(g, behind));
+    return grammar_either(g, byte(g, '-', whole), whole);
 }
 
-uint32_t json_number_between(struct grammar *g, bool whole, int64_t least, int64_t most,
+uint32_t json_number_between(struct grammar *g, bool integers, int64_t least, int64_t most,
                              uint32_t next)
 {
     uint32_t (*const between)(struct grammar *, uint64_t, uint64_t, uint32_t) =
-        whole ? whole_between : number_between;
+        integers ? whole_between : number_between;
     uint32_t place = GRAMMAR_NONE;
     if (most >= 0) place = between(g, least > 0 ? (uint64_t)least : 0, (uint64_t)most, next);
     if (least >= 0) return place;
-    const uint64_t nearest = most < 0 ? (uint64_t)-most : whole ? 1 : 0;
+    const uint64_t nearest = most < 0 ? (uint64_t)-most : integers ? 1 : 0;
     return or_else(g, place, byte(g, '-', between(g, nearest, (uint64_t)-least, next)));
 }

@@ -12,7 +12,7 @@
 // Each returns the place where the number begins; next is what follows it.
 uint32_t json_integer(struct grammar *g, uint32_t next);
 uint32_t json_number(struct grammar *g, uint32_t next);
-// From least to most, both within JSON_WHOLE_MAX, least not above most; with `whole` integers only, else
+// From least to most, both within JSON_WHOLE_MAX, least not above most; with `integers` these only, else
 // also what lies between them.
-uint32_t json_number_between(struct grammar *g, bool whole, int64_t least, int64_t most,
+uint32_t json_number_between(struct grammar *g, bool integers, int64_t least, int64_t most,
                              uint32_t next);

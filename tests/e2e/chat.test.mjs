@@ -152,6 +152,12 @@ test('arguments of strict tools and of forced calls keep their schema', async ()
     odd.function.strict = false; // not held then, and forced as far as it goes
     const loose = await client.chat.completions.create({ ...request, temperature: 0, tools: [odd], tool_choice: 'required' });
     assert.equal(typeof JSON.parse(loose.choices[0].message.tool_calls[0].function.arguments), 'object');
+    const many = Array.from({ length: 201 }, (_, i) => ({ type: 'function', function: { name: `t${i}` } }));
+    const named = { type: 'function', function: { name: 't7' } }; // of more than are held at once: that one; any, free
+    const one = await client.chat.completions.create({ ...request, max_tokens: 60, temperature: 0, tools: many, tool_choice: named, parallel_tool_calls: false });
+    assert.equal(one.choices[0].message.tool_calls[0].function.name, 't7');
+    await client.chat.completions.create({ ...request, max_tokens: 2, tools: many, tool_choice: 'required' });
+    await assert.rejects(client.chat.completions.create({ ...request, tools: [restart({ strict: true }), ...many] }), { status: 400, message: /send fewer, or leave "strict" out/ });
 });
 
 test('thinking is split off and counted', async () => {

@@ -289,6 +289,7 @@ static bool open_tiers(struct loop *l, struct err *e)
     struct tier_settings s = l->cfg.tiers;
     s.tree = &l->tree;
     s.bell = l->bell;
+    s.stats = &l->stats;
     s.n_parallel = l->cfg.n_parallel;
     s.n_ctx = l->cfg.n_ctx;
     return tier_open(&l->tier, &s, e);

@@ -75,6 +75,19 @@ void stats_step(struct stats *st, uint32_t n_prefill, uint32_t n_decode, double 
     pthread_mutex_unlock(&st->lock);
 }
 
+void stats_expect(struct stats *st, double tps, double rows)
+{
+    pthread_mutex_lock(&st->lock);
+    struct speed *v = &st->speed;
+    if (v->rows == 0) {
+        v->rows = DECAY_ROWS;
+        v->seconds = v->wall_seconds = DECAY_ROWS / tps;
+        v->prefill_tps = v->wall_tps = v->bulk_tps = tps;
+        v->bulk_rows = rows;
+    }
+    pthread_mutex_unlock(&st->lock);
+}
+
 void stats_ahead(struct stats *st, uint32_t n_rows)
 {
     pthread_mutex_lock(&st->lock);

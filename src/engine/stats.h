@@ -29,6 +29,8 @@ void stats_deinit(struct stats *st);
 void stats_copy(const struct stats *st, struct engine_stats *out);
 // One step that took dt_s, with n_prefill prompt rows beside n_decode decode rows.
 void stats_step(struct stats *st, uint32_t n_prefill, uint32_t n_decode, double dt_s);
+// What an earlier process measured in steps of so many rows: holds until something is measured here.
+void stats_expect(struct stats *st, double tps, double rows);
 // n_rows of the step before were nobody's yet.
 void stats_ahead(struct stats *st, uint32_t n_rows);
 void stats_refused(struct stats *st);

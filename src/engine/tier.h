@@ -15,6 +15,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,8 +51,10 @@ struct page_io {
 
 struct tier_settings {
     struct page_io io;
-    struct tree *tree;     // borrowed
-    struct doorbell *bell; // borrowed: rung when a read or a write is done
+    struct tree *tree; // borrowed
+    struct doorbell
+        *bell; // borrowed: rung when a write is done, or the reads that somebody waits for
+    struct stats *stats; // borrowed: told how fast earlier processes computed; NULL: nobody is
     uint32_t n_parallel, n_ctx;
     struct page_code code; // page_bytes 0 = there are no tiers
     uint64_t ram_bytes;    // of the tier in host memory; 0 = none
@@ -82,7 +85,11 @@ struct tier_slot {
         *record; // as the store has it; in a head slot without the data, which go to the page
     unsigned char *raw; // PACK, WRITE: what is to be encoded; NULL = nothing
     uint32_t page;      // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
+    uint64_t first_ns;  // when the first of its bytes were on their way to the device
     uint64_t done_ns;   // when a thread was done with it
+    uint32_t i_call;    // READ and SEND: of the calls, whose it is
+    atomic_size_t
+        moved; // READ and SEND: bytes on their way; relaxed: what is judged by it may be a little old
 };
 
 // What is known of a page of the tree.
@@ -104,7 +111,14 @@ enum tier_source { FROM_RAM, FROM_NEAR, FROM_FAR, TIER_SOURCES };
 
 struct tier_arrival {
     uint32_t page; // of the device, with bytes; KV_NONE
+    uint32_t slot; // that it comes with; SLOT_NONE
     bool ram;
+};
+
+// Who waits for pages is called when no more of them are under way than it said: each page's call would take a core from
+// the threads that bring them.
+struct tier_call {
+    uint32_t left, at; // pages under way; the engine's bell rings from so many on
 };
 
 // A page on disk that is not the sequence's next, but begins like it: comes into the tree, where the sequence copies its
@@ -127,7 +141,7 @@ struct tier_restore {
     uint32_t n_ram, n_disk;        // pages that the sequence got
     uint64_t start_ns, last_ns;    // last: when something came, or the sequence began to wait
     uint64_t done_ns;              // when the latest page that came was there
-    double first_ms;               // when the first page came, after the start
+    double first_ms;               // when the first bytes of the first page came, after the start
     double tps;                    // what computing instead would do; 0 = not known
     double other_s;                // what is not from `from` should take
     enum tier_source from;         // most of it
@@ -179,6 +193,7 @@ struct tier {
     pthread_cond_t work, ready;
     uint32_t n_begun, n_waiting, n_ready; // threads on their first way to the device
     struct slot_ring reads, writes, done;
+    struct tier_call *calls;   // [n_parallel] of restores, and one of the warm-up
     struct store_entry *drops; // [n_drops] forgotten already, to be erased on disk
     size_t n_drops, cap_drops;
     struct store *attached; // handed over, the engine thread has not seen it yet
@@ -216,11 +231,13 @@ void tier_figures(struct tier *t, struct tier_figures *out);
 void tier_seek(struct tier *t, struct seq *s);
 // Begins to load for those that seek: takes pages of the device, so nothing that was only matched may be held.
 void tier_ask(struct tier *t);
-// How a restore goes. n pages in all, of which `left` are not in the sequence yet; came: arrived, in any
-// order; flight: being read now. page_s: what computing a page takes.
+// How a restore goes. n pages in all, of which `left` are not in the sequence yet; came: arrived, in any order, with the
+// parts of those under way; first: of them, what was there at first_s, where the first bytes were. page_s: what computing
+// a page takes.
 struct restore_pace {
-    double spent_s, first_s, look_s, page_s; // first_s: when the first page arrived
-    uint32_t n, left, came, flight;
+    double spent_s, first_s, look_s, page_s;
+    double came, first;
+    uint32_t n, left;
 };
 // Is computing what is left quicker than to wait for it? Not before look_s.
 bool tier_restore_loses(const struct restore_pace *p);
@@ -271,6 +288,8 @@ void tier_submit(struct tier *t, uint32_t slot,
                  enum slot_state work); // READ, SEND, PACK or WRITE
 // Reads of this ticket that no thread has begun are done, with nothing.
 void tier_cancel(struct tier *t, uint32_t ticket);
+// Whose pages i_call are: the bell rings when no more than `at` of them are under way.
+void tier_call_at(struct tier *t, uint32_t i_call, uint32_t at);
 // tier_save.c
 void tier_watch(struct tier *t); // sets the tree's hooks
 void tier_queue_all(struct tier *t);

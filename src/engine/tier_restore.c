@@ -15,7 +15,8 @@
 #include "engine/tier.h"
 #include "engine/tier_choice.h"
 
-enum { SILENCE_MS = 2000, LOOK_MS = 10, SAVE_PAUSE_MS = 20, NEAR_MAX = 256 };
+// LOOK_MS: how long the engine sleeps while pages come, to put them into the tree and to judge how they come.
+enum { SILENCE_MS = 2000, LOOK_MS = 5, SAVE_PAUSE_MS = 20, NEAR_MAX = 256 };
 // Until one was seen, bytes a second. From memory: as to a GPU, for whose devices are slower computes slower, too; a
 // slow guess would have the first restart compute what it could load.
 static const double guessed_bps[TIER_SOURCES] = {2.4e10, 2.4e10, 5e8};
@@ -120,13 +121,14 @@ void tier_copied(struct tier *t, struct seq *s, uint32_t from, uint32_t n)
 
 // ---- asking --------------------------------------------------------------------------------------
 
-// From disk, into a slot that is free for it. False where it has to wait.
-static bool read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t page)
+// From disk, into a slot that is free for it. SLOT_NONE where it has to wait.
+static uint32_t read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t page)
 {
     const struct seq *s = r->seq;
     const uint32_t slot = tier_read_slot_take(t);
-    if (slot == SLOT_NONE) return false;
+    if (slot == SLOT_NONE) return SLOT_NONE;
     struct tier_slot *to = &t->slots[slot];
+    to->i_call = (uint32_t)(r - t->restores);
     to->chain = r->chains[i];
     to->parent = i == r->base ? chain_before(t, s, i) : r->chains[i - 1];
     to->ticket = r->ticket;
@@ -134,21 +136,22 @@ static bool read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t
     to->page = page;
     memcpy(to->ids, s->tokens + i * t->page_tokens, t->page_tokens * sizeof(int32_t));
     tier_submit(t, slot, SLOT_READ);
-    return true;
+    return slot;
 }
 
 // From host memory, where nothing else is being done with it.
-static bool send_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t slot,
-                    uint32_t page)
+static uint32_t send_up(struct tier *t, struct tier_restore *r, uint32_t i, uint32_t slot,
+                        uint32_t page)
 {
     struct tier_slot *from = &t->slots[slot];
-    if (from->state != SLOT_KEPT) return false;
+    if (from->state != SLOT_KEPT) return SLOT_NONE;
+    from->i_call = (uint32_t)(r - t->restores);
     from->recent = true;
     from->ticket = r->ticket;
     from->i_page = i;
     from->page = page;
     tier_submit(t, slot, SLOT_SEND);
-    return true;
+    return slot;
 }
 
 static bool ask_for(struct tier *t, struct tier_restore *r, uint32_t i)
@@ -159,11 +162,12 @@ static bool ask_for(struct tier *t, struct tier_restore *r, uint32_t i)
     if (page == KV_NONE) return false;
     slot = tier_find(t, r->chains[i]); // again: what was evicted may have taken its place
     const bool ram = slot != SLOT_NONE;
-    if (!(ram ? send_up(t, r, i, slot, page) : read_up(t, r, i, page))) {
+    slot = ram ? send_up(t, r, i, slot, page) : read_up(t, r, i, page);
+    if (slot == SLOT_NONE) {
         kv_page_give(t->cfg.tree->pool, page);
         return false;
     }
-    r->arrivals[i] = (struct tier_arrival){.page = KV_NONE, .ram = ram};
+    r->arrivals[i] = (struct tier_arrival){.page = KV_NONE, .slot = slot, .ram = ram};
     r->n_flight++;
     return true;
 }
@@ -183,16 +187,18 @@ static void ask_alike(struct tier *t, struct tier_restore *r)
     to->parent = a->i_page == r->base ? chain_before(t, s, a->i_page) : r->chains[a->i_page - 1];
     to->ticket = r->ticket;
     to->i_page = a->i_page;
+    to->i_call = (uint32_t)(r - t->restores);
     to->page = page;
     to->any_ids = a->asked = true;
     r->n_flight++;
     tier_submit(t, slot, SLOT_READ);
 }
 
-static void ask(struct tier *t, struct tier_restore *r)
+static void ask_all(struct tier *t, struct tier_restore *r)
 {
     // Pages of others were joined, also behind those that were looked for: nothing arrives for them.
-    for (; r->asked < r->seq->n_shared; r->asked++) r->arrivals[r->asked].page = KV_NONE;
+    for (; r->asked < r->seq->n_shared; r->asked++)
+        r->arrivals[r->asked] = (struct tier_arrival){.page = KV_NONE, .slot = SLOT_NONE};
     const uint32_t most = t->n_heads > 0 ? t->n_heads : 2 * t->n_threads;
     for (; r->asked < r->seq->n_restore && r->n_flight < most; r->asked++) {
         const bool gone = t->store == NULL && tier_find(t, r->chains[r->asked]) == SLOT_NONE;
@@ -203,6 +209,14 @@ static void ask(struct tier *t, struct tier_restore *r)
         if (gone || !ask_for(t, r, r->asked)) return;
     }
     if (r->seq->restore_alike && !r->alike.asked && r->n_flight < most) ask_alike(t, r);
+}
+
+// Called when all that was asked for is there, or where more is to be asked for, in time for the threads to go on.
+static void ask(struct tier *t, struct tier_restore *r)
+{
+    ask_all(t, r);
+    const bool more = r->asked < r->seq->n_restore || (r->seq->restore_alike && !r->alike.asked);
+    tier_call_at(t, (uint32_t)(r - t->restores), more ? t->n_threads : 0);
 }
 
 // ---- the choice ---------------------------------------------------------------------------------
@@ -258,9 +272,15 @@ static void note_sources(const struct tier *t, struct tier_restore *r, uint32_t 
 static struct tier_choice choose(const struct tier *t, const struct tier_restore *r, uint32_t n)
 {
     const double page_s = t->prefill_tps > 0 ? t->page_tokens / t->prefill_tps : 1e9;
-    for (uint32_t i = r->base; i < r->base + n; i++)
-        r->load_s[i] = (double)t->record_stride / speed_of(t, r->sources[i]);
-    const struct tier_choice c = tier_choose(r->load_s + r->base, n, page_s);
+    bool far = false;
+    for (uint32_t i = r->base; i < r->base + n; i++) {
+        const bool here = r->sources[i] == FROM_FAR;
+        r->load_s[i] =
+            (double)t->record_stride / speed_of(t, r->sources[i]) * (here ? TIER_FAR_DOUBT : 1);
+        far |= here;
+    }
+    const struct tier_choice c =
+        tier_choose(r->load_s + r->base, n, page_s, far ? TIER_FAR_COST_S : 0);
     log_debug("cache", "below pages=%u first=%u end=%u choice_s=%.3f compute_s=%.3f", n, c.first,
               c.end, c.seconds, n * page_s);
     return c;
@@ -399,6 +419,7 @@ void tier_arrived(struct tier *t, uint32_t slot)
     if (r != NULL) {
         r->n_flight--;
         r->last_ns = clock_ns();
+        if (!s->any_ids) r->arrivals[s->i_page].slot = SLOT_NONE;
     }
     if (r != NULL && s->any_ids) {
         r->alike.came = true;
@@ -408,7 +429,8 @@ void tier_arrived(struct tier *t, uint32_t slot)
             page = KV_NONE;
         }
     } else if (r != NULL && s->result == STORE_OK) {
-        if (r->n_came++ == 0) r->first_ms = (double)(s->done_ns - r->start_ns) / 1e6;
+        const double first_ms = (double)(s->first_ns - r->start_ns) / 1e6;
+        if (r->n_came++ == 0 || first_ms < r->first_ms) r->first_ms = first_ms;
         if (r->n_came == 1 || s->done_ns > r->done_ns) r->done_ns = s->done_ns;
         r->arrivals[s->i_page].page = page;
         page = KV_NONE;
@@ -461,11 +483,21 @@ bool tier_restore_loses(const struct restore_pace *p)
 {
     const double all_s = p->n * p->page_s;
     if (p->page_s <= 0 || p->spent_s < p->look_s) return false;
-    if (p->came == 0) return p->spent_s > p->look_s + all_s / 10; // the first page takes longest
-    const uint32_t could = p->came + p->flight; // as if all that is under way were there now
-    if (could >= p->n) return false;
-    const double each_s = (p->spent_s - p->first_s) / could;
-    return each_s * (p->n - could) > p->left * p->page_s;
+    if (p->came <= 0) return p->spent_s > p->look_s + all_s / 20; // the first page takes longest
+    const double since = p->came - p->first < 0.5 ? 0.5 : p->came - p->first;
+    return (p->spent_s - p->first_s) / since * (p->n - p->came) > p->left * p->page_s;
+}
+
+// Pages that came and the parts of those that are on their way.
+static double moved_pages(const struct tier *t, const struct tier_restore *r)
+{
+    size_t bytes = 0;
+    for (uint32_t i = r->first; i < r->asked; i++) {
+        const uint32_t slot = r->arrivals[i].slot;
+        if (slot == SLOT_NONE) continue;
+        bytes += atomic_load_explicit(&t->slots[slot].moved, memory_order_relaxed);
+    }
+    return r->n_came + (double)bytes / (double)t->cfg.code.page_bytes;
 }
 
 // Loading goes slower than computing would, or does not go at all.
@@ -475,15 +507,19 @@ static bool is_hopeless(const struct tier *t, const struct tier_restore *r)
     if (clock_ms_since(r->last_ns) > SILENCE_MS) return true;
     if (r->n_flight == 0 && r->asked >= s->n_restore) return true; // what came was given away
     if (r->tps <= 0 || t->cfg.judge_ms == 0) return false;
+    const double piece = (double)STORE_PIECE_BYTES / (double)t->cfg.code.page_bytes;
+    const bool begun = r->n_came > 0; // else when that was is not known yet
     const struct restore_pace pace = {
         .spent_s = clock_ms_since(r->start_ns) / 1e3,
-        .first_s = r->first_ms / 1e3,
+        .first_s = begun ? r->first_ms / 1e3 : 0,
         .look_s = t->cfg.judge_ms / 1e3,
         .page_s = t->page_tokens / r->tps,
+        .came = moved_pages(t, r),
+        .first = !begun      ? 0
+                 : piece < 1 ? piece
+                             : 1,
         .n = s->n_restore - r->first,
         .left = s->n_restore - s->n_shared,
-        .came = r->n_came,
-        .flight = r->n_flight < t->n_threads ? r->n_flight : t->n_threads,
     };
     return tier_restore_loses(&pace);
 }
@@ -494,7 +530,7 @@ static void give_up(struct tier *t, struct tier_restore *r)
     const double spent_s = clock_ms_since(r->start_ns) / 1e3;
     log_debug("cache", "computing is quicker than to go on loading pages=%u ms=%.1f", r->n_came,
               spent_s * 1e3);
-    const double most = (r->n_came + t->n_threads) * (double)t->record_stride / spent_s;
+    const double most = (moved_pages(t, r) + 1) * (double)t->record_stride / spent_s;
     if (t->bps[r->from] == 0 || t->bps[r->from] > most) t->bps[r->from] = most;
     end_restore(t, r);
 }
@@ -535,9 +571,7 @@ int tier_timeout_ms(const struct tier *t)
     for (uint32_t i = 0; t->n_restores > 0 && i < t->cfg.n_parallel; i++) {
         const struct tier_restore *r = &t->restores[i];
         if (r->seq == NULL) continue;
-        const double left = SILENCE_MS + 1 - clock_ms_since(r->last_ns);
-        const int look_ms = r->n_came < t->n_threads ? LOOK_MS : left > 0 ? (int)left : 0;
-        if (ms < 0 || look_ms < ms) ms = look_ms;
+        ms = LOOK_MS;
     }
     const bool can_save = t->ring_n > 0 && (t->store != NULL || tier_keeps(t));
     if (!can_save || t->n_writing >= t->n_writes_max || t->load == TIER_URGENT) return ms;

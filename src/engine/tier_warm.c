@@ -199,16 +199,18 @@ static void ask(struct tier *t)
     if (pool->n_free == 0) w->end = w->asked; // others need the room
     while (t->n_restores == 0 && w->asked < w->end && w->asked - w->done < 2 * t->n_threads) {
         const uint32_t slot = pool->n_free > 0 ? tier_read_slot_take(t) : SLOT_NONE;
-        if (slot == SLOT_NONE) return;
+        if (slot == SLOT_NONE) break;
         struct tier_slot *s = &t->slots[slot];
         s->chain = w->entries[w->asked].chain;
         s->parent = w->entries[w->asked].parent;
         s->i_page = w->asked++;
         s->any_ids = s->warm = true;
+        s->i_call = t->cfg.n_parallel;
         s->page = kv_page_take(pool);
         w->n_flight++;
         tier_submit(t, slot, SLOT_READ);
     }
+    tier_call_at(t, t->cfg.n_parallel, w->asked < w->end ? t->n_threads : 0);
 }
 
 bool tier_warm_arrived(struct tier *t, uint32_t slot)

@@ -28,10 +28,28 @@ static void steps_of_many_rows_say_how_fast_prompts_are(void **state)
     stats_deinit(&st);
 }
 
+// The next process begins with what the last one knew, so that its first step has as many rows as it is worth; what it
+// measures itself counts at once.
+static void what_was_measured_before_holds_until_something_is(void **state)
+{
+    (void)state;
+    struct stats st;
+    stats_init(&st);
+    stats_expect(&st, 8000, 4096);
+    assert_float_equal(stats_speed(&st).prefill_tps, 8000, 1);
+    assert_float_equal(stats_speed(&st).bulk_tps, 8000, 1);
+    stats_step(&st, 3000, 0, 1);
+    assert_in_range((uint64_t)stats_speed(&st).prefill_tps, 2990, 3010);
+    stats_expect(&st, 100, 4096); // too late
+    assert_in_range((uint64_t)stats_speed(&st).prefill_tps, 2990, 3010);
+    stats_deinit(&st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_of_many_rows_say_how_fast_prompts_are),
+        cmocka_unit_test(what_was_measured_before_holds_until_something_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,7 @@ static double best_of_all(const double *load_s, uint32_t n, double page_s)
 
 static void check(const double *load_s, uint32_t n, double page_s)
 {
-    const struct tier_choice c = tier_choose(load_s, n, page_s);
+    const struct tier_choice c = tier_choose(load_s, n, page_s, 0);
     assert_true(c.first <= c.end && c.end <= n);
     const double s = takes(load_s, n, page_s, c.first, c.end),
                  best = best_of_all(load_s, n, page_s);
@@ -69,7 +69,7 @@ static struct tier_choice even(uint32_t n, double load_s, double page_s)
 {
     double all[N_MAX];
     for (uint32_t i = 0; i < n; i++) all[i] = load_s;
-    return tier_choose(all, n, page_s);
+    return tier_choose(all, n, page_s, 0);
 }
 
 static void what_is_plain_is_chosen_plainly(void **state)
@@ -92,9 +92,16 @@ static void what_is_plain_is_chosen_plainly(void **state)
     assert_int_equal(even(0, 1, 1).end, 0);
     double load_s[60]; // the first half is in memory, the rest on a slow disk
     for (int i = 0; i < 60; i++) load_s[i] = i < 30 ? 0.1 : 50;
-    c = tier_choose(load_s, 60, 1);
+    c = tier_choose(load_s, 60, 1, 0);
     assert_int_equal(c.first, 0);
     assert_int_equal(c.end, 30);
+    for (int i = 0; i < 60; i++) load_s[i] = i < 59 ? 0.1 : 1.5;
+    assert_int_equal(tier_choose(load_s, 60, 1, 0).end, 59);
+    assert_int_equal(tier_choose(load_s, 60, 1, 2).end, 60); // a step more costs more than that
+    for (int i = 0; i < 60; i++) load_s[i] = 0.5;
+    assert_int_equal(tier_choose(load_s, 2, 1, 0).end, 2);
+    assert_int_equal(tier_choose(load_s, 2, 1, 1).end, 0); // not worth what it costs besides
+    assert_int_equal(tier_choose(load_s, 60, 1, 1).end, 60);
 }
 
 int main(void)

@@ -127,6 +127,16 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     b->n += (size_t)n;
 }
 
+void buf_count(struct buf *b, uint64_t n)
+{
+    if (n >= 1000) {
+        buf_count(b, n / 1000);
+        buf_printf(b, ",%03u", (unsigned)(n % 1000));
+    } else {
+        buf_printf(b, "%u", (unsigned)n);
+    }
+}
+
 static void json_char(struct buf *b, unsigned char c)
 {
     switch (c) {

@@ -38,6 +38,7 @@ void buf_str(struct buf *b, struct str s);
 void buf_z(struct buf *b, const char *z);
 void buf_c(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void buf_count(struct buf *b, uint64_t n); // for people: 12,404
 // A JSON string with quotes. Bytes that are not UTF-8 become U+FFFD, so that the result is valid JSON.
 void buf_json(struct buf *b, struct str s);
 struct str buf_view(const struct buf *b);

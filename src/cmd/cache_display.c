@@ -37,15 +37,10 @@ static void put_shown(struct buf *out, const char *text)
     }
 }
 
-// "12,404"
+// A server's number, which may be anything.
 static void put_count(struct buf *out, double n)
 {
-    char digits[32];
-    const int len = snprintf(digits, sizeof digits, "%.0f", n);
-    for (int i = 0; i < len; i++) {
-        if (i > 0 && (len - i) % 3 == 0) buf_c(out, ',');
-        buf_c(out, digits[i]);
-    }
+    buf_count(out, n > 0 && n < 1e18 ? (uint64_t)n : 0);
 }
 
 static void put_count_wide(struct buf *out, double n, int width)
@@ -142,7 +137,7 @@ static void put_tokens_seconds(struct buf *out, const json_t *o, const char *tok
                                const char *seconds)
 {
     put_count(out, number_of(o, tokens));
-    buf_z(out, " tokens");
+    buf_z(out, number_of(o, tokens) == 1 ? " token" : " tokens");
     if (json_is_number(json_object_get(o, seconds)))
         buf_printf(out, " = %.2f s", number_of(o, seconds));
 }
@@ -164,6 +159,28 @@ static void put_tier(struct buf *out, const json_t *answer, const char *field, c
     buf_z(out, ", ");
     put_count(out, n);
     buf_printf(out, " of them from %s", name);
+}
+
+static void put_quoted(struct buf *out, const char *text)
+{
+    if (text[0] == '\0') {
+        buf_z(out, "nothing");
+        return;
+    }
+    buf_c(out, '"');
+    put_shown(out, text);
+    buf_c(out, '"');
+}
+
+static void put_what(struct buf *out, const char *label, const json_t *culprit)
+{
+    buf_printf(out, "%-11s", label);
+    put_shown(out, text_of(culprit, "kind"));
+    buf_z(out, ": ");
+    put_quoted(out, text_of(culprit, "ours"));
+    buf_z(out, " here, ");
+    put_quoted(out, text_of(culprit, "theirs"));
+    buf_z(out, " in the cache\n");
 }
 
 void cache_show_explain(struct buf *out, const json_t *answer)
@@ -193,11 +210,10 @@ void cache_show_explain(struct buf *out, const json_t *answer)
         put_side(out, "cached", text, "theirs");
     }
     if (culprit != NULL) {
-        buf_printf(out, "what       %s: \"", text_of(culprit, "kind"));
-        put_shown(out, text_of(culprit, "ours"));
-        buf_z(out, "\" here, \"");
-        put_shown(out, text_of(culprit, "theirs"));
-        buf_z(out, "\" in the cache\n");
+        put_what(out, "what", culprit);
+        size_t i;
+        json_t *more;
+        json_array_foreach(json_object_get(answer, "more"), i, more) put_what(out, "and", more);
     }
     buf_z(out, "do         ");
     put_shown(out, text_of(answer, "advice"));

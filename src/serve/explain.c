@@ -1,31 +1,30 @@
-// Texts are compared as the tokens spell them, so all places are bytes of the decoded prompt. Which
-// message or tool a byte belongs to is found by looking for their texts in the prompt, in order: a
-// template may put anything around them.
+// Texts are compared as the tokens spell them, so all places are bytes of the decoded prompt. What
+// changes by itself seldom changes alone: behind a date the search goes on, for the time or the run's
+// id that would be the next culprit.
 #include "serve/explain.h"
 
 #include <string.h>
 
+#include "base/utf8.h"
+#include "serve/explain_place.h"
 #include "text/drift.h"
 
 enum {
     CONTEXT_BYTES = 80, // shown on each side
-    PROBE_LEAST = 8,    // shorter ones could be anywhere
-    PROBE_BYTES = 200,  // of a message that are looked for
+    CHANGES_MAX = 8     // told of one prompt
 };
 
-struct place {
-    const char *what;  // "message", "tool", "template", "prompt"
-    size_t index;      // of the message or tool; of the message before (template)
-    struct str role;   // of a message, or a tool's name
-    uint32_t line;     // in the message, from 1
-    bool last_message; // nothing comes after it
-    bool before_all;   // template text in front of the first message
+struct change {
+    struct drift d;
+    size_t at; // first byte of ours that differs
 };
 
 struct sides {
     struct buf ours, theirs; // whole prompt; the same up to other_from, then the cached text
-    size_t at;               // first byte that differs
+    size_t at;               // first byte that differs, or the beginning of its character
     bool has_other, same_text;
+    struct change changes[CHANGES_MAX];
+    size_t n_changes; // more than one only where all change by themselves
 };
 
 static void put_pieces(struct buf *b, const struct tokenizer *tok, const int32_t *ids, size_t n)
@@ -33,25 +32,67 @@ static void put_pieces(struct buf *b, const struct tokenizer *tok, const int32_t
     for (size_t i = 0; i < n; i++) buf_str(b, tokenizer_piece(tok, ids[i]));
 }
 
+// The beginning of the character that holds the byte (UTF-8: 4 bytes at most).
+static size_t char_start(struct str text, size_t at)
+{
+    size_t from = at;
+    for (int i = 0; i < 3 && from > 0 && from < text.n && (text.p[from] & 0xc0) == 0x80; i++)
+        from--;
+    return from;
+}
+
+static size_t first_difference(struct str a, struct str b, size_t from)
+{
+    size_t at = from;
+    while (at < a.n && at < b.n && a.p[at] == b.p[at]) at++;
+    const size_t ours = char_start(a, at), theirs = char_start(b, at);
+    return ours < theirs ? ours : theirs;
+}
+
 static bool make_sides(const struct explain_input *in, struct sides *s, struct err *e)
 {
     const struct cache_probe *p = in->probe;
     put_pieces(&s->ours, in->tok, in->ids->p, in->ids->n);
     put_pieces(&s->theirs, in->tok, in->ids->p, p->other_from);
-    s->at = s->theirs.n;
+    size_t from = s->theirs.n;
     put_pieces(&s->theirs, in->tok, p->other, p->n_other);
-    if (s->ours.failed || s->theirs.failed)
-        return err_set(e, ERR_MEMORY, "no memory to compare two prompts");
     s->has_other = p->n_other > 0;
-    while (s->at < s->ours.n && s->at < s->theirs.n && s->ours.p[s->at] == s->theirs.p[s->at])
-        s->at++;
     if (!s->has_other) { // nothing to compare with: the token's own place
         struct buf before = {0};
         put_pieces(&before, in->tok, in->ids->p, p->diverged_at);
-        s->at = before.n;
-        if (before.failed) err_set(e, ERR_MEMORY, "no memory to compare two prompts");
+        s->at = char_start(buf_view(&s->ours), before.n);
+        s->ours.failed |= before.failed;
         buf_free(&before);
     }
+    if (s->ours.failed || s->theirs.failed)
+        return err_set(e, ERR_MEMORY, "no memory to compare two prompts");
+    const struct str ours = buf_view(&s->ours), theirs = buf_view(&s->theirs);
+    if (s->has_other) s->at = first_difference(ours, theirs, from);
+    s->same_text = s->at == ours.n || s->at == theirs.n;
+    return true;
+}
+
+static bool find_changes(struct sides *s, struct err *e)
+{
+    size_t from = 0, theirs_from = 0, at = s->at;
+    do {
+        struct change *c = &s->changes[s->n_changes];
+        const struct str ours = str_sub(buf_view(&s->ours), from, SIZE_MAX),
+                         theirs = str_sub(buf_view(&s->theirs), theirs_from, SIZE_MAX);
+        if (!drift_find(&c->d, ours, theirs, at, e)) return false;
+        if (s->n_changes > 0 && !c->d.volatile_text) return true;
+        c->at = from + at;
+        c->d.same_from += from;
+        c->d.theirs_from += theirs_from;
+        s->n_changes++;
+        if (!c->d.volatile_text) return true;
+        from = c->d.same_from;
+        theirs_from = c->d.theirs_from;
+        const struct str rest = str_sub(buf_view(&s->ours), from, SIZE_MAX),
+                         theirs_rest = str_sub(buf_view(&s->theirs), theirs_from, SIZE_MAX);
+        at = first_difference(rest, theirs_rest, 0);
+        if (at == rest.n || at == theirs_rest.n) return true;
+    } while (s->n_changes < CHANGES_MAX);
     return true;
 }
 
@@ -63,97 +104,10 @@ static size_t token_at(const struct explain_input *in, size_t byte)
     return i;
 }
 
-// ---- places -------------------------------------------------------------------------------------
-
-static uint32_t line_number(struct str text, size_t from, size_t to)
+// The one that a person is told: of the first change, the first that differs.
+static size_t token_of(const struct explain_input *in, const struct sides *s, size_t i)
 {
-    uint32_t line = 1;
-    for (size_t i = from; i < to && i < text.n; i++) line += text.p[i] == '\n';
-    return line;
-}
-
-// The tool whose line in the prompt holds the byte: templates print one a line.
-static bool in_tool(struct value tools, struct str text, size_t at, struct place *out)
-{
-    size_t from = 0;
-    for (size_t i = 0; tools.kind == VALUE_LIST && i < tools.list->n; i++) {
-        struct value name = value_get(value_get(tools.list->items[i], "function"), "name");
-        struct buf quoted = {0};
-        if (name.kind != VALUE_STRING) continue;
-        buf_z(&quoted, "\"name\": ");
-        buf_json(&quoted, name.s);
-        size_t found = str_find(text, buf_view(&quoted), from);
-        buf_free(&quoted);
-        if (found == SIZE_MAX) continue;
-        size_t start = found, end = found;
-        while (start > 0 && text.p[start - 1] != '\n') start--;
-        while (end < text.n && text.p[end] != '\n') end++;
-        from = found + 1;
-        if (at < start || at >= end) continue;
-        *out = (struct place){.what = "tool", .index = i, .role = name.s, .line = 1};
-        return true;
-    }
-    return false;
-}
-
-static void in_message(struct value messages, struct str text, size_t at, struct place *out)
-{
-    size_t from = 0;
-    *out = (struct place){.what = "template", .before_all = true};
-    for (size_t i = 0; messages.kind == VALUE_LIST && i < messages.list->n; i++) {
-        const struct value m = messages.list->items[i], role = value_get(m, "role");
-        const struct value content = value_get(m, "content");
-        const struct str body = content.kind == VALUE_STRING ? str_trim(content.s) : STR("");
-        const bool last = i + 1 == messages.list->n;
-        if (body.n == 0 || (!last && body.n < PROBE_LEAST)) continue;
-        size_t found = str_find(text, str_sub(body, 0, PROBE_BYTES), from);
-        if (found == SIZE_MAX) continue;
-        if (last) found = str_rfind(text, body); // may be a word that stands elsewhere too
-        if (found == SIZE_MAX || found < from) continue;
-        if (at < found) return; // the template's words in front of it
-        from = found + body.n < text.n ? found + body.n : text.n;
-        *out = (struct place){.what = at < from ? "message" : "template",
-                              .index = i,
-                              .role = role.kind == VALUE_STRING ? role.s : STR(""),
-                              .line = line_number(text, found, at),
-                              .last_message = last};
-        if (at < from) return;
-    }
-}
-
-static struct place find_place(const struct explain_input *in, struct str text, size_t at)
-{
-    struct place p = {.what = "prompt", .line = line_number(text, 0, at)};
-    if (in->p->messages.kind != VALUE_LIST) return p;
-    if (!in_tool(in->p->tools, text, at, &p)) in_message(in->p->messages, text, at, &p);
-    return p;
-}
-
-static void name_place(struct buf *b, const struct place *p)
-{
-    if (strcmp(p->what, "message") == 0)
-        buf_printf(b, "line %u of messages[%zu] (%.*s)", p->line, p->index, (int)p->role.n,
-                   p->role.p);
-    else if (strcmp(p->what, "tool") == 0)
-        buf_printf(b, "tools[%zu] (%.*s)", p->index, (int)p->role.n, p->role.p);
-    else if (strcmp(p->what, "prompt") == 0)
-        buf_printf(b, "line %u of the prompt", p->line);
-    else if (p->before_all)
-        buf_z(b, "the template's text in front of messages[0]");
-    else
-        buf_printf(b, "the template's text behind messages[%zu]", p->index);
-}
-
-static void put_place(struct buf *b, const struct place *p)
-{
-    struct buf words = {0};
-    name_place(&words, p);
-    buf_printf(b, "\"place\":{\"what\":\"%s\",\"index\":%zu,\"name\":", p->what, p->index);
-    buf_json(b, p->role);
-    buf_printf(b, ",\"line\":%u,\"words\":", p->line);
-    buf_json(b, buf_view(&words));
-    buf_c(b, '}');
-    buf_free(&words);
+    return i == 0 ? in->probe->diverged_at : token_at(in, s->changes[i].at);
 }
 
 // ---- words --------------------------------------------------------------------------------------
@@ -168,31 +122,50 @@ static void put_seconds(struct buf *b, const struct explain_input *in, size_t n_
 
 static void say_cost(struct buf *b, const struct explain_input *in, size_t n_tokens)
 {
-    buf_printf(b, "%zu tokens", n_tokens);
-    if (in->probe->prefill_tps > 0)
-        buf_printf(b, " = %.1f s a run", (double)n_tokens / in->probe->prefill_tps);
+    const double seconds =
+        in->probe->prefill_tps > 0 ? (double)n_tokens / in->probe->prefill_tps : 0;
+    buf_count(b, n_tokens);
+    buf_z(b, " tokens");
+    if (seconds > 0) buf_printf(b, " = %.*f s a run", seconds < 1 ? 2 : 1, seconds);
 }
 
-// Does the chat go on with another message? Templates begin each with the name of its role.
-static bool is_next_message(const struct place *p, const struct drift *d)
+// Does another message stand there? Templates begin each with the name of its role, and no two
+// roles begin with the same letter.
+static bool is_other_message(const struct sides *s, const struct place *p)
 {
     static const struct str roles[] = {{"assistant", 9}, {"user", 4}, {"system", 6}, {"tool", 4}};
     enum { N_ROLES = sizeof roles / sizeof roles[0] };
     bool ours = false, theirs = false;
     for (int i = 0; i < N_ROLES; i++) {
-        ours |= str_starts(d->ours, roles[i]);
-        theirs |= str_starts(d->theirs, roles[i]);
+        ours |= str_starts(str_sub(buf_view(&s->ours), s->at, SIZE_MAX), roles[i]);
+        theirs |= str_starts(str_sub(buf_view(&s->theirs), s->at, SIZE_MAX), roles[i]);
     }
-    return ours && theirs && !p->before_all && strcmp(p->what, "template") == 0;
+    return ours && theirs && strcmp(p->what, "template") == 0;
 }
 
-// Tokens of our side that would be found again if the change stood last.
-static size_t tokens_saved(const struct explain_input *in, const struct sides *s,
-                           const struct drift *d)
+static void to_other_message(struct drift *d, const struct sides *s, const struct place *p)
 {
-    const size_t from = d->volatile_text ? (size_t)(d->ours.p - s->ours.p) + d->ours.n : s->at;
-    const size_t end = from + d->same_bytes < s->ours.n ? from + d->same_bytes : s->ours.n;
-    const size_t n = token_at(in, end) - token_at(in, from);
+    const struct str ours = str_sub(buf_view(&s->ours), s->at, SIZE_MAX),
+                     theirs = str_sub(buf_view(&s->theirs), s->at, SIZE_MAX);
+    *d = (struct drift){
+        .kind = "another message",
+        .advice = p->before_all
+                      ? "nothing to change between different agents; requests that are to share "
+                        "must begin with the same messages"
+                      : "nothing to change: the conversations part here",
+        .ours = str_sub(ours, 0, str_find(ours, STR("\n"), 0)),
+        .theirs = str_sub(theirs, 0, str_find(theirs, STR("\n"), 0)),
+        .same_from = s->at};
+}
+
+// Tokens of our side that would be found again if the changes stood last.
+static size_t tokens_saved(const struct explain_input *in, const struct sides *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_changes; i++) {
+        const struct drift *d = &s->changes[i].d;
+        n += token_at(in, d->same_from + d->same_bytes) - token_at(in, d->same_from);
+    }
     return n / in->page_tokens * in->page_tokens;
 }
 
@@ -211,17 +184,39 @@ static void say_nothing_differs(struct buf *b, const struct explain_input *in)
             "nothing in the cache begins like this: warm it (submind cache warm), and look "
             "whether the requests carry different cache_salts",
         [CACHE_EVICTED] =
-            "it was cached and made room for others: pin it (submind cache pin), raise "
-            "--kv-memory, or give the others a lower cache_priority",
+            "it was cached and is gone, dropped or to make room for others: warm it and pin it "
+            "(submind cache warm --pin), raise --kv-memory, or give the others a lower "
+            "cache_priority",
     };
     buf_z(b, words[in->probe->reason]);
 }
 
-static void say_advice(struct buf *b, const struct explain_input *in, const struct sides *s,
-                       const struct place *p, const struct drift *d)
+static void say_changes(struct buf *b, const struct explain_input *in, const struct sides *s)
 {
-    const size_t saved = d == NULL ? 0 : tokens_saved(in, s, d);
-    if (d == NULL) {
+    for (size_t i = 0; i < s->n_changes; i++) {
+        const struct place p = place_find(in->p, buf_view(&s->ours), s->changes[i].at);
+        if (i > 0) buf_z(b, i + 1 < s->n_changes ? ", " : " and ");
+        buf_printf(b, "%s at token ", s->changes[i].d.kind);
+        buf_count(b, token_of(in, s, i));
+        buf_z(b, ", in ");
+        place_name(b, &p);
+    }
+}
+
+// In a message that was sent or answered before.
+static bool is_history(const struct place *p)
+{
+    return p->index > 0 && !p->last_message &&
+           (strcmp(p->what, "message") == 0 || strcmp(p->what, "call") == 0 ||
+            strcmp(p->what, "reasoning") == 0);
+}
+
+static void say_advice(struct buf *b, const struct explain_input *in, const struct sides *s,
+                       const struct place *p)
+{
+    const struct drift *d = &s->changes[0].d;
+    const size_t saved = tokens_saved(in, s);
+    if (s->n_changes == 0) {
         say_nothing_differs(b, in);
         return;
     }
@@ -234,18 +229,27 @@ static void say_advice(struct buf *b, const struct explain_input *in, const stru
         buf_z(b, "nothing: the requests share everything up to their own last message");
         return;
     }
-    buf_printf(b, "%s at token %zu, in ", d->kind, token_at(in, s->at));
-    name_place(b, p);
-    buf_printf(b, ": %s", d->advice);
+    if (in->probe->n_hit < in->page_tokens && saved == 0 && strcmp(d->kind, "text") == 0) {
+        buf_z(b, "nothing that is cached begins like this prompt, and what stands beside it is "
+                 "another one: warm it (submind cache warm)");
+        return;
+    }
+    say_changes(b, in, s);
+    buf_z(b, ": ");
+    if (s->n_changes > 1)
+        buf_z(b, "move them to the end of the prompt (the last user message), or leave them out");
+    else
+        buf_z(b, is_history(p) && !d->volatile_text ? "send earlier messages again as they were"
+                                                    : d->advice);
     if (saved == 0) return;
     buf_z(b, "; saves ");
     say_cost(b, in, saved);
 }
 
-static void put_culprit(struct buf *b, const struct explain_input *in, const struct sides *s,
-                        const struct drift *d)
+static void put_culprit(struct buf *b, const struct explain_input *in, const struct sides *s)
 {
-    const size_t saved = tokens_saved(in, s, d);
+    const struct drift *d = &s->changes[0].d;
+    const size_t saved = tokens_saved(in, s);
     buf_z(b, ",\"culprit\":{\"kind\":");
     buf_json(b, str_from(s->same_text ? "tokenization" : d->kind));
     buf_z(b, ",\"ours\":");
@@ -255,20 +259,40 @@ static void put_culprit(struct buf *b, const struct explain_input *in, const str
     buf_printf(b, ",\"changes_by_itself\":%s,\"saves_tokens\":%zu,\"saves_seconds\":",
                d->volatile_text ? "true" : "false", saved);
     put_seconds(b, in, saved);
-    buf_c(b, '}');
+    buf_z(b, "},\"more\":[");
+    for (size_t i = 1; i < s->n_changes; i++) {
+        const struct change *c = &s->changes[i];
+        const struct place p = place_find(in->p, buf_view(&s->ours), c->at);
+        buf_printf(b, "%s{\"kind\":\"%s\",\"ours\":", i > 1 ? "," : "", c->d.kind);
+        buf_json(b, c->d.ours);
+        buf_z(b, ",\"theirs\":");
+        buf_json(b, c->d.theirs);
+        buf_printf(b, ",\"token\":%zu,", token_of(in, s, i));
+        place_put(b, &p);
+        buf_c(b, '}');
+    }
+    buf_c(b, ']');
+}
+
+// Up to CONTEXT_BYTES from the byte on, whole characters.
+static struct str context(struct str text, size_t at)
+{
+    struct str s = str_sub(text, at, CONTEXT_BYTES);
+    s.n -= utf8_partial_tail(s);
+    return s;
 }
 
 static void put_context(struct buf *b, const struct sides *s)
 {
     const struct str ours = buf_view(&s->ours), theirs = buf_view(&s->theirs);
-    const size_t from = s->at > CONTEXT_BYTES ? s->at - CONTEXT_BYTES : 0;
+    const size_t from = char_start(ours, s->at > CONTEXT_BYTES ? s->at - CONTEXT_BYTES : 0);
     buf_z(b, ",\"text\":{\"before\":");
     buf_json(b, str_sub(ours, from, s->at - from));
     buf_z(b, ",\"ours\":");
-    buf_json(b, str_sub(ours, s->at, CONTEXT_BYTES));
+    buf_json(b, context(ours, s->at));
     buf_z(b, ",\"theirs\":");
     if (s->has_other)
-        buf_json(b, str_sub(theirs, s->at, CONTEXT_BYTES));
+        buf_json(b, context(theirs, s->at));
     else
         buf_z(b, "null");
     buf_c(b, '}');
@@ -291,24 +315,21 @@ static void put_head(struct buf *b, const struct explain_input *in)
 bool explain_put(const struct explain_input *in, struct buf *out, struct err *e)
 {
     struct sides s = {0};
-    struct drift d = {0};
     struct buf advice = {0};
     bool ok = make_sides(in, &s, e);
     const bool differs = ok && s.has_other && in->probe->reason != CACHE_WHOLE;
-    if (differs) ok = drift_find(&d, buf_view(&s.ours), buf_view(&s.theirs), s.at, e);
+    if (differs) ok = find_changes(&s, e);
     if (ok) {
-        const struct place p = find_place(in, buf_view(&s.ours), s.at);
-        s.same_text = s.at == s.ours.n || s.at == s.theirs.n;
-        if (differs && is_next_message(&p, &d)) {
-            d.kind = "another message";
-            d.advice = "nothing to change: the conversations part here";
-            d.same_bytes = 0;
+        const struct place p = place_find(in->p, buf_view(&s.ours), s.at);
+        if (differs && is_other_message(&s, &p)) {
+            to_other_message(&s.changes[0].d, &s, &p);
+            s.n_changes = 1;
         }
         put_head(out, in);
-        put_place(out, &p);
+        place_put(out, &p);
         put_context(out, &s);
-        if (differs) put_culprit(out, in, &s, &d);
-        say_advice(&advice, in, &s, &p, differs ? &d : NULL);
+        if (differs) put_culprit(out, in, &s);
+        say_advice(&advice, in, &s, &p);
         buf_z(out, ",\"advice\":");
         buf_json(out, buf_view(&advice));
         buf_c(out, '}');

@@ -88,9 +88,52 @@ test('explain names the culprit, its place and its price', async () => {
     assert.ok(e.text.ours !== e.text.theirs && e.text.before.length > 10);
     const tailTokens = (await server.tokens(tail)).length;
     assert.ok(e.culprit.saves_tokens >= tailTokens - 2 * page, `${e.culprit.saves_tokens} of ${tailTokens}`);
-    assert.match(e.advice, /move it to the end.*saves \d+ tokens = [\d.]+ s/);
+    assert.match(e.advice, /move it to the end.*saves [\d,]+ tokens = [\d.]+ s/);
     assert.equal((await explain(first)).reason, 'whole');
     assert.match((await explain(ask(first.messages[0].content, 'bye'))).advice, /^nothing/);
+});
+
+test('explain names all that changes by itself', async () => {
+    await drop();
+    const tail = notes(500, 2);
+    const at = (day, run, id) => ask(`${notes(100, 4)}\nToday is ${day}\n${notes(60, 5)}\nRun ${run} of it\nsession ${id}\n${tail}`, 'hello');
+    await chat(at('2026-11-24', 41, '3f2b8c1e-9d4a-4e6f-8a1b-2c3d4e5f6a7b'));
+    const e = await explain(at('2026-11-25', 42, 'a02b8c1e-9d4a-4e6f-8a1b-2c3d4e5f6a7c'));
+    assert.equal(e.culprit.kind, 'a date');
+    assert.deepEqual(e.more.map((m) => [m.kind, m.ours]), [['a number', '42'], ['a UUID', 'a02b8c1e-9d4a-4e6f-8a1b-2c3d4e5f6a7c']]);
+    assert.ok(e.more[1].token > e.more[0].token && e.more[0].token > e.diverged_at);
+    const tokens = (await server.tokens(notes(60, 5) + tail)).length;
+    assert.ok(Math.abs(e.culprit.saves_tokens - tokens) < 2 * page, `${e.culprit.saves_tokens} of ${tokens}`);
+    assert.match(e.advice, /^a date at token .*, a number at token .* and a UUID at token .*: move them to the end/);
+});
+
+test('explain shows whole characters', async () => {
+    await drop();
+    const at = (c) => ask(`${notes(200, 4)}\nfine ${c} it is\n${notes(200, 5)}`, 'hello');
+    for (const [a, b] of [['\u00fc', '\u00f6'], ['\u{1f600}', '\u{1f601}']]) {
+        await chat(at(a));
+        const e = await explain(at(b));
+        assert.ok(e.text.ours.startsWith(b) && e.text.theirs.startsWith(a), JSON.stringify(e.text));
+        assert.deepEqual([e.culprit.kind, e.culprit.ours, e.culprit.theirs], ['text', b, a]);
+        assert.ok(e.culprit.saves_tokens >= 200, `${e.culprit.saves_tokens}`);
+        assert.doesNotMatch(JSON.stringify(e), /\ufffd/);
+    }
+});
+
+test('explain finds a rewritten tool call in the history', async () => {
+    await drop();
+    const request = (args, reply) => ({ ...ask(notes(100, 4), 'is it up?', { tools: [tool('status', 'name')] }),
+        messages: [...ask(notes(100, 4), 'is it up?').messages,
+            { role: 'assistant', content: null, tool_calls: [{ id: 'c1', type: 'function', function: { name: 'status', arguments: args } }] },
+            { role: 'tool', tool_call_id: 'c1', content: reply }, user(notes(60, 6))] });
+    await chat(request('{"name":"a service","deep":true}', 'active since this morning'));
+    const e = await explain(request('{"deep": true, "name": "a service"}', 'active since this morning'));
+    assert.equal(e.place.words, 'tool_calls[0] (status) of messages[2]');
+    assert.equal(e.culprit.kind, 'the same JSON written differently');
+    assert.match(e.advice, /send earlier messages again as they were; saves/);
+    const e2 = await explain(request('{"name":"a service","deep":true}', 'active since this noon'));
+    assert.equal(e2.place.words, 'line 1 of messages[3] (tool)');
+    assert.equal(e2.culprit.ours, 'noon');
 });
 
 test('explain sees tools that changed places', async () => {
@@ -108,11 +151,16 @@ test('explain sees tools that changed places', async () => {
     assert.ok(e.culprit.saves_tokens > 3 * page, `${e.culprit.saves_tokens}`);
     const fewer = await explain(request(tools.toSpliced(1, 1)));
     assert.equal(fewer.culprit.kind, 'lines that are missing here');
+    assert.match(fewer.culprit.theirs, /"name": "bravo"/);
     const keys = structuredClone(tools);
     keys[3].function = { name: 'delta', parameters: keys[3].function.parameters, description: keys[3].function.description };
     const e3 = await explain(request(keys));
     assert.equal(e3.culprit.kind, 'JSON keys in another order');
     assert.equal(e3.place.name, 'delta');
+    const all = tools.map(({ type, function: f }) => ({ function: { parameters: f.parameters, description: f.description, name: f.name }, type }));
+    const e4 = await explain(request(all));
+    assert.equal(e4.culprit.kind, 'JSON keys in another order');
+    assert.ok(e4.culprit.saves_tokens > 5 * page, `${e4.culprit.saves_tokens}: also the tools behind it`);
 });
 
 test('explain shows both sides where they part at the first token of a page', async () => {
@@ -136,6 +184,9 @@ test('explain knows two conversations from a mistake', async () => {
     const e = await explain({ ...turn, messages: [...turn.messages.slice(0, -1), { role: 'assistant', content: 'Yes, it is.' }, user('good')] });
     assert.equal(e.culprit.kind, 'another message');
     assert.match(e.advice, /nothing to change/);
+    const bare = await explain({ messages: [user('hello')] });
+    assert.equal(bare.culprit.kind, 'another message');
+    assert.match(bare.advice, /begin with the same messages/);
 });
 
 test('ls shows trunks as a tree, their words only when asked', async () => {
@@ -260,6 +311,8 @@ test('errors say what to do', async () => {
         ['/submind/cache/explain', {}, 400, /messages/],
         ['/submind/cache/warm', { ...ask('a', 'b'), pin: 'yes' }, 400, /"pin" must be true or false/],
         ['/submind/cache/warm', { ...ask('a', 'b', { cache_salt: 's' }), pin: true }, 400, /cache_salt/],
+        ['/submind/cache/warm', { prompt: 'one two', pin: true }, 400, /fills no page/],
+        ['/submind/cache/drop', { id: 'abcdef' }, 404, /no trunk has the id/],
         ['/v1/chat/completions/render', {}, 400, /messages/],
     ]) {
         const answer = await server.post(path, body);
@@ -302,9 +355,9 @@ test('the command warms, lists, explains, pins and drops', async () => {
     const why = command(['explain', file]);
     assert.equal(why.code, 0, why.err);
     assert.match(why.out, /state {6}differs/);
-    assert.match(why.out, /at {9}token \d+, line 1 of messages\[0\] \(system\)/);
+    assert.match(why.out, /at {9}token [\d,]+, line 1 of messages\[0\] \(system\)/);
     assert.match(why.out, /what {7}a date: "2026-11-25" here, "2026-11-24" in the cache/);
-    assert.match(why.out, /do .*move it to the end.*saves \d+ tokens = [\d.]+ s a run/);
+    assert.match(why.out, /do .*move it to the end.*saves [\d,]+ tokens = [\d.]+ s a run/);
     const json = JSON.parse(command(['explain', '-', '--json'], JSON.stringify(ask('x', 'y'))).out);
     assert.equal(json.hit_tokens, 0);
     assert.equal(command(['unpin', id]).code, 0);
@@ -327,16 +380,20 @@ test('a workspace is warmed by its folder', async () => {
 });
 
 test('the command says what is wrong', () => {
-    for (const [args, words, code] of [
+    for (const [args, words, code, input] of [
         [[], /say what: ls, explain/, 2],
         [['dance'], /there is no "dance"/, 2],
         [['ls', 'x'], /takes no argument/, 2],
         [['explain'], /a file with a request/, 2],
-        [['explain', '/nowhere.json'], /nowhere\.json/, 2],
+        [['explain', '/nowhere.json'], /no \/nowhere\.json; name a file/, 2],
+        [['explain', '-'], /standard input is not JSON: .*line 1/, 2, 'hello'],
+        [['explain', '-'], /holds no request: it must be a JSON object/, 2, '[1]'],
+        [['warm', path.join(import.meta.dirname, 'node_modules')], /no workspace: it has no AGENTS\.md/, 2],
         [['pin', 'zz'], /trunk's id/, 2],
         [['drop'], /id is needed/, 2],
+        [['drop', '12', '--all'], /not both/, 2],
     ]) {
-        const r = command(args);
+        const r = command(args, input);
         assert.match(r.err, words, args.join(' '));
         assert.equal(r.code, code, `${args.join(' ')}: ${r.err}`);
     }

@@ -20,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     while (at < ours.n && at < theirs.n && ours.p[at] == theirs.p[at]) at++;
     if (!drift_find(&d, ours, theirs, at, &e)) return 0;
     if (d.kind == NULL || d.advice == NULL || d.same_bytes > ours.n) abort();
+    if (d.same_from > ours.n || d.same_bytes > ours.n - d.same_from) abort();
+    if (d.volatile_text && (d.same_from < at || d.theirs_from > theirs.n)) abort();
     if (d.ours.n > 0 && (d.ours.p < ours.p || d.ours.p + d.ours.n > ours.p + ours.n)) abort();
     if (d.theirs.n > 0 && (d.theirs.p < theirs.p || d.theirs.p + d.theirs.n > theirs.p + theirs.n))
         abort();

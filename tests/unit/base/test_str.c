@@ -46,6 +46,19 @@ static void buffer_grows_and_keeps_content(void **state)
     assert_null(b.p);
 }
 
+static void counts_are_in_groups_of_three(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    const uint64_t numbers[] = {0, 999, 1000, 12404, 1000007, UINT64_MAX};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        buf_count(&b, numbers[i]);
+        buf_c(&b, ' ');
+    }
+    assert_string_equal(buf_cstr(&b), "0 999 1,000 12,404 1,000,007 18,446,744,073,709,551,615 ");
+    buf_free(&b);
+}
+
 static void json_strings_are_valid_json(void **state)
 {
     (void)state;
@@ -65,6 +78,7 @@ int main(void)
         cmocka_unit_test(find_reports_first_and_last),
         cmocka_unit_test(sub_and_trim_clamp),
         cmocka_unit_test(buffer_grows_and_keeps_content),
+        cmocka_unit_test(counts_are_in_groups_of_three),
         cmocka_unit_test(json_strings_are_valid_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

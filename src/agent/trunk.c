@@ -31,6 +31,13 @@ bool trunk_request(const char *dir, const char *const *environment, const char *
     struct workspace ws = {0};
     struct tool_set *tools = NULL;
     if (!workspace_open(&ws, dir, e)) return false;
+    if (ws.n_parts == 0 && ws.n_skills == 0) {
+        workspace_close(&ws);
+        return err_set(e, ERR_INPUT,
+                       "%s is no workspace: it has no AGENTS.md or other Markdown file that runs "
+                       "would share",
+                       dir);
+    }
     const struct tool_set_spec spec = {.config = &ws.config,
                                        .environment = environment,
                                        .run_id = "trunk",
@@ -41,4 +48,13 @@ bool trunk_request(const char *dir, const char *const *environment, const char *
     tool_set_close(tools);
     workspace_close(&ws);
     return ok;
+}
+
+struct str trunk_name(const char *path)
+{
+    enum { NAME_BYTES = 60 };
+    const struct str s = str_from(path);
+    size_t from = s.n > NAME_BYTES ? s.n - NAME_BYTES : 0;
+    while (from > 0 && from < s.n && (s.p[from] & 0xc0) == 0x80) from++; // whole characters
+    return str_sub(s, from, s.n);
 }

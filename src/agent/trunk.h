@@ -10,3 +10,5 @@
 // what they listed for earlier runs, NULL for nowhere.
 bool trunk_request(const char *dir, const char *const *environment, const char *lists_dir,
                    struct buf *out, struct err *e);
+// What a pinned trunk of this path is called: its end, as much as a name may have.
+struct str trunk_name(const char *path);

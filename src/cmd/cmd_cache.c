@@ -1,5 +1,6 @@
 // submind cache: asks a running server about its prefix cache, or changes it. All work is the
 // server's; here are the words for people. Subcommands stand in a table.
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,8 @@ static bool id_body(struct cache_command *c, struct err *e)
 {
     if (c->argument == NULL && !c->s.all)
         return err_set(e, ERR_INPUT, "a trunk's id is needed; submind cache ls shows them");
+    if (c->argument != NULL && c->s.all)
+        return err_set(e, ERR_INPUT, "either a trunk's id or --all, not both");
     json_t *o =
         c->argument != NULL ? json_pack("{s:s}", "id", c->argument) : json_pack("{s:b}", "all", 1);
     if (o != NULL && c->s.public) json_object_set_new(o, "public", json_true());
@@ -62,14 +65,20 @@ static bool empty_body(struct cache_command *c, struct err *e)
 
 static json_t *read_request(const char *path, struct err *e)
 {
+    const char *shown = strcmp(path, "-") == 0 ? "standard input" : path;
     struct buf text = {0};
     json_error_t why;
     json_t *o = NULL;
     if (file_read(&text, path, MAX_REQUEST_BYTES, e)) {
         o = json_loadb(buf_cstr(&text), text.n, 0, &why);
-        if (o == NULL || !json_is_object(o)) {
-            err_set(e, ERR_INPUT, "%.200s is no JSON object with a request: %s", path,
-                    o == NULL ? why.text : "it is something else");
+        if (o == NULL)
+            err_set(e, ERR_INPUT, "%.200s is not JSON: %s (line %d)", shown, why.text, why.line);
+        else if (!json_is_object(o))
+            err_set(e, ERR_INPUT,
+                    "%.200s holds no request: it must be a JSON object, {\"messages\": [...]} or "
+                    "{\"prompt\": ...}",
+                    shown);
+        if (!json_is_object(o)) {
             json_decref(o);
             o = NULL;
         }
@@ -100,7 +109,15 @@ static json_t *request_of(struct cache_command *c, struct err *e)
         err_set(e, ERR_INPUT, "a file with a request's JSON is needed (- reads standard input)");
         return NULL;
     }
-    if (stat(c->argument, &st) == 0 && S_ISDIR(st.st_mode)) return workspace_request(c, e);
+    const bool is_path = strcmp(c->argument, "-") != 0, there = stat(c->argument, &st) == 0;
+    if (is_path && !there && errno == ENOENT) {
+        err_set(e, ERR_NOT_FOUND,
+                "there is no %.200s; name a file with a request's JSON, a workspace's folder, or - "
+                "for standard input",
+                c->argument);
+        return NULL;
+    }
+    if (is_path && there && S_ISDIR(st.st_mode)) return workspace_request(c, e);
     return read_request(c->argument, e);
 }
 
@@ -117,8 +134,10 @@ static bool warm_body(struct cache_command *c, struct err *e)
     json_object_del(o, "stream");
     if (c->s.pin || c->s.public) json_object_set_new(o, "pin", json_true());
     if (c->s.public) json_object_set_new(o, "public", json_true());
-    if (c->s.name != NULL || c->s.pin)
-        json_object_set_new(o, "name", json_string(c->s.name != NULL ? c->s.name : c->argument));
+    if (c->s.name != NULL || c->s.pin) {
+        const char *name = c->s.name != NULL ? c->s.name : trunk_name(c->argument).p;
+        json_object_set_new(o, "name", json_string(name));
+    }
     return dump(c, o, e);
 }
 
@@ -146,12 +165,22 @@ static bool on_data(void *arg, struct str piece)
 }
 
 // The server's own words where it has some.
-static bool refused(const struct http_answer *a, struct err *e)
+static bool refused(const struct cache_command *c, const struct http_answer *a, struct err *e)
 {
+    static const struct {
+        long status;
+        enum err_code code;
+    } codes[] = {{403, ERR_DENIED}, {404, ERR_NOT_FOUND}, {429, ERR_FULL}, {503, ERR_LOADING}};
     json_t *o = json_loadb(a->body.p, a->body.n, 0, NULL);
     const char *words = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
-    if (words != NULL)
-        err_set(e, a->status == 404 ? ERR_NOT_FOUND : ERR_INPUT, "%.400s", words);
+    enum err_code code = a->status < 500 ? ERR_INPUT : ERR_IO;
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (codes[i].status == a->status) code = codes[i].code;
+    if (a->status == 401)
+        err_set(e, ERR_AUTH, "the server %s; name the right key's file with --key-file",
+                c->key.n > 0 ? "does not take this key" : "wants a key");
+    else if (words != NULL)
+        err_set(e, code, "%.400s", words);
     else
         err_set(e, ERR_IO, "the server answered with status %ld; is it a submind server?",
                 a->status);
@@ -176,7 +205,7 @@ static bool call(struct cache_command *c, const struct subcommand *sub, struct e
                 "it with --server",
                 url, a.why);
     else if (a.status != 200)
-        ok = refused(&a, e);
+        ok = refused(c, &a, e);
     else if (c->answer.failed)
         ok = err_set(e, ERR_MEMORY, "no memory for the answer");
     http_answer_free(&a);

@@ -49,8 +49,7 @@ static void *run(void *arg)
     if (ok) {
         body.n--; // the closing brace
         buf_printf(&body, ",\"pin\":true,\"public\":%s,\"name\":", w->public ? "true" : "false");
-        const size_t n = strlen(w->dir), most = 60; // what a name may have
-        buf_json(&body, str_from(n > most ? w->dir + (n - most) : w->dir));
+        buf_json(&body, trunk_name(w->dir));
         buf_c(&body, '}');
         ok = body.failed ? err_set(&e, ERR_MEMORY, "no memory") : ask(w, buf_view(&body), &e);
     }

@@ -294,17 +294,20 @@ static uint32_t find_page(struct loop *l, struct page_ask *a)
     if (a->seq != NULL) {
         seq_match(a->seq, &l->tree);
         page = a->seq->match_page;
-        if (page == KV_NONE)
+        if (page == KV_NONE && a->seq->n_tokens <= a->seq->page_tokens)
+            err_set(&a->error, ERR_INPUT,
+                    "a prompt of %u tokens cannot be pinned: it fills no page of %u tokens",
+                    a->seq->n_tokens, a->seq->page_tokens);
+        else if (page == KV_NONE)
             err_set(&a->error, ERR_NOT_FOUND, "nothing of this prompt is cached; warm it first");
         return page;
     }
     page = page_of(l, a);
     if (page == KV_NONE)
-        err_set(
-            &a->error, ERR_NOT_FOUND,
-            "no trunk on the device has the id %016llx; `submind cache ls` shows them (what is in "
-            "a lower tier is pinned by warming it: submind cache warm --pin)",
-            (unsigned long long)a->id);
+        err_set(&a->error, ERR_NOT_FOUND,
+                "no trunk on the device has the id %016llx; `submind cache ls` shows them (what is "
+                "in a lower tier is pinned by warming it: submind cache warm --pin)",
+                (unsigned long long)a->id);
     return page;
 }
 
@@ -484,7 +487,9 @@ bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struc
     bool ok = on_device || why.code == ERR_NOT_FOUND || err_set(e, why.code, "%s", why.msg);
     ok = ok && drop_below(en, &a, id, &found, &n_below, e);
     list_free(&a);
-    if (ok && !on_device && !found) ok = err_set(e, why.code, "%s", why.msg);
+    if (ok && !on_device && !found)
+        ok = err_set(e, ERR_NOT_FOUND, "no trunk has the id %016llx; `submind cache ls` shows them",
+                     (unsigned long long)id);
     if (ok) *n_tokens = n + n_below;
     return ok;
 }

@@ -274,9 +274,14 @@ static bool is_local(const struct exchange *x)
 // Other people's prompts show through the cache: only this machine and holders of a key may look.
 static bool check_private(struct exchange *x)
 {
-    if (!x->route->private || x->sv->s.n_keys > 0 || is_local(x)) return true;
+    if (!x->route->private || x->sv->s.n_keys > 0) return true;
+    const struct str host = header(x, "Host"); // a page in this machine's browser, by another name?
+    const bool by_name = host.n > 0 && !x->sv->listener.is_unix &&
+                         !guard_host_ok(host, str_from(x->sv->s.allow_host));
+    if (is_local(x) && !by_name) return true;
     return err_set(&x->refused, ERR_DENIED,
-                   "%s is for this machine only, as long as the server has no --api-key-file",
+                   "%s answers the server's own machine only (at 127.0.0.1 or localhost), as long "
+                   "as the server has no --api-key-file",
                    x->route->path);
 }
 

@@ -1,5 +1,6 @@
 // The server over real sockets, with an engine that follows a script (fake_engine.h): loading,
 // refusals, progress, errors before and after acceptance, hang-ups, clean stop.
+#include <ifaddrs.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -113,6 +114,56 @@ static void public_needs_a_key(void **state)
     s.n_keys = 1;
     assert_true(server_open(&server, &s, &engine_settings, &e));
     wait_ready();
+}
+
+// An IPv4 address of this machine that is not loopback's; 0 where there is none.
+static in_addr_t own_address(void)
+{
+    struct ifaddrs *all = NULL;
+    in_addr_t found = 0;
+    assert_int_equal(getifaddrs(&all), 0);
+    for (const struct ifaddrs *i = all; i != NULL && found == 0; i = i->ifa_next) {
+        struct sockaddr_in in;
+        if (i->ifa_addr == NULL || i->ifa_addr->sa_family != AF_INET) continue;
+        memcpy(&in, i->ifa_addr, sizeof in);
+        if (ntohl(in.sin_addr.s_addr) >> 24 != 127) found = in.sin_addr.s_addr;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+static void expect_from(in_addr_t address, const char *path, const char *host, const char *words)
+{
+    struct client c = {.fd = socket(AF_INET, SOCK_STREAM, 0)};
+    char text[200];
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(server_port(server)), .sin_addr.s_addr = address};
+    assert_int_equal(connect(c.fd, (const struct sockaddr *)&a, sizeof a), 0);
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path,
+             host);
+    client_send(&c, text);
+    read_all(&c);
+    expect(&c, words);
+    client_close(&c);
+}
+
+// Without a key the cache is for the server's own machine, asked by a name that no foreign page in
+// its browser can have; everybody else gets answers only.
+static void the_cache_is_for_this_machine(void **state)
+{
+    (void)state;
+    const struct serve_settings s = {.host = "0.0.0.0", .allow_public = true};
+    const in_addr_t here = htonl(INADDR_LOOPBACK), there = own_address();
+    atomic_store(&fake_script.load_gate, 1);
+    open_with(&s);
+    wait_ready();
+    expect_from(here, "/submind/cache", "localhost", "\"trunks\":[");
+    expect_from(here, "/submind/cache", "evil.example", "HTTP/1.1 403");
+    expect_from(here, "/v1/models", "evil.example", "HTTP/1.1 200");
+    if (there == 0) return; // nobody could come from elsewhere
+    expect_from(there, "/submind/cache", "localhost", "the server's own machine only");
+    expect_from(there, "/submind/cache/stats", "localhost", "HTTP/1.1 403");
+    expect_from(there, "/v1/models", "localhost", "HTTP/1.1 200");
 }
 
 static void unix_socket_is_private(void **state)
@@ -692,6 +743,7 @@ int main(void)
         ALONE(failed_load_is_told),
         ALONE(idle_server_ends),
         ALONE(public_needs_a_key),
+        ALONE(the_cache_is_for_this_machine),
         ALONE(unix_socket_is_private),
         ALONE(keys_open_the_door),
         ALONE(a_drain_answers_who_is_connected),

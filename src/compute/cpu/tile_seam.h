@@ -75,7 +75,8 @@ static inline void tiles_begin(uint32_t n_quads)
         .row_bytes = {64, 64, 64, 64, bytes, bytes, 64, 64},
         .rows = {16, 16, 16, 16, 16, 16, rows, rows},
     };
-    _tile_loadconfig(&config);
+    // gcc 12 takes _tile_loadconfig to read a pointer's width of it, and leaves out what is set beyond
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
 }
 
 static inline void tiles_end(void)
@@ -126,6 +127,7 @@ static inline void tile_multiply_split(const int8_t *const a[2], size_t a_stride
                                        const int8_t *const b[2], size_t b_step, uint32_t n,
                                        int32_t (*old)[16][16])
 {
+    __asm__ volatile("" : : : "memory"); // gcc 12 does not know that these loads read memory
     _tile_loadd(4, a[0], a_stride);
     _tile_loadd(6, b[0], 64);
     if (old) _tile_stored(0, old[0], 64);

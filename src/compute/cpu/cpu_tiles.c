@@ -4,8 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-static_assert(sizeof(struct act_tile) == 768, "no padding");
-static_assert(sizeof(struct low_tile) == 768, "whole cache lines");
+static_assert(sizeof(struct act_tile) == 832, "no padding");
+static_assert(sizeof(struct low_tile) == 832, "whole cache lines");
 static_assert(sizeof(struct weight_tile) == 704, "no padding");
 
 static void put_row(const struct act_block *from, uint32_t r, struct act_tile *to, uint32_t row)
@@ -14,6 +14,7 @@ static void put_row(const struct act_block *from, uint32_t r, struct act_tile *t
     to->scale[row] = from->scale[r];
     to->sum[row] = from->sum[r];
     for (int h = 0; h < 2; h++) to->half[h][row] = from->half[h][r];
+    to->bias[row] = from->bias[r];
 }
 
 static void arrange_high(const struct act_groups *g, uint32_t group, uint32_t n_rows,
@@ -36,6 +37,7 @@ static void put_low(const struct act_low *from, struct low_tile *to, uint32_t ro
     memcpy(to->q[to->n], from->q, sizeof from->q);
     to->scale[to->n] = from->scale;
     for (int h = 0; h < 2; h++) to->half[h][to->n] = from->half[h];
+    to->bias[to->n] = from->bias;
     to->row[to->n++] = (uint8_t)row;
 }
 

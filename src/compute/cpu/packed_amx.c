@@ -22,7 +22,7 @@ static void attend(struct attend_tile *t, uint32_t first, uint32_t end, const st
     for (uint32_t p = 0; p < n_pages; p++)
         score_page_split(t, first, end, &units[p], t->scores + p * PAGE_TOKENS);
     struct kv_unit both[KEY_PAGES] = {units[0], units[n_pages - 1]};
-    for (uint32_t i = first; i < end; i++) avx512_soften(t, both, i);
+    avx512_soften(t, both, first, end);
     add_values_split(t, first, end, units, n_pages);
     tiles_end();
 }

@@ -5,6 +5,9 @@
 
 #if defined(__AVX512VNNI__) // nothing on machines of another kind
 
+#include <stddef.h>
+
+#include "compute/cpu/many_avx512.h"
 #include "compute/cpu/quantize_256.h"
 
 // How far ahead of a single row's reading memory is asked for.
@@ -105,6 +108,12 @@ INLINE __m512 scale_of(enum fmt f, const uint8_t *p, const struct scales *sc, ui
     return _mm512_mul_ps(sc->d, load_bytes(sc->scale[s]));
 }
 
+// Of formats with minimums.
+INLINE __m512 min_of(const struct scales *sc, uint32_t s)
+{
+    return _mm512_mul_ps(sc->dmin, load_bytes(sc->min[s]));
+}
+
 INLINE __m512i nibbles(const pack_quad w[][PACK_QUADS], uint32_t s, uint32_t q)
 {
     const __m512i both = load_z(w[s / 2][q]);
@@ -175,7 +184,7 @@ INLINE void add_products(enum fmt f, const uint8_t *p, const struct scales *sc, 
 INLINE void add_mins(const struct scales *sc, uint32_t s, const struct act_block *a, size_t stride,
                      const uint32_t n, __m512 *acc)
 {
-    const __m512 min = _mm512_mul_ps(sc->dmin, load_bytes(sc->min[s]));
+    const __m512 min = min_of(sc, s);
     EACH_ROW(t)
     acc[t] = _mm512_fnmadd_ps(min, _mm512_set1_ps(a[t / 4 * stride].sum[t % 4]), acc[t]);
 }
@@ -274,6 +283,194 @@ void avx512_packed_dot(enum fmt f, const uint8_t *panel, uint32_t n_k, const str
     case FMT_Q4_K: run(FMT_Q4_K, panel, n_k, a, group, n_rows, out); break;
     case FMT_Q5_K: run(FMT_Q5_K, panel, n_k, a, group, n_rows, out); break;
     case FMT_Q6_K: run(FMT_Q6_K, panel, n_k, a, group, n_rows, out); break;
+    default: break;
+    }
+}
+
+// ---- many rows: a panel unpacked (tiles.h) ------------------------------------------------------
+
+INLINE void open_panel(enum fmt f, const uint8_t *panel, uint32_t n_blocks, struct weight_tile *to)
+{
+    struct scales sc = {.d = _mm512_setzero_ps()};
+    for (uint32_t b = 0; b < n_blocks; b++, to++) {
+        const uint32_t s = b % PACK_SUBS;
+        const uint8_t *p = panel + b / PACK_SUBS * pack_block_bytes(f);
+        if (s == 0) open_block(f, p, &sc);
+        for (uint32_t q = 0; q < PACK_QUADS; q++)
+            _mm512_store_si512(to->w[q], weights_of(f, p, s, q));
+        for (uint32_t h = 0; h < halves_of(f); h++)
+            _mm512_store_ps(to->d[h], scale_of(f, p, &sc, s, h));
+        if (has_min(f)) _mm512_store_ps(to->min, min_of(&sc, s));
+    }
+}
+
+void avx512_tile_open(enum fmt f, const uint8_t *panel, uint32_t n_blocks, struct weight_tile *to)
+{
+    switch (f) {
+    case FMT_Q8_0: open_panel(FMT_Q8_0, panel, n_blocks, to); break;
+    case FMT_Q4_0: open_panel(FMT_Q4_0, panel, n_blocks, to); break;
+    case FMT_Q4_K: open_panel(FMT_Q4_K, panel, n_blocks, to); break;
+    case FMT_Q5_K: open_panel(FMT_Q5_K, panel, n_blocks, to); break;
+    case FMT_Q6_K: open_panel(FMT_Q6_K, panel, n_blocks, to); break;
+    default: break;
+    }
+}
+
+// ---- many rows: products ------------------------------------------------------------------------
+
+#define EACH_GROUP(g) _Pragma("GCC unroll 3") for (uint32_t g = 0; g < n / MANY_GROUP; g++)
+
+// How many rows the next pass takes of n_left; rows behind the last are zero, up to a whole tile.
+INLINE uint32_t many_rows(uint32_t n_left)
+{
+    return n_left > 8 ? 12 : n_left > 4 ? 8 : 4;
+}
+
+// Where a group of rows lies in a tile: its integers, and its first row's part of the rest.
+struct many_at {
+    const int8_t *q;
+    const struct many_part {
+        float scale[TILE_ROWS], sum[TILE_ROWS];
+        int32_t half[2][TILE_ROWS], bias[TILE_ROWS];
+    } * of;
+};
+
+static_assert(offsetof(struct act_tile, bias) - offsetof(struct act_tile, scale) ==
+                  offsetof(struct many_part, bias),
+              "a part of a tile");
+
+INLINE struct many_at many_at(const struct act_tile *a, uint32_t row, uint32_t n_blocks)
+{
+    const struct act_tile *tile = a + (size_t)(row / TILE_ROWS) * n_blocks;
+    return (struct many_at){tile->q[row % TILE_ROWS],
+                            (const void *)(tile->scale + row % TILE_ROWS)};
+}
+
+// The next columns. Two pointers that the compiler is not to trace: it would keep one for each row.
+INLINE void many_next(struct many_at *at)
+{
+    at->q += sizeof(struct act_tile);
+    at->of = (const void *)((const char *)at->of + sizeof(struct act_tile));
+    __asm__("" : "+r"(at->q), "+r"(at->of));
+}
+
+// s = half h of the columns of w, or all of them, times n rows, of which four each lie at q[g]; bias[g] are the
+// corrections for unsigned weights of those rows, where the format has them.
+INLINE void sum_many(enum fmt f, const struct weight_tile *w, const int8_t *const *q,
+                     const int32_t *const *bias, uint32_t h, const uint32_t n, __m512i *s)
+{
+    const int8_t *half[MANY_GROUPS];
+    if (f == FMT_Q6_K) {
+        for (uint32_t g = 0; g < n / MANY_GROUP; g++) half[g] = q[g] + h * PACK_COLS / 2;
+        many_products(w->w[h * PACK_QUADS / 2][0], half, bias, true, n, s);
+    } else {
+        many_products(w->w[0][0], q, f == FMT_Q8_0 ? bias : NULL, false, n, s);
+        EACH_ROW(t)
+        {
+            if (f != FMT_Q4_0) break;
+            s[t] = _mm512_add_epi32(s[t], _mm512_set1_epi32(bias[t / 4][t % 4] / 16));
+        }
+    }
+}
+
+// out = n rows of a, from `row` on, times the panel w.
+INLINE void many_high(enum fmt f, const struct weight_tile *w, const struct act_tile *a,
+                      uint32_t row, uint32_t n_blocks, const uint32_t n, float (*out)[PANEL_ROWS])
+{
+    struct many_at at[MANY_GROUPS];
+    __m512 acc[MANY_ROWS];
+    EACH_ROW(t) acc[t] = _mm512_setzero_ps();
+    EACH_GROUP(g) at[g] = many_at(a, row + g * MANY_GROUP, n_blocks);
+    for (uint32_t b = 0; b < n_blocks; b++, w++) {
+        for (uint32_t h = 0; h < halves_of(f); h++) {
+            const int8_t *q[MANY_GROUPS];
+            const int32_t *bias[MANY_GROUPS];
+            __m512i s[MANY_ROWS];
+            EACH_GROUP(g)
+            {
+                q[g] = at[g].q;
+                bias[g] = (f == FMT_Q6_K ? at[g].of->half[h] : at[g].of->bias);
+            }
+            sum_many(f, w, q, bias, h, n, s);
+            const __m512 d = _mm512_load_ps(w->d[h]);
+            EACH_ROW(t)
+            {
+                const __m512 scale = _mm512_set1_ps(at[t / 4].of->scale[t % 4]);
+                acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[t]), _mm512_mul_ps(d, scale), acc[t]);
+            }
+        }
+        if (has_min(f)) {
+            const __m512 min = _mm512_load_ps(w->min);
+            EACH_ROW(t)
+            {
+                const __m512 sum = _mm512_set1_ps(at[t / 4].of->sum[t % 4]);
+                acc[t] = _mm512_fnmadd_ps(min, sum, acc[t]);
+            }
+        }
+        EACH_GROUP(g) many_next(&at[g]);
+    }
+    EACH_ROW(t) _mm512_storeu_ps(out[t], acc[t]);
+}
+
+// Second terms: rows [row, row + n) of l, as many as there are.
+INLINE void many_low(enum fmt f, const struct weight_tile *w, const struct low_tile *l,
+                     uint32_t row, const uint32_t n, float (*out)[PANEL_ROWS])
+{
+    const int8_t *q[MANY_GROUPS];
+    const int32_t *bias[MANY_GROUPS];
+    for (uint32_t h = 0; h < halves_of(f); h++) {
+        __m512i s[MANY_ROWS];
+        EACH_GROUP(g)
+        {
+            q[g] = l->q[row + g * MANY_GROUP];
+            bias[g] = (f == FMT_Q6_K ? l->half[h] : l->bias) + row + g * MANY_GROUP;
+        }
+        sum_many(f, w, q, bias, h, n, s);
+        const __m512 d = _mm512_load_ps(w->d[h]);
+        EACH_ROW(t)
+        {
+            if (row + t >= l->n) break;
+            float *to = out[l->row[row + t]];
+            const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(l->scale[row + t]));
+            _mm512_storeu_ps(to,
+                             _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[t]), scale, _mm512_loadu_ps(to)));
+        }
+    }
+}
+
+INLINE void many_chunk(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
+                       uint32_t tile, float (*out)[PANEL_ROWS])
+{
+    const struct tile_chunk c = a->chunks[tile];
+    const uint32_t n_blocks = a->n_blocks;
+    const size_t at = (size_t)tile * n_blocks;
+    for (uint32_t row = 0, n; row < c.n_rows; row += n) {
+        switch (n = many_rows(c.n_rows - row)) {
+        case 12: many_high(f, w, a->high + at, row, n_blocks, 12, out + row); break;
+        case 8: many_high(f, w, a->high + at, row, n_blocks, 8, out + row); break;
+        default: many_high(f, w, a->high + at, row, n_blocks, 4, out + row); break;
+        }
+    }
+    for (const struct low_tile *l = a->low + at; l < a->low + at + c.n_low; l++) {
+        for (uint32_t row = 0, n; row < l->n; row += n) {
+            switch (n = many_rows(l->n - row)) {
+            case 12: many_low(f, w + l->block, l, row, 12, out); break;
+            case 8: many_low(f, w + l->block, l, row, 8, out); break;
+            default: many_low(f, w + l->block, l, row, 4, out); break;
+            }
+        }
+    }
+}
+
+void avx512_tile_dot(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
+                     uint32_t tile, float (*out)[PANEL_ROWS])
+{
+    switch (f) {
+    case FMT_Q8_0: many_chunk(FMT_Q8_0, w, a, tile, out); break;
+    case FMT_Q4_0: many_chunk(FMT_Q4_0, w, a, tile, out); break;
+    case FMT_Q6_K: many_chunk(FMT_Q6_K, w, a, tile, out); break;
+    case FMT_Q4_K:
+    case FMT_Q5_K: many_chunk(FMT_Q4_K, w, a, tile, out); break;
     default: break;
     }
 }

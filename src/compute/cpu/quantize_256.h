@@ -7,7 +7,9 @@
 #include "compute/cpu/lanes.h"
 #include "compute/cpu/repack.h"
 
+#if !defined(INLINE) // a test does without
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 // 32 values of one row, and the same as integers.
 struct floats {

@@ -1,6 +1,7 @@
 // Many rows against packed weights (repack.h): a panel is unpacked once for all rows of a step, to bytes
 // and f32 scales; activations lie row by row in tiles of 16. So it suits processors that multiply 16 rows of
-// activations times 16 weight rows in one instruction (AMX), and AVX2, where unpacking was a fifth of the work.
+// activations times 16 weight rows in one instruction (AMX), and those for which unpacking was a fifth of the
+// work (AVX2, AVX-512).
 //
 // The arithmetic is that of repack.h, operation by operation, so that a row has the same bits here and
 // among few rows. What differs is who goes together: second terms, which few blocks of a row have, are
@@ -22,6 +23,7 @@ struct act_tile {
     float scale[TILE_ROWS];
     float sum[TILE_ROWS];       // of the dequantised values
     int32_t half[2][TILE_ROWS]; // -32 times the sum of each half of q
+    int32_t bias[TILE_ROWS];    // -128 times the sum of q
 };
 
 // Second terms of the columns of block number `block`, of n rows, the others zero.
@@ -29,6 +31,7 @@ struct low_tile {
     _Alignas(64) int8_t q[TILE_ROWS][PACK_COLS];
     float scale[TILE_ROWS];
     int32_t half[2][TILE_ROWS];
+    int32_t bias[TILE_ROWS];
     uint8_t row[TILE_ROWS]; // within the chunk
     uint32_t block, n;
 };

@@ -32,16 +32,19 @@ static const double half_life_s = 86400;
 
 struct segment {
     uint32_t id, n_slots;
-    double uses;     // decayed to `used`
+    double uses;     // what its records' uses were worth, decayed to `used`
     int64_t used;    // Unix time
     int64_t stamped; // the modification time on disk
     bool seen;       // while the folder is read
+    double
+        behind; // while one to be dropped is looked for: uses of a segment whose records go on from its own, the most
 };
 
 struct store {
     struct store_shape shape;
     size_t record_bytes;
     uint64_t segment_slots;
+    uint32_t retry_s;
     char *dir, *path; // of all families, of this one
     int dir_fd, lock_fd;
 
@@ -154,12 +157,12 @@ static double uses_now(const struct segment *s, int64_t now)
     return s->uses * exp2(-(double)(now - s->used) / half_life_s);
 }
 
-static void count_use(struct store *st, uint32_t id)
+static void count_use(struct store *st, uint32_t id, double worth)
 {
     struct segment *s = find_segment(st, id);
     if (s == NULL) return;
     const int64_t now = clock_unix();
-    s->uses = uses_now(s, now) + 1;
+    s->uses = uses_now(s, now) + worth;
     s->used = now;
 }
 
@@ -209,7 +212,7 @@ static bool scan_segment(struct store *st, uint32_t id, const struct stat *file,
     const uint64_t n = (uint64_t)file->st_size / st->record_bytes;
     const uint32_t n_slots = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
     const struct segment fresh = {
-        .id = id, .uses = 1, .used = file->st_mtim.tv_sec, .stamped = file->st_mtim.tv_sec};
+        .id = id, .uses = n_slots, .used = file->st_mtim.tv_sec, .stamped = file->st_mtim.tv_sec};
     pthread_mutex_lock(&st->lock);
     struct segment *s = find_segment(st, id);
     if (s == NULL) s = add_segment(st, &fresh);
@@ -277,11 +280,11 @@ static void take_tail(struct store *st)
 }
 
 // True when this process writes from now on. A folder that cannot be written to is only read.
-static bool try_to_write(struct store *st)
+static bool try_to_write(struct store *st, struct err *why)
 {
     struct buf path = {0};
     buf_printf(&path, "%s/lock", st->path);
-    const enum lock_state state = rundir_lock(buf_cstr(&path), &st->lock_fd, &(struct err){0});
+    const enum lock_state state = rundir_lock(buf_cstr(&path), &st->lock_fd, why);
     buf_free(&path);
     return state == LOCK_TAKEN;
 }
@@ -337,6 +340,7 @@ static void set_sizes(struct store *st, const struct store_settings *s)
     st->figures.cap_bytes = cap;
     const uint64_t bytes = cap / 4 < SEGMENT_BYTES ? cap / 4 : SEGMENT_BYTES;
     st->segment_slots = bytes / st->record_bytes;
+    st->retry_s = s->retry_s > 0 ? s->retry_s : RETRY_S;
     if (st->segment_slots == 0) st->segment_slots = 1;
 }
 
@@ -353,7 +357,7 @@ static bool open_folder(struct store *st, const struct store_settings *s, struct
     return st->dir_fd >= 0 || err_errno(e, ERR_IO, "cannot open %s", st->path);
 }
 
-bool store_open(struct store **out, const struct store_settings *s, struct err *e)
+bool store_open(struct store **out, const struct store_settings *s, struct err *why, struct err *e)
 {
     struct store *st = calloc(1, sizeof *st);
     if (st == NULL) return err_set(e, ERR_MEMORY, "no memory for a store");
@@ -362,7 +366,7 @@ bool store_open(struct store **out, const struct store_settings *s, struct err *
     st->shape = s->shape;
     st->record_bytes = store_record_bytes(&s->shape);
     if (!open_folder(st, s, e)) goto fail;
-    const bool writer = try_to_write(st); // before the scan: nobody else changes it then
+    const bool writer = try_to_write(st, why); // before the scan: nobody else changes it then
     if (!scan_folder(st, e)) goto fail;
     set_sizes(st, s);
     if (writer) become_writer(st);
@@ -391,11 +395,16 @@ void store_close(struct store *st)
 
 // ---- reading ------------------------------------------------------------------------------------
 
-bool store_has(struct store *st, struct hash128 key, bool counts)
+bool store_has(struct store *st, struct hash128 key)
+{
+    return store_use(st, key, 0);
+}
+
+bool store_use(struct store *st, struct hash128 key, double worth)
 {
     pthread_mutex_lock(&st->lock);
     const struct store_entry *entry = store_index_find(&st->index, key);
-    if (entry != NULL && counts) count_use(st, entry->i_segment);
+    if (entry != NULL && worth > 0) count_use(st, entry->i_segment, worth);
     pthread_mutex_unlock(&st->lock);
     return entry != NULL;
 }
@@ -616,25 +625,66 @@ bool store_writable(const struct store *cst)
     return yes;
 }
 
-// Removes the segment that is least used; false when there is none but the growing one.
+// A record's parent may be in another segment: without that its own is never found again. Under the lock.
+static void note_behind(struct store *st, const struct store_entry *entry, int64_t now)
+{
+    const struct store_entry *before =
+        entry->dead ? NULL : store_index_find(&st->index, entry->parent);
+    if (before == NULL || before->i_segment == entry->i_segment) return;
+    struct segment *s = find_segment(st, before->i_segment);
+    const struct segment *next = find_segment(st, entry->i_segment);
+    const double uses = next == NULL ? 0 : uses_now(next, now);
+    if (s != NULL && uses > s->behind) s->behind = uses;
+}
+
+// Only this thread adds and packs entries, so that the lock may be let go now and then: whoever reads waits for some of
+// them at most.
+static void find_behind(struct store *st, int64_t now)
+{
+    enum { AT_ONCE = 1024 };
+    pthread_mutex_lock(&st->lock);
+    const size_t n = st->index.n;
+    for (size_t i = 0; i < st->n_segments; i++) st->segments[i].behind = 0;
+    for (size_t at = 0; at < n; at++) {
+        note_behind(st, &st->index.entries[at], now);
+        if (at % AT_ONCE != AT_ONCE - 1) continue;
+        pthread_mutex_unlock(&st->lock);
+        pthread_mutex_lock(&st->lock);
+    }
+    pthread_mutex_unlock(&st->lock);
+}
+
+// The segment that is worth least, with what is behind it; the older of equal ones. NULL when there is none but the
+// growing one; under the lock.
+static const struct segment *least_worth(const struct store *st, int64_t now)
+{
+    const struct segment *least = NULL;
+    double least_worth = 0;
+    for (size_t i = 0; i < st->n_segments; i++) {
+        const struct segment *s = &st->segments[i];
+        const double worth = uses_now(s, now) + s->behind;
+        if (st->tail_fd >= 0 && s->id == st->tail_id) continue;
+        if (least != NULL && worth >= least_worth) continue;
+        least = s;
+        least_worth = worth;
+    }
+    return least;
+}
+
 static bool drop_one(struct store *st)
 {
     const int64_t now = clock_unix();
     char name[SEGMENT_NAME_MAX];
-    uint32_t id = 0;
-    double least = HUGE_VAL;
+    find_behind(st, now);
     pthread_mutex_lock(&st->lock);
-    for (size_t i = 0; i < st->n_segments; i++) {
-        const double uses = uses_now(&st->segments[i], now);
-        if (uses >= least || (st->tail_fd >= 0 && st->segments[i].id == st->tail_id)) continue;
-        least = uses;
-        id = st->segments[i].id;
-    }
+    const struct segment *least = least_worth(st, now);
+    const bool any = least != NULL;
+    const uint32_t id = any ? least->id : 0;
     const uint64_t n_before = st->index.n_alive;
-    if (least < HUGE_VAL) forget_segment(st, id);
+    if (any) forget_segment(st, id);
     st->figures.n_dropped += n_before - st->index.n_alive;
     pthread_mutex_unlock(&st->lock);
-    if (least == HUGE_VAL) return false;
+    if (!any) return false;
     segment_name(name, id);
     return unlinkat(st->dir_fd, name, 0) == 0 || errno == ENOENT;
 }
@@ -686,7 +736,7 @@ static bool start_segment(struct store *st, struct err *e)
     return true;
 }
 
-static bool append(struct store *st, void *record, struct err *e)
+static bool append(struct store *st, void *record, double worth, struct err *e)
 {
     if ((st->tail_fd < 0 || st->tail_slots >= st->segment_slots) && !start_segment(st, e))
         return false;
@@ -702,18 +752,18 @@ static bool append(struct store *st, void *record, struct err *e)
     pthread_mutex_lock(&st->lock);
     struct segment *s = find_segment(st, st->tail_id);
     if (s != NULL) s->n_slots = slot + 1;
-    count_use(st, st->tail_id);
+    count_use(st, st->tail_id, worth);
     st->figures.n_saved++;
     pthread_mutex_unlock(&st->lock);
     return index_record(st, record, st->tail_id, slot, e);
 }
 
-bool store_put(struct store *st, void *record, struct err *e)
+bool store_put(struct store *st, void *record, double worth, struct err *e)
 {
     if (!store_writable(st)) return err_set(e, ERR_IO, "%s is only read now", st->path);
-    if (append(st, record, e)) return true;
+    if (append(st, record, worth, e)) return true;
     pthread_mutex_lock(&st->lock);
-    st->off_until = clock_unix() + RETRY_S;
+    st->off_until = clock_unix() + st->retry_s;
     pthread_mutex_unlock(&st->lock);
     return false;
 }
@@ -739,7 +789,7 @@ void store_tick(struct store *st)
         stamp_uses(st);
         return;
     }
-    const bool writes = try_to_write(st);
+    const bool writes = try_to_write(st, NULL);
     struct err e = {0};
     if (!scan_folder(st, &e)) log_debug("store", "%s", e.msg);
     if (!writes) return;

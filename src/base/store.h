@@ -63,11 +63,13 @@ static inline unsigned char *store_data(void *record, uint32_t n_ids)
 struct store_settings {
     const char *dir;    // of all families; made with mode 0700 where missing
     uint64_t cap_bytes; // of all families together; 0 = a quarter of what is free, at most 64 GiB
+    uint32_t retry_s;   // after a write has failed; 0 = 300
     struct store_shape shape;
 };
 
 // Opens a family, as its writer where no other process is, otherwise to read. Reads all headers.
-bool store_open(struct store **out, const struct store_settings *s, struct err *e);
+// *why (may be NULL): why its folder cannot be written to, where it is only read for that and not for another process.
+bool store_open(struct store **out, const struct store_settings *s, struct err *why, struct err *e);
 void store_close(struct store *st); // NULL is fine
 
 // Where a record is and what its header says.
@@ -77,8 +79,10 @@ struct store_entry {
     int64_t saved_unix;
     bool dead; // found bad, or replaced
 };
-// Is there a record of this key? Asks the index, no I/O. counts: this was a use of it (which keeps it).
-bool store_has(struct store *st, struct hash128 key, bool counts);
+// Is there a record of this key? Asks the index, no I/O.
+bool store_has(struct store *st, struct hash128 key);
+// The same, and this was a use of it: worth, what it saved (in any unit), keeps it.
+bool store_use(struct store *st, struct hash128 key, double worth);
 
 // Of the records that follow this parent under this salt, the one whose ids begin most like these marks; the newer of
 // equal ones. Looks at the newest few only. False where none begins so. No I/O.
@@ -107,9 +111,10 @@ void store_near(struct store *st, const struct hash128 *keys, uint32_t n, bool *
 // it is in memory, or is not yet on the disk.
 double store_read_speed(struct store *st, uint32_t ms);
 // Appends a record, of which the caller filled key, parent, salt and depth, ids and data; the rest is
-// filled here. Drops the least used segments where the cap asks for it. After a write has failed (full
+// filled here. worth: of the use that it comes from. Where the cap asks for it, segments go whose records were worth least
+// (decayed), with those of a segment whose records go on from theirs: so ends of texts go before beginnings. After a write has failed (full
 // disk, read-only file system) the store only reads, until retry_s later.
-bool store_put(struct store *st, void *record, struct err *e);
+bool store_put(struct store *st, void *record, double worth, struct err *e);
 bool store_writable(const struct store *st);
 // Housekeeping, to be called every few seconds: remembers uses on disk; a reader looks for what the
 // writer added, and becomes the writer when that one is gone.

@@ -33,6 +33,12 @@ static double uses_of(const struct tree *t, const struct tree_node *n)
     return n->uses * exp2((n->taken_s - n->counted_s) / t->use_half_life_s);
 }
 
+double tree_use_worth(const struct tree *t, uint32_t i, uint8_t priority)
+{
+    const double cost = 1 + (double)i * t->pool->page_tokens / t->attend_tokens;
+    return cost * exp2((priority - CACHE_PRIORITY_DEFAULT) / 10.0);
+}
+
 double tree_rank(const struct tree *t, uint32_t page)
 {
     const struct tree_node *n = &t->nodes[page];

@@ -24,6 +24,7 @@ enum { WRITES_MIN = 4, WRITES_MAX = 62, TICK_S = 5, PROBE_MS = 25 };
 #define WRITES_BYTES  ((uint64_t)64 << 20)
 #define PREPARE_BYTES ((size_t)4 << 20)
 #define HUGE_BYTES    ((size_t)2 << 20)
+#define FAR_BYTES     ((uint64_t)32 << 20)
 
 // ---- the table ----------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ void tier_slot_give(struct tier *t, uint32_t slot)
     if (s->state == SLOT_KEPT) t->n_kept--;
     if (s->raw != NULL) t->raw_free[t->n_raw_free++] = s->raw;
     s->raw = NULL;
-    s->unwanted = s->any_ids = s->warm = false;
+    s->unwanted = s->any_ids = s->warm = s->far = false;
     s->state = SLOT_FREE;
     if (slot < t->n_slots)
         t->free[t->n_free++] = slot;
@@ -298,7 +299,7 @@ static void bring_down(struct tier *t, struct store *store, struct tier_slot *s,
     bool ok =
         s->raw == NULL || page_encode(&t->cfg.code, s->raw, store_data(s->record, t->page_tokens));
     if (!ok) err_set(e, ERR_UNSUPPORTED, "a page holds what q8_0 has no place for");
-    if (ok && s->state == SLOT_WRITE) ok = store_put(store, s->record, e);
+    if (ok && s->state == SLOT_WRITE) ok = store_put(store, s->record, s->worth, e);
     s->result = ok ? STORE_OK : STORE_BAD;
 }
 
@@ -326,17 +327,30 @@ static bool land(struct tier *t, struct landing *l)
     return true;
 }
 
+// A page from the disk itself waits for those before it, once there are so many that the disk is busy: each of more at
+// once would come later, and the first ones are the ones that are of use.
+static bool may_read(const struct tier *t)
+{
+    if (t->reads.n == 0) return false;
+    return !t->slots[t->reads.at[t->reads.first]].far || t->n_far < t->n_far_most;
+}
+
 // The next page on its way up, behind the thread's last one; under the lock, but let go meanwhile.
 static bool read_one(struct tier *t, struct landing *last)
 {
-    if (t->reads.n == 0) return false;
+    if (!may_read(t)) return false;
     struct landing next = {.slot = ring_take(&t->reads)};
     struct tier_slot *s = &t->slots[next.slot];
     struct store *store = t->open;
+    t->n_far += s->far;
+    if (may_read(t))
+        pthread_cond_signal(
+            &t->work); // where it was a page from the disk that others waited behind
     pthread_mutex_unlock(&t->lock);
     const bool lands = bring_up(t, store, s, last, &next.way);
     s->done_ns = clock_ns();
     pthread_mutex_lock(&t->lock);
+    t->n_far -= s->far;
     land(t, last);
     if (lands)
         *last = next;
@@ -453,7 +467,7 @@ static bool write_one(struct tier *t)
     pthread_mutex_lock(&t->lock);
     t->writing = false;
     if (tick) t->tick_ns = clock_ns();
-    if (e.code != ERR_NONE) t->write_error = e;
+    if (!tick && (e.code == ERR_NONE || t->write_error.code == ERR_NONE)) t->write_error = e;
     if (!tick) hand_back(t, slot);
     return true;
 }
@@ -591,6 +605,9 @@ bool tier_open(struct tier **out, const struct tier_settings *s, struct err *e)
     bool ok = size_slots(t, s) && alloc_slots(t) && alloc_raws(t) && alloc_rest(t);
     if (!ok) err_set(e, ERR_MEMORY, "no memory for a cache of %zu bytes", t->records_bytes);
     t->n_wanted = thread_count();
+    const uint64_t far = FAR_BYTES / (t->record_stride + 1);
+    t->n_far_most = far < TIER_THREADS_MIN ? TIER_THREADS_MIN : (uint32_t)(far < 64 ? far : 64);
+    if (s->far_at_once > 0) t->n_far_most = s->far_at_once;
     while (ok && t->n_threads < t->n_wanted) {
         ok = pthread_create(&t->threads[t->n_threads], NULL, work, t) == 0;
         if (ok) t->n_threads++;

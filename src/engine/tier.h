@@ -64,6 +64,7 @@ struct tier_settings {
         patience_ms; // so long nothing is saved for those who wait for a first token; 0 = usual
     uint32_t
         judge_ms; // a restore that goes slower than computing is given up from then on; 0 = never
+    uint32_t far_at_once; // pages read from the disk itself at once; 0 = as many as keep one busy
 };
 
 // READ, SEND, PACK, WRITE: with the threads: from disk to the device, from host memory to the device, encoded,
@@ -75,15 +76,17 @@ struct tier_slot {
     enum slot_state state;
     enum store_result result;
     bool in_table, recent;
-    bool unwanted;                // dropped while a thread has it
-    bool any_ids, warm;           // READ: no certain tokens are expected; for the warm-up
-    uint32_t next;                // in its bucket
+    bool unwanted; // dropped while a thread has it
+    bool any_ids, warm,
+        far;       // READ: no certain tokens are expected; for the warm-up; from the disk itself
+    uint32_t next; // in its bucket
     uint32_t ticket, i_page;      // READ and SEND: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
     unsigned char
         *record; // as the store has it; in a head slot without the data, which go to the page
     unsigned char *raw; // PACK, WRITE: what is to be encoded; NULL = nothing
+    double worth;       // WRITE: of the use that it comes from
     uint32_t page;      // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
     uint64_t first_ns;  // when the first of its bytes were on their way to the device
     uint64_t done_ns;   // when a thread was done with it
@@ -184,7 +187,8 @@ struct tier {
     uint64_t turn_ns;
     // Measured, also by earlier processes; 0 = not known yet. rows: of the steps that the last is of.
     double bps[TIER_SOURCES], prefill_tps, prefill_rows;
-    bool write_warned;
+    bool write_warned, missed; // missed: something that is not on disk could not be written
+    uint64_t missed_ns;        // when that was last looked at
     struct tier_figures figures;
 
     pthread_t threads[TIER_THREADS_MAX];
@@ -192,6 +196,7 @@ struct tier {
     pthread_mutex_t lock;         // guards these
     pthread_cond_t work, ready;
     uint32_t n_begun, n_waiting, n_ready; // threads on their first way to the device
+    uint32_t n_far, n_far_most;           // pages being read from the disk itself; at once
     struct slot_ring reads, writes, done;
     struct tier_call *calls;   // [n_parallel] of restores, and one of the warm-up
     struct store_entry *drops; // [n_drops] forgotten already, to be erased on disk
@@ -200,7 +205,7 @@ struct tier {
     struct store *open;     // the threads' copy of store
     uint64_t tick_ns;
     double memo[STORE_MEMO], memo_written[STORE_MEMO]; // bps, prefill_tps
-    struct err write_error;                            // the latest
+    struct err write_error; // why the first of those failed that the last good one is before
     uint32_t prepared, prepare_end; // pages of the device whose memory was taken; will be
     bool writing, preparing, stopping;
 };

@@ -28,8 +28,8 @@ static void open_store(struct disk *d, struct hash128 weights)
                                          .encoding = (uint32_t)a->code->encoding,
                                          .data_bytes = a->code->stored_bytes}};
     struct store *store;
-    struct err e = {0};
-    if (!fingerprint_of(weights, a, &s.shape.family, &e) || !store_open(&store, &s, &e)) {
+    struct err e = {0}, why = {0};
+    if (!fingerprint_of(weights, a, &s.shape.family, &e) || !store_open(&store, &s, &why, &e)) {
         log_warn("cache", "nothing is kept on disk: %s", e.msg);
         return;
     }
@@ -38,7 +38,10 @@ static void open_store(struct disk *d, struct hash128 weights)
     log_info("cache", "on disk dir=%s pages=%llu bytes=%llu cap=%llu%s", d->dir,
              (unsigned long long)f.n_records, (unsigned long long)f.bytes,
              (unsigned long long)f.cap_bytes,
-             f.writer ? "" : " (read only: another process writes)");
+             f.writer               ? ""
+             : why.code == ERR_NONE ? " (read only: another process writes)"
+                                    : " (read only)");
+    if (why.code != ERR_NONE) log_warn("cache", "pages are read but not saved: %s", why.msg);
     loop_attach(d->cfg.loop, store);
 }
 

@@ -27,17 +27,17 @@ static struct hash128 chain_before(const struct tier *t, const struct seq *s, ui
     return i == 0 ? (struct hash128){0} : t->marks[s->pages[i - 1]].chain;
 }
 
-static bool is_below(const struct tier *t, struct hash128 chain)
+// The sequence uses page i: that keeps it on disk, too.
+static bool use_on_disk(const struct tier *t, const struct seq *s, uint32_t i, struct hash128 chain)
 {
-    return tier_find(t, chain) != SLOT_NONE ||
-           (t->store != NULL && store_has(t->store, chain, true));
+    const double worth = tree_use_worth(t->cfg.tree, i, s->hint.priority);
+    return t->store != NULL && store_use(t->store, chain, worth);
 }
 
 // Their copies on disk are in use too, though nobody reads them.
 static void count_uses(const struct tier *t, const struct seq *s)
 {
-    for (uint32_t i = 0; t->store != NULL && i < s->n_shared; i++)
-        store_has(t->store, t->marks[s->pages[i]].chain, true);
+    for (uint32_t i = 0; i < s->n_shared; i++) use_on_disk(t, s, i, t->marks[s->pages[i]].chain);
 }
 
 static struct tier_restore *free_restore(struct tier *t)
@@ -134,6 +134,7 @@ static uint32_t read_up(struct tier *t, struct tier_restore *r, uint32_t i, uint
     to->ticket = r->ticket;
     to->i_page = i;
     to->page = page;
+    to->far = r->sources[i] == FROM_FAR;
     memcpy(to->ids, s->tokens + i * t->page_tokens, t->page_tokens * sizeof(int32_t));
     tier_submit(t, slot, SLOT_READ);
     return slot;
@@ -234,8 +235,9 @@ static uint32_t look_below(const struct tier *t, const struct seq *s, struct tie
     struct hash128 chain = chain_before(t, s, i);
     for (; i < last; i++) {
         chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
-        if (!is_below(t, chain)) break;
-        r->sources[i] = tier_find(t, chain) != SLOT_NONE ? FROM_RAM : FROM_FAR;
+        const bool ram = tier_find(t, chain) != SLOT_NONE;
+        if (!use_on_disk(t, s, i, chain) && !ram) break;
+        r->sources[i] = ram ? FROM_RAM : FROM_FAR;
         r->chains[i] = chain;
         r->arrivals[i].page = KV_NONE;
     }
@@ -321,7 +323,7 @@ static bool find_alike(const struct tier *t, const struct seq *s, struct tier_re
     const double load_s = (double)t->record_stride / speed_of(t, near ? FROM_NEAR : FROM_FAR);
     const double compute_s = t->prefill_tps > 0 ? n_same / t->prefill_tps : 1e9;
     if (n_at_hand >= n_same || load_s > compute_s) return false;
-    store_has(t->store, found.key, true);
+    use_on_disk(t, s, i, found.key);
     r->alike.chain = found.key;
     r->alike.i_page = i;
     return true;
@@ -376,7 +378,7 @@ void tier_probe(const struct tier *t, const struct seq *s, uint32_t n_pages, uin
         chain = tier_chain(t, chain, seq_page_salt(s, i), s->tokens + i * t->page_tokens);
         if (tier_find(t, chain) != SLOT_NONE)
             (*n_ram)++;
-        else if (t->store != NULL && store_has(t->store, chain, false))
+        else if (t->store != NULL && store_has(t->store, chain))
             (*n_disk)++;
         else
             return;

@@ -19,7 +19,8 @@ enum {
     SHARE = 50,
     CREDIT_MS = 1,
     PATIENCE_MS = 2000,
-    IDLE_MS = 50
+    IDLE_MS = 50,
+    CATCH_UP_MS = 1000
 }; // one part in SHARE of the time; a page at once then
 
 static bool is_known(const struct tier *t, uint32_t page)
@@ -54,7 +55,7 @@ static void on_stored(void *arg, uint32_t page)
 
 static bool wants_disk(const struct tier *t, struct hash128 chain)
 {
-    return t->store != NULL && store_writable(t->store) && !store_has(t->store, chain, false);
+    return t->store != NULL && store_writable(t->store) && !store_has(t->store, chain);
 }
 
 // Copies a page's bytes into a slot, with all that its record says.
@@ -65,6 +66,7 @@ static bool copy_down(struct tier *t, uint32_t page, uint32_t slot)
     struct store_header *h = (struct store_header *)(void *)s->record;
     struct err e = {0};
     if (tier_encodes(t)) s->raw = t->raw_free[--t->n_raw_free];
+    s->worth = tree_use_worth(t->cfg.tree, n->depth, n->priority);
     s->chain = t->marks[page].chain;
     s->parent = n->parent == KV_NONE ? (struct hash128){0} : t->marks[n->parent].chain;
     *h = (struct store_header){
@@ -82,6 +84,7 @@ static bool save_page(struct tier *t, uint32_t page)
     const struct hash128 chain = t->marks[page].chain;
     const bool disk = wants_disk(t, chain);
     uint32_t slot = tier_find(t, chain);
+    t->missed |= t->store != NULL && !store_writable(t->store);
     if (slot != SLOT_NONE) {
         if (disk && t->slots[slot].state == SLOT_KEPT) tier_submit(t, slot, SLOT_WRITE);
         return true;
@@ -157,6 +160,16 @@ void tier_queue_all(struct tier *t)
         if (is_known(t, page)) queue_page(t, page);
 }
 
+// What could not be written while the disk was full, or another process wrote, goes down when it can be again.
+static void catch_up(struct tier *t, uint64_t now)
+{
+    if (!t->missed || t->ring_n > 0 || now - t->missed_ns < CATCH_UP_MS * UINT64_C(1000000)) return;
+    t->missed_ns = now;
+    if (!store_writable(t->store)) return;
+    t->missed = false;
+    tier_queue_all(t);
+}
+
 static bool is_called(const struct tier *t)
 {
     struct pollfd p = {.fd = t->cfg.bell->event.fd, .events = POLLIN};
@@ -178,6 +191,7 @@ static enum tier_load patient(struct tier *t, enum tier_load load, uint64_t now)
 void tier_save(struct tier *t, enum tier_load load)
 {
     const uint64_t start = clock_ns();
+    catch_up(t, start);
     load = patient(t, load, start);
     const bool busy = load == TIER_BUSY;
     t->load = load;
@@ -214,7 +228,7 @@ void tier_saved(struct tier *t, uint32_t slot)
         const struct err e = t->write_error;
         pthread_mutex_unlock(&t->lock);
         if (!t->write_warned) log_warn("cache", "pages are not saved for now: %s", e.msg);
-        t->write_warned = true;
+        t->write_warned = t->missed = true;
         tier_slot_give(t, slot);
     }
 }

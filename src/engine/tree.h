@@ -185,6 +185,8 @@ bool tree_evict(struct tree *t);
 double tree_rank_of(const struct tree *t, uint32_t n_before, const struct tree_hint *hint);
 // Evicts the page that is next to go, where its rank is below this. False: it is not, or there is none.
 bool tree_evict_below(struct tree *t, double rank);
+// What one use of a text's page i is worth: what computing it takes, by what its request wishes; in pages at the beginning.
+double tree_use_worth(const struct tree *t, uint32_t i, uint8_t priority);
 // Its worth: recompute time x decayed use, as a logarithm that does not change with time.
 double tree_rank(const struct tree *t, uint32_t page);
 void tree_space_init(struct tree *t);

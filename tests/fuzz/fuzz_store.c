@@ -60,7 +60,7 @@ static void read_all(struct store *st)
             const enum store_result r = store_get(st, list[i].key, list[i].parent, NULL, record);
             const struct store_header *h = (const struct store_header *)(const void *)record;
             if (r == STORE_OK && !store_header_valid(h, &shape)) abort();
-            if (r != STORE_OK && store_has(st, list[i].key, false)) abort();
+            if (r != STORE_OK && store_has(st, list[i].key)) abort();
         }
 }
 
@@ -72,12 +72,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     log_set_level(LOG_ERROR);
     if (dir[0] == '\0') make_folder();
     write_segment(data, n);
-    if (!store_open(&st, &s, &e)) abort();
+    if (!store_open(&st, &s, NULL, &e)) abort();
     read_all(st);
     struct store_header *h = (struct store_header *)(void *)record;
     memset(record, 0, sizeof record);
     h->key = (struct hash128){0x1234, 0x5678};
-    if (!store_put(st, record, &e)) abort();
+    if (!store_put(st, record, 1, &e)) abort();
     if (store_get(st, h->key, h->parent, NULL, record) != STORE_OK) abort();
     store_close(st);
     char second[200];

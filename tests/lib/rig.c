@@ -40,9 +40,11 @@ static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
 static bool begin_page(void *arg, uint32_t page, const struct page_way *after, struct page_way *out,
                        struct err *e)
 {
-    const struct rig *r = arg;
+    struct rig *r = arg;
     if (after != NULL) assert_non_null(after->lane); // has not landed
     *out = (struct page_way){.page = page};
+    const unsigned n = atomic_fetch_add(&r->n_coming, 1) + 1;
+    if (n > atomic_load(&r->n_coming_most)) atomic_store(&r->n_coming_most, n);
     if (r->settings.mapped) return true;
     out->lane = malloc(r->net->page_tokens * sizeof *r->net->slots);
     return out->lane != NULL || err_set(e, ERR_MEMORY, "no memory for a box");
@@ -70,6 +72,7 @@ static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
     const struct timespec delay = {.tv_nsec = r->settings.page_delay_us * 1000L};
     if (delay.tv_nsec > 0) nanosleep(&delay, NULL);
     if (good) assert_int_equal(w->n_put, n_bytes);
+    atomic_fetch_sub(&r->n_coming, 1);
     if (good && atomic_load(&r->n_page_failures) > 0) {
         atomic_fetch_sub(&r->n_page_failures, 1);
         ok = err_set(e, ERR_DEVICE, "fake failure");
@@ -113,11 +116,12 @@ void rig_attach(struct rig *r)
     const struct store_settings s = {
         .dir = r->settings.cache_dir,
         .cap_bytes = r->settings.cap_bytes > 0 ? r->settings.cap_bytes : 1 << 26,
+        .retry_s = r->settings.retry_s,
         .shape = {.family = {3, 4},
                   .n_ids = r->net->page_tokens,
                   .encoding = r->settings.encoded ? PAGES_Q8_0 : PAGES_EXACT,
                   .data_bytes = r->net->page_tokens * sizeof *r->net->slots}};
-    if (!store_open(&store, &s, &e)) fail_msg("%s", e.msg);
+    if (!store_open(&store, &s, NULL, &e)) fail_msg("%s", e.msg);
     loop_attach(r->loop, store);
 }
 
@@ -133,6 +137,8 @@ void rig_open(struct rig *r, const struct rig_settings *s)
     atomic_init(&r->n_copy_failures, 0);
     atomic_init(&r->n_prepared, 0);
     atomic_init(&r->n_page_reads, 0);
+    atomic_init(&r->n_coming, 0);
+    atomic_init(&r->n_coming_most, 0);
     const struct loop_settings ls = {
         .net = r->net,
         .tok = s->tok,
@@ -157,6 +163,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                   .code = code_of(s, page_tokens * sizeof(uint64_t)),
                   .ram_bytes = s->ram_bytes,
                   .patience_ms = s->patience_ms,
+                  .far_at_once = s->far_at_once,
                   .disk = s->cache_dir != NULL,
                   .warm = s->warm,
                   .judge_ms = s->judge_ms},

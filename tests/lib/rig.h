@@ -14,6 +14,7 @@ struct rig_settings {
     const struct tokenizer *tok;
     const char *cache_dir; // a disk tier in it
     uint64_t cap_bytes;    // of the disk tier
+    uint32_t retry_s;      // of a full disk; 0 = a usual value
     uint64_t ram_bytes;    // a tier in host memory
     bool late;             // the disk tier comes with rig_attach, not with rig_open
     bool warm;
@@ -23,16 +24,18 @@ struct rig_settings {
     uint32_t page_delay_us,
         judge_ms;         // of a page that comes back; how long that is not judged (0: never)
     uint32_t patience_ms; // how long first tokens hold saving back (0: as usual)
+    uint32_t far_at_once; // pages read from the disk itself at once (0: as usual)
 };
 
 struct rig {
     struct net *net;
     struct loop *loop;
     struct rig_settings settings;
-    atomic_uint n_page_failures; // this many next pages cannot be written to the device
-    atomic_uint n_copy_failures; // this many next copies of pages fail
-    atomic_uint n_page_reads;    // pages that went down
-    atomic_uint n_prepared;      // pages whose memory was taken ahead
+    atomic_uint n_page_failures;         // this many next pages cannot be written to the device
+    atomic_uint n_copy_failures;         // this many next copies of pages fail
+    atomic_uint n_page_reads;            // pages that went down
+    atomic_uint n_coming, n_coming_most; // pages that threads bring back; the most at once
+    atomic_uint n_prepared;              // pages whose memory was taken ahead
 };
 
 void rig_open(struct rig *r, const struct rig_settings *s);

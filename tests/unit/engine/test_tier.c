@@ -2,6 +2,7 @@
 // too early would change an answer, and every answer must equal what the network gives when nothing
 // else runs.
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/store_files.h"
+#include "base/store_speed.h"
 #include "engine/tier_choice.h"
 #include "lib/rig.h"
 
@@ -490,6 +492,46 @@ static void pages_come_while_those_before_are_computed(void **state)
     rig_close(&r);
 }
 
+static bool push_out_of_memory(void)
+{
+    struct buf path = {0};
+    store_family_path(&path, dir, (struct hash128){3, 4});
+    buf_z(&path, "/seg-00000001");
+    const int fd = open(buf_cstr(&path), O_RDONLY);
+    assert_true(fd >= 0 && fdatasync(fd) == 0);
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    const bool out = !store_is_near(fd, 0);
+    close(fd);
+    buf_free(&path);
+    return out;
+}
+
+// A disk that is busy with some pages gives each of more at once later, and it is the first ones that are of use. Pages that
+// the system has in memory are brought by all threads.
+static void a_disk_is_asked_for_a_few_pages_at_once(void **state)
+{
+    (void)state;
+    struct rig r;
+    int32_t ids[LEN];
+    fill_tokens(ids, LEN, 21);
+    const struct job job = greedy_job(ids, LEN, 1);
+    struct rig_settings s = on_disk;
+    s.mapped = true; // no page comes at start then
+    s.far_at_once = 2;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    rig_close(&r);
+    s.page_delay_us = 1000;
+    for (int near = 0; near < 2; near++) {
+        rig_open(&r, &s);                                   // reads all headers
+        const bool out = near == 0 && push_out_of_memory(); // else a file system in memory
+        assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
+        if (out) assert_in_range(atomic_load(&r.n_coming_most), 1, 2);
+        if (near == 1) assert_true(atomic_load(&r.n_coming_most) > 2);
+        rig_close(&r);
+    }
+}
+
 // What was never measured is tried; when it is seen to be slower, the rest is computed, and the next
 // process knows.
 static void a_disk_that_turns_out_slow_is_given_up(void **state)
@@ -627,7 +669,7 @@ static int answer_on_a_full_disk(void)
 {
     struct rig r;
     int32_t ids[LEN];
-    const struct rlimit limit = {5000, 5000};
+    const struct rlimit limit = {5000, RLIM_INFINITY};
     fill_tokens(ids, LEN, 12);
     const struct job job = greedy_job(ids, LEN, 5);
     signal(SIGXFSZ, SIG_IGN);
@@ -638,7 +680,20 @@ static int answer_on_a_full_disk(void)
     rig_open(&r, &on_disk); // what fitted is there
     const uint32_t n = expect(&r, &job).status.cache.n_disk;
     rig_close(&r);
-    return n > 0 && n < TRUNK ? 0 : 1;
+    if (n == 0 || n >= TRUNK) return 1;
+    struct rig_settings s =
+        on_disk; // and when there is room again, the rest goes down without being computed again
+    const struct rlimit room = {RLIM_INFINITY, RLIM_INFINITY};
+    s.retry_s = 1;
+    rig_open(&r, &s);
+    expect(&r, &job);
+    clock_sleep_ms(50);
+    if (setrlimit(RLIMIT_FSIZE, &room) != 0) return 2;
+    clock_sleep_ms(2100);
+    expect(&r, &job);
+    wait_saved(&r, 100);
+    rig_close(&r);
+    return 0;
 }
 
 static void a_full_disk_stops_nothing(void **state)
@@ -874,6 +929,7 @@ int main(void)
         TEST(host_memory_takes_what_the_device_gives_up),
         TEST(a_slow_disk_is_not_waited_for),
         TEST(pages_come_while_those_before_are_computed),
+        TEST(a_disk_is_asked_for_a_few_pages_at_once),
         TEST(a_disk_that_turns_out_slow_is_given_up),
         TEST(a_restore_is_judged_by_its_own_pace),
         TEST(a_disk_is_never_slower_than_computing),

@@ -546,19 +546,10 @@ static void on_removed(void *arg, uint32_t page, enum evict_reason reason)
     tell(&l->tree, page, true, l->listener, l->listener_arg);
 }
 
-// Depth first, parents before children.
 static void tell_all(const struct tree *t, cache_listener *listener, void *arg)
 {
-    uint32_t page = t->first_root;
-    while (page != KV_NONE) {
-        tell(t, page, false, listener, arg);
-        if (t->nodes[page].first_child != KV_NONE) {
-            page = t->nodes[page].first_child;
-            continue;
-        }
-        while (page != KV_NONE && t->nodes[page].older == KV_NONE) page = t->nodes[page].parent;
-        if (page != KV_NONE) page = t->nodes[page].older;
-    }
+    for (uint32_t p = tree_next_page(t, KV_NONE); p != KV_NONE; p = tree_next_page(t, p))
+        tell(t, p, false, listener, arg);
 }
 
 static void listen_to(struct loop *l, void *arg)

@@ -293,7 +293,7 @@ struct cache_event {
 };
 typedef void cache_listener(void *arg, const struct cache_event *event);
 // Tells all that is cached now, parents first, and from then on what changes. One listener at most;
-// NULL ends it. Pages whose salt's text is not known (restored from disk) are never told.
+// NULL ends it. Pages whose salt's text is not known (restored from disk) are told when it is.
 bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg, struct err *e);
 // Tells all that is cached now, once more.
 bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e);

@@ -276,11 +276,18 @@ void seq_join(struct seq *s, struct tree *t)
     if (s->n_done > before) diagnose(s, t);
 }
 
+// Before a page is published: routers are told of it by the salt's own words.
+static void name_salt(const struct seq *s, struct tree *t, uint32_t i_page)
+{
+    if (s->salt_text != NULL && i_page >= s->n_public) tree_name_salt(t, s->salt, s->salt_text);
+}
+
 void seq_restored(struct seq *s, struct tree *t, uint32_t page)
 {
     const uint32_t i = s->n_shared;
     assert(s->n_pages == i && i < seq_sharable(s));
     const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
+    name_salt(s, t, i);
     s->pages[i] = tree_publish(t, &ref, page);
     skip_to(s, i + 1);
     diagnose(s, t);
@@ -333,7 +340,7 @@ void seq_advance(struct seq *s, struct tree *t, uint32_t n)
     while ((s->n_shared + 1) * s->page_tokens <= s->n_done) {
         const uint32_t i = s->n_shared;
         const struct tree_ref ref = seq_page_ref(s, i, i == 0 ? KV_NONE : s->pages[i - 1]);
-        if (s->salt_text != NULL && i >= s->n_public) tree_name_salt(t, s->salt, s->salt_text);
+        name_salt(s, t, i);
         s->pages[i] = tree_publish(t, &ref, s->pages[i]);
         s->n_shared++;
     }
@@ -348,7 +355,7 @@ static void leave_part(struct seq *s, struct tree *t)
                                  .key = key_before(s, i),
                                  .salt = seq_page_salt(s, i),
                                  .tokens = s->tokens + i * s->page_tokens};
-    if (s->salt_text != NULL && i >= s->n_public) tree_name_salt(t, s->salt, s->salt_text);
+    name_salt(s, t, i);
     s->pages[i] = tree_publish_part(t, &ref, n, s->pages[i]);
 }
 

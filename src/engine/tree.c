@@ -191,10 +191,30 @@ static void unlink_child(struct tree *t, uint32_t page)
     tree_queue(t, n->parent);
 }
 
+uint32_t tree_next_page(const struct tree *t, uint32_t page)
+{
+    if (page == KV_NONE) return t->first_root;
+    if (t->nodes[page].first_child != KV_NONE) return t->nodes[page].first_child;
+    while (page != KV_NONE && t->nodes[page].older == KV_NONE) page = t->nodes[page].parent;
+    return page == KV_NONE ? KV_NONE : t->nodes[page].older;
+}
+
+// Pages that came from disk before anybody used the salt had no name to be told by.
+static void tell_space(struct tree *t, uint32_t space)
+{
+    const struct tree_watch *w = &t->watch[WATCH_EVENTS];
+    if (w->stored == NULL || t->spaces[space].n_nodes == 0) return;
+    for (uint32_t p = tree_next_page(t, KV_NONE); p != KV_NONE; p = tree_next_page(t, p))
+        if (t->nodes[p].space == space) w->stored(w->arg, p);
+}
+
 void tree_name_salt(struct tree *t, struct hash128 salt, const char *text)
 {
-    struct tree_space *s = &t->spaces[tree_space(t, salt)];
-    if (s != t->spaces && s->text[0] == '\0') snprintf(s->text, sizeof s->text, "%s", text);
+    const uint32_t space = tree_space(t, salt);
+    struct tree_space *s = &t->spaces[space];
+    if (space == 0 || s->text[0] != '\0') return;
+    snprintf(s->text, sizeof s->text, "%s", text);
+    tell_space(t, space);
 }
 
 // Siblings that are not full and hold nothing that the page does not.

@@ -145,7 +145,10 @@ uint32_t tree_n_tokens(const struct tree *t, uint32_t page);
 // A sequence takes a page of the tree; leaves a page, in the tree or not.
 void tree_pin(struct tree *t, uint32_t page);
 void tree_unpin(struct tree *t, uint32_t page, const struct tree_hint *hint);
-// Notes what a salt is in words, before a page is published under it; for events only.
+// The page after this one, parents before children; KV_NONE begins and ends. The tree stays as it is meanwhile.
+uint32_t tree_next_page(const struct tree *t, uint32_t page);
+// Notes what a salt is in words, before a page is published under it; for events only, which are told
+// now of pages that came under it before.
 void tree_name_salt(struct tree *t, struct hash128 salt, const char *text);
 // A free page for a sequence, by evicting if need be; KV_NONE when all are pinned.
 uint32_t tree_page_take(struct tree *t);

@@ -3,10 +3,14 @@
 // no longer kept, the whole cache is told anew: numbers stay without a gap, since readers take a gap or a
 // replay that starts elsewhere for a loss.
 //
-// Invariant: batch number i was sent or stands for an empty one; the first batch after a start says that
-// all is cleared.
+// A replay from 0 has to send every number, so that a server which is up for months would send millions
+// of empty batches, more than ZeroMQ queues and readers wait for (llm-d: 2 minutes). Hence numbers begin
+// again at 0 after NUMBERS_MAX, which readers take for a restart of the server.
+//
+// Invariant: batch number i was sent or stands for an empty one; batch 0 says that all is cleared.
 #include "serve/kv_events.h"
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <pthread.h>
@@ -24,7 +28,8 @@ enum {
     ITEMS_MAX = 65536, // waiting; beyond it the whole cache is told anew
     BATCH_MAX = 256,   // items of a batch
     KEPT = 1024,       // batches for replays
-    HIGH_WATER = 100000,
+    NUMBERS_MAX = 65536,
+    HIGH_WATER = 100000, // of messages to a slow reader; above NUMBERS_MAX, so that a replay fits
     LINGER_MS = 200,
 };
 
@@ -48,13 +53,16 @@ struct kv_events {
     // the thread's own
     struct buf kept[KEPT]; // payload of batch i at i % KEPT
     uint64_t next;         // number of the next batch
+    uint64_t numbers_max;
 };
+
+static_assert((int)HIGH_WATER > (int)NUMBERS_MAX, "a replay must fit");
 
 // ---- from the engine ----------------------------------------------------------------------------
 
-static bool list_put(struct item_list *l, const struct cache_event *ev)
+// Takes the item where there is memory.
+static bool list_add(struct item_list *l, const struct kv_item *item)
 {
-    if (l->n == ITEMS_MAX) return false;
     if (l->n == l->cap) {
         const size_t cap = l->cap == 0 ? 256 : l->cap * 2;
         struct kv_item *items = realloc(l->items, cap * sizeof *items);
@@ -62,19 +70,23 @@ static bool list_put(struct item_list *l, const struct cache_event *ev)
         l->items = items;
         l->cap = cap;
     }
+    l->items[l->n++] = *item;
+    return true;
+}
+
+static bool list_put(struct item_list *l, const struct cache_event *ev)
+{
     struct kv_item item = {.kind = ev->removed ? KV_REMOVED : KV_STORED,
                            .hash = ev->hash,
                            .parent = ev->parent,
                            .n_tokens = ev->n_tokens};
     if (ev->salt.n > 0) item.salt = strndup(ev->salt.p, ev->salt.n);
     if (!ev->removed) item.tokens = malloc(ev->n_tokens * sizeof *item.tokens);
-    if ((ev->salt.n > 0 && item.salt == NULL) || (!ev->removed && item.tokens == NULL)) {
-        kv_item_free(&item);
-        return false;
-    }
-    if (!ev->removed) memcpy(item.tokens, ev->tokens, ev->n_tokens * sizeof *item.tokens);
-    l->items[l->n++] = item;
-    return true;
+    bool ok = (ev->salt.n == 0 || item.salt != NULL) && (ev->removed || item.tokens != NULL);
+    if (ok && !ev->removed) memcpy(item.tokens, ev->tokens, ev->n_tokens * sizeof *item.tokens);
+    ok = ok && list_add(l, &item);
+    if (!ok) kv_item_free(&item);
+    return ok;
 }
 
 static void list_clear(struct item_list *l)
@@ -88,16 +100,15 @@ static void on_event(void *arg, const struct cache_event *ev)
 {
     struct kv_events *k = arg;
     pthread_mutex_lock(&k->lock);
-    if (!k->waiting.lost && !list_put(&k->waiting, ev)) k->waiting.lost = true;
+    if (k->waiting.n == ITEMS_MAX || !list_put(&k->waiting, ev)) k->waiting.lost = true;
     pthread_mutex_unlock(&k->lock);
     event_signal(&k->bell);
 }
 
-// For a snapshot, which has no bound: it is as large as the cache.
+// For a snapshot, which is as large as the cache on the device.
 static void on_snapshot(void *arg, const struct cache_event *ev)
 {
     struct item_list *l = arg;
-    if (l->n == ITEMS_MAX) l->lost = true; // beyond: told page by page as it is used again
     if (!l->lost && !list_put(l, ev)) l->lost = true;
 }
 
@@ -147,23 +158,39 @@ static void publish_cleared(struct kv_events *k)
     publish(k, &cleared, 1);
 }
 
+// That all is cleared, and all that is cached now, later than whatever was taken off the list before.
 static bool snapshot(struct kv_events *k, struct item_list *out)
 {
     struct err e = {0};
     *out = (struct item_list){0};
-    if (engine_cache_announce(k->en, on_snapshot, out, &e)) return true;
+    const struct kv_item cleared = {.kind = KV_CLEARED};
+    bool ok = list_add(out, &cleared) || err_set(&e, ERR_MEMORY, "no memory");
+    ok = ok && engine_cache_announce(k->en, on_snapshot, out, &e);
+    if (ok && out->lost) ok = err_set(&e, ERR_MEMORY, "no memory for a list of all pages");
+    if (ok) return true;
     log_debug("kv-events", "no snapshot error=\"%s\"", e.msg);
     list_clear(out);
     return false;
 }
 
-// Events were lost: readers begin anew.
+static void begin_again(struct kv_events *k)
+{
+    for (size_t i = 0; i < KEPT; i++) buf_free(&k->kept[i]);
+    k->next = 0;
+    log_debug("kv-events", "batches are numbered from 0 again");
+}
+
+// Readers forget all and begin anew; in place of what was taken off the list, which is older.
 static void tell_anew(struct kv_events *k)
 {
     struct item_list all;
-    log_warn("kv-events", "events were lost; the whole cache is told anew");
-    if (!snapshot(k, &all)) return;
-    publish_cleared(k);
+    if (!snapshot(k, &all)) {
+        pthread_mutex_lock(&k->lock);
+        k->waiting.lost = true; // tried again with the next event
+        pthread_mutex_unlock(&k->lock);
+        return;
+    }
+    if (k->next >= k->numbers_max) begin_again(k);
     publish_all(k, &all);
     list_clear(&all);
 }
@@ -177,7 +204,8 @@ static bool replay_one(struct kv_events *k, const void *id, size_t n_id, uint64_
            send_batch(k, k->replay, number, payload);
 }
 
-// What is too old to be kept is sent empty, and the newest batch tells all that is cached now.
+// What is too old to be kept is sent empty, and the newest batch tells all that is cached now; what the
+// reader knew before may have gone meanwhile, so it is to forget that first.
 static void replay_from(struct kv_events *k, const void *id, size_t n_id, uint64_t start)
 {
     const bool too_old = k->next > KEPT && start < k->next - KEPT;
@@ -236,7 +264,8 @@ static bool take_items(struct kv_events *k)
     k->waiting = (struct item_list){0};
     const bool go_on = !k->stopping;
     pthread_mutex_unlock(&k->lock);
-    if (l.lost && go_on)
+    if (l.lost && go_on) log_warn("kv-events", "events were lost; the whole cache is told anew");
+    if (go_on && (l.lost || (l.n > 0 && k->next >= k->numbers_max)))
         tell_anew(k);
     else
         publish_all(k, &l);
@@ -303,6 +332,7 @@ bool kv_events_open(struct kv_events **out, struct engine *en, const struct kv_e
     struct kv_events *k = calloc(1, sizeof *k);
     if (k == NULL) return err_set(e, ERR_MEMORY, "no memory for --kv-events");
     k->en = en;
+    k->numbers_max = s->numbers_max > 0 ? s->numbers_max : NUMBERS_MAX;
     k->bell.fd = -1;
     pthread_mutex_init(&k->lock, NULL);
     if (s->topic != NULL)

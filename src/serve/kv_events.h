@@ -17,6 +17,7 @@ struct kv_events_settings {
     const char *topic;   // NULL: kv@HOST:PORT@MODEL
     struct str endpoint; // HOST:PORT of the API, for the topic
     struct str model;
+    uint64_t numbers_max; // of batches, before they begin again at 0; 0: the usual
 };
 
 // Starts to listen to the engine. ERR_INPUT: an address that ZeroMQ does not take.

@@ -216,13 +216,23 @@ static bool wait_saved(const struct bench *b, struct bench_server *server, struc
 
 // ---- measurements -------------------------------------------------------------------------------
 
+// How many words the prompt's tokens are; asked of a server of its own, so that the cold prompt is a process's first request,
+// as the first one after a restart is.
+static bool count_words(struct bench *b, struct err *e)
+{
+    struct bench_server server = {0};
+    bool ok = start(b, &server, false, e);
+    const struct workload_settings w = settings_for(b, ok ? buf_cstr(&server.url) : NULL);
+    ok = ok && workload_words(&w, &b->n_words, e);
+    kill_hard(&server);
+    return ok;
+}
+
 static bool first_server(struct bench *b, uint32_t seed, struct err *e)
 {
     struct bench_server server = {0};
     struct workload_sample cold, cached;
     bool ok = start(b, &server, true, e);
-    const struct workload_settings w = settings_for(b, ok ? buf_cstr(&server.url) : NULL);
-    if (ok && b->n_words == 0) ok = workload_words(&w, &b->n_words, e);
     ok = ok && ask(b, &server, seed, "long prompt, cold", 4, &cold, e) &&
          ask(b, &server, seed, "long prompt, cached", 4, &cached, e) && wait_saved(b, &server, e);
     kill_hard(&server);
@@ -269,6 +279,7 @@ static bool generate(struct bench *b, bool with_cache, uint32_t run, struct err 
 static bool measure(struct bench *b, struct err *e)
 {
     const uint32_t runs = b->s->runs > 0 ? b->s->runs : 3;
+    if (!count_words(b, e)) return false;
     for (uint32_t i = 0; i < runs; i++) {
         const uint32_t seed = b->seed * 1000 + i;
         walk(b->dir, DEPTH, remove_it, NULL); // every run begins without

@@ -3,7 +3,8 @@
 //  - the CPU against the reference: its 16-bit heads and weights err by at most absmax / 8190 each, so
 //    2e-3 of the largest value bounds the output (seen: 3e-4);
 //  - the CPU's outputs and pages equal bit for bit however the prompt is cut into chunks, whoever else
-//    is in the batch, and for 1 to 3 threads; decode steps (chunks of 1) included.
+//    is in the batch, and for 1 to 3 threads; decode steps (chunks of 1) included;
+//  - each table's kernel alone, also that of AVX-512 with its instructions in C (lib/avx512_in_c.h).
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +13,11 @@
 
 #include <cmocka.h>
 
+#include "compute/cpu/attend_split.h"
+#include "compute/cpu/cpu.h"
 #include "lib/ops_rig.h"
+
+extern const struct cpu_kernels cpu_kernels_avx512_in_c; // lib/attend_in_c.c
 
 enum { N_POS = 210, PAGE = 32, N_PAGES = 24, MAX_ROWS = 320, LAYER = 1 };
 
@@ -387,9 +392,126 @@ static void shared_pages_change_nothing(void **state)
     for (int i = 0; i < N_TWINS; i++) sequence_close(&twins[i]);
 }
 
+// ---- the kernel of one table --------------------------------------------------------------------
+
+enum { VECTORS = 53, BLOCKS = 4, DIM = 128 };
+
+// Keys and values of one page, in the form of kernels.h.
+struct page {
+    int16_t k[DIM / 2][PAGE_TOKENS][2], v[PAGE_TOKENS / 2][DIM][2];
+    float k_scales[PAGE_TOKENS], v_scales[PAGE_TOKENS];
+};
+
+// The last block has one page. How many keys of block b vector i sees.
+static uint32_t n_seen(uint32_t i, uint32_t b)
+{
+    if (b == BLOCKS - 1) return i % 3 ? PAGE_TOKENS : i % PAGE_TOKENS;
+    return b == 1 && i % 17 == 16 ? 40 : KEY_BLOCK;
+}
+
+static void fill_int16(int16_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = (int16_t)(random_bits() % (2 * HEAD_MAX + 1) - HEAD_MAX);
+}
+
+static void attend_blocks(const struct cpu_kernels *k, struct attend_tile *t, struct page *pages,
+                          uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++) {
+        t->max[i] = -INFINITY;
+        memset(t->sum[i], 0, sizeof t->sum[i]);
+        memset(t->out + i * DIM, 0, DIM * sizeof *t->out);
+    }
+    for (uint32_t b = 0; b < BLOCKS; b++) {
+        struct kv_unit units[KEY_PAGES];
+        const uint32_t n_pages = b == BLOCKS - 1 ? 1 : KEY_PAGES;
+        for (uint32_t p = 0; p < n_pages; p++) {
+            struct page *page = &pages[b * KEY_PAGES + p];
+            units[p] =
+                (struct kv_unit){page->k[0][0], page->v[0][0], page->k_scales, page->v_scales};
+        }
+        for (uint32_t i = first; i < end; i++) t->n_visible[i] = n_seen(i, b);
+        k->attend(t, first, end, units, n_pages);
+    }
+}
+
+static void check_vector(const struct cpu_kernels *k, const struct attend_tile *t,
+                         const struct page *pages, uint32_t i)
+{
+    double out[DIM] = {0}, total = 0, sum = 0;
+    for (uint32_t j = 0; j < BLOCKS * KEY_BLOCK; j++) {
+        const struct page *p = &pages[j / PAGE_TOKENS];
+        const uint32_t key = j % PAGE_TOKENS;
+        double score = 0;
+        if (j % KEY_BLOCK >= n_seen(i, j / KEY_BLOCK)) continue;
+        for (uint32_t d = 0; d < DIM; d++) score += t->q[i * DIM + d] * p->k[d / 2][key][d % 2];
+        const double weight = exp2(score * (double)p->k_scales[key] * (double)t->q_scale[i]);
+        for (uint32_t d = 0; d < DIM; d++)
+            out[d] += weight * p->v[key / 2][d][key % 2] * (double)p->v_scales[key];
+        total += weight;
+    }
+    for (int l = 0; l < SUM_LANES; l++) sum += (double)t->sum[i][l];
+    for (uint32_t d = 0; d < DIM; d++)
+        if (!(fabs((double)t->out[i * DIM + d] / sum - out[d] / total) <= 1e-3))
+            fail_msg("%s, vector %u, column %u: %g, expected %g", k->isa, i, d,
+                     (double)t->out[i * DIM + d] / sum, out[d] / total);
+}
+
+// Vectors by the dozen, by sixteens and alone: right, and the same bits.
+static void check_table(const struct cpu_kernels *k)
+{
+    static struct page pages[BLOCKS * KEY_PAGES];
+    static struct attend_split split;
+    struct attend_tile t = {
+        .n = VECTORS, .head_dim = DIM, .split = k->splits_heads ? &split : NULL};
+    t.q = test_alloc(Q_TILE * DIM * sizeof *t.q);
+    t.out = test_alloc(Q_TILE * DIM * sizeof *t.out);
+    t.scores = test_alloc(Q_TILE * KEY_BLOCK * sizeof *t.scores);
+    t.probs = test_alloc(Q_TILE * KEY_BLOCK * sizeof *t.probs);
+    float *together = test_alloc(VECTORS * DIM * sizeof *together);
+    random_seed(5);
+    fill_int16(t.q, VECTORS * DIM);
+    for (uint32_t i = 0; i < BLOCKS * KEY_PAGES; i++) {
+        fill_int16(pages[i].k[0][0], PAGE_TOKENS * DIM);
+        fill_int16(pages[i].v[0][0], PAGE_TOKENS * DIM);
+        for (int j = 0; j < PAGE_TOKENS; j++)
+            pages[i].k_scales[j] = pages[i].v_scales[j] = (float)(1 + j % 5) * 1e-4f;
+    }
+    for (uint32_t i = 0; i < VECTORS; i++) t.q_scale[i] = (float)(1 + i % 7) * 1e-4f;
+    attend_blocks(k, &t, pages, 0, VECTORS);
+    for (uint32_t i = 0; i < VECTORS; i++) check_vector(k, &t, pages, i);
+    memcpy(together, t.out, VECTORS * DIM * sizeof *together);
+    for (uint32_t i = 0; i < VECTORS; i++) {
+        float sum[SUM_LANES];
+        memcpy(sum, t.sum[i], sizeof sum);
+        attend_blocks(k, &t, pages, i, i + 1);
+        assert_memory_equal(t.out + i * DIM, together + i * DIM, DIM * sizeof *together);
+        assert_memory_equal(t.sum[i], sum, sizeof sum);
+    }
+    free(t.q);
+    free(t.out);
+    free(t.scores);
+    free(t.probs);
+    free(together);
+}
+
+static void tables_attend_as_alone(void **state)
+{
+    (void)state;
+    for (int i = 0; i < OPS_CPU_DEVICES; i++) {
+        struct err e = {0};
+        const struct cpu_kernels *k;
+        if (cpu_isa_choose(&k, ops_cpu_devices[i], &e)) check_table(k);
+    }
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) check_table(&cpu_kernels_avx512_in_c);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables_attend_as_alone),
         cmocka_unit_test(attention_is_right_and_exact),
         cmocka_unit_test(leftovers_do_not_matter),
         cmocka_unit_test(shared_pages_change_nothing),

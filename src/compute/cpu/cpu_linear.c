@@ -140,15 +140,25 @@ static void do_packed(struct cpu_worker *w, const struct op_linear *o, uint32_t 
     }
 }
 
+// Asks for the lines that the results of a panel of m, from weight row c on, will be stored to.
+static void ask_results(const struct op_linear *o, uint32_t m, uint32_t row0, uint32_t n_rows,
+                        uint32_t c)
+{
+    for (uint32_t r = 0; r < n_rows; r++)
+        __builtin_prefetch(hostbuf_row(o->out[m], row0 + r) + c, 1, 2);
+}
+
 // Neighbouring panels [first, end) of m times the chunk of rows at tile t. Results go to a row's place
-// together: rows lie pages apart, so what costs is going there.
+// together: rows lie pages apart, so what costs is going there, and that begins while products are made.
 static void do_chunk(struct cpu_worker *w, const struct op_linear *o, uint32_t m, uint32_t t,
                      uint32_t first, uint32_t end, const struct weight_tile *tiles)
 {
     const struct dbuf *d = o->w[m];
-    for (uint32_t i = first; i < end; i++)
+    for (uint32_t i = first; i < end; i++) {
+        ask_results(o, m, t * TILE_ROWS, w->tiles.chunks[t].n_rows, i * PANEL_ROWS);
         w->cpu->k->tile_dot(d->fmt, tiles + (size_t)(i - first) * w->tiles.n_blocks, &w->tiles, t,
                             w->s->acc[i - first]);
+    }
     for (uint32_t r = 0; r < w->tiles.chunks[t].n_rows; r++)
         for (uint32_t i = first; i < end; i++) {
             const uint32_t c = i * PANEL_ROWS, left = d->n_rows - c;

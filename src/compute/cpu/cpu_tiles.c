@@ -17,18 +17,53 @@ static void put_row(const struct act_block *from, uint32_t r, struct act_tile *t
     to->bias[row] = from->bias[r];
 }
 
+typedef int32_t quads_4 __attribute__((vector_size(16)));
+
+// Four quads of four rows, each a vector of one quad, to four rows, PACK_COLS apart.
+static void put_quads(const int8_t (*from)[ACT_GROUP][4], int8_t *to)
+{
+    quads_4 q[4], low[2], high[2];
+    memcpy(q, from, sizeof q);
+    for (int i = 0; i < 2; i++) {
+        low[i] = __builtin_shufflevector(q[2 * i], q[2 * i + 1], 0, 4, 1, 5);
+        high[i] = __builtin_shufflevector(q[2 * i], q[2 * i + 1], 2, 6, 3, 7);
+    }
+    const quads_4 rows[4] = {
+        __builtin_shufflevector(low[0], low[1], 0, 1, 4, 5),
+        __builtin_shufflevector(low[0], low[1], 2, 3, 6, 7),
+        __builtin_shufflevector(high[0], high[1], 0, 1, 4, 5),
+        __builtin_shufflevector(high[0], high[1], 2, 3, 6, 7),
+    };
+    for (uint32_t r = 0; r < 4; r++) memcpy(to + r * PACK_COLS, &rows[r], sizeof rows[r]);
+}
+
+// A group's four rows, the first as `row` of the tile.
+static void put_group(const struct act_block *from, struct act_tile *to, uint32_t row)
+{
+    put_quads(from->q, to->q[row]);
+    put_quads(from->q + PACK_QUADS / 2, to->q[row] + PACK_COLS / 2);
+    memcpy(to->scale + row, from->scale, sizeof from->scale);
+    memcpy(to->sum + row, from->sum, sizeof from->sum);
+    for (int h = 0; h < 2; h++) memcpy(to->half[h] + row, from->half[h], sizeof from->half[h]);
+    memcpy(to->bias + row, from->bias, sizeof from->bias);
+}
+
 static void arrange_high(const struct act_groups *g, uint32_t group, uint32_t n_rows,
                          struct act_tile *to)
 {
     const uint32_t n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    const struct act_block *blocks = g->high + (size_t)group * g->n_blocks;
+    const struct act_block *from = g->high + (size_t)group * g->n_blocks;
     if (n_rows % TILE_ROWS)
         memset(to + (n_tiles - 1) * (size_t)g->n_blocks, 0, g->n_blocks * sizeof *to);
-    for (uint32_t row = 0; row < n_rows; row++) {
-        const struct act_block *from = blocks + row / ACT_GROUP * (size_t)g->n_blocks;
+    for (uint32_t row = 0; row < n_rows; row += ACT_GROUP) {
         struct act_tile *tile = to + row / TILE_ROWS * (size_t)g->n_blocks;
-        for (uint32_t b = 0; b < g->n_blocks; b++)
-            put_row(from + b, row % ACT_GROUP, tile + b, row % TILE_ROWS);
+        for (uint32_t b = 0; b < g->n_blocks; b++, from++) {
+            if (n_rows - row >= ACT_GROUP)
+                put_group(from, tile + b, row % TILE_ROWS);
+            else // nothing is known of what stands behind the last row
+                for (uint32_t r = 0; r < n_rows - row; r++)
+                    put_row(from, r, tile + b, row % TILE_ROWS + r);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ bool route_completions(struct exchange *x)
     uint32_t n_vocab = engine_info(x->sv->engine)->n_vocab;
     bool ok = exchange_parse(x, &body, &e) &&
               request_read_completion(&p, body, n_vocab, &x->arena, &e) &&
-              prompt_encode_text(x, p.prompt, &ids, &e);
+              prompt_encode_text(x, p.prompt, p.cache_salt, &ids, &e);
     bool open = ok ? reply_start(x, &p, &o, &ids) : exchange_send_error(x, &e);
     ids_free(&ids);
     return open;

@@ -130,12 +130,14 @@ bool prompt_encode(struct exchange *x, const struct prompt *prompt, struct str s
     return ok;
 }
 
-bool prompt_encode_text(struct exchange *x, struct value prompt, struct ids *out, struct err *e)
+bool prompt_encode_text(struct exchange *x, struct value prompt, struct str salt, struct ids *out,
+                        struct err *e)
 {
     if (prompt.kind == VALUE_STRING) {
         uint64_t start = clock_ns();
-        bool ok = tokenizer_encode(engine_tokenizer(x->sv->engine), prompt.s,
-                                   TOKENIZE_CONTROL | TOKENIZE_BOS, out, e);
+        bool ok = tokenizer_encode_with(
+            engine_tokenizer(x->sv->engine), prompt.s, TOKENIZE_CONTROL | TOKENIZE_BOS,
+            &(struct tokenizer_help){.space = tokenizer_space(salt)}, out, e);
         x->tokenize_ms = clock_ms_since(start);
         if (!ok) return false;
     }
@@ -153,7 +155,7 @@ bool prompt_read(struct exchange *x, struct value body, struct request_params *p
     if (value_get(body, "messages").kind == VALUE_UNDEFINED &&
         value_get(body, "prompt").kind != VALUE_UNDEFINED)
         return request_read_completion(p, body, n_vocab, &x->arena, e) &&
-               prompt_encode_text(x, p->prompt, ids, e);
+               prompt_encode_text(x, p->prompt, p->cache_salt, ids, e);
     return request_read_chat(p, body, n_vocab, &x->arena, e) &&
            prompt_render(x, p, true, prompt, e) && prompt_encode(x, prompt, p->cache_salt, ids, e);
 }

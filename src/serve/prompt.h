@@ -20,7 +20,8 @@ bool prompt_read(struct exchange *x, struct value body, struct request_params *p
 // Tokens of a rendered prompt, answers in it as the model spelled them under this salt; of a text completion's prompt (text or ids).
 bool prompt_encode(struct exchange *x, const struct prompt *prompt, struct str salt,
                    struct ids *out, struct err *e);
-bool prompt_encode_text(struct exchange *x, struct value prompt, struct ids *out, struct err *e);
+bool prompt_encode_text(struct exchange *x, struct value prompt, struct str salt, struct ids *out,
+                        struct err *e);
 // Checks messages and tools and renders them. guard: as chat_render; for text that is tokenised.
 bool prompt_render(struct exchange *x, struct request_params *p, bool guard, struct prompt *out,
                    struct err *e);

@@ -17,7 +17,7 @@ enum { N_BUCKETS = 8192 };
 struct memo_entry {
     struct memo_entry *chain; // next in its bucket
     struct memo_entry *newer, *older;
-    uint64_t hash;
+    uint64_t hash, space;
     unsigned n_users;
     bool listed;
     size_t n_text, n_ids;
@@ -92,11 +92,11 @@ static void drop_oldest(struct memo *m)
 
 // The entry with this hash and length, held for the caller; NULL when there is none. At most one is
 // listed for a hash (memo_put), so that a collision costs a miss and nothing else.
-static struct memo_entry *hold(struct memo *m, uint64_t hash, size_t n_text)
+static struct memo_entry *hold(struct memo *m, uint64_t space, uint64_t hash, size_t n_text)
 {
     pthread_mutex_lock(&m->lock);
     struct memo_entry *x = m->buckets[hash % N_BUCKETS];
-    while (x != NULL && (x->hash != hash || x->n_text != n_text)) x = x->chain;
+    while (x != NULL && (x->hash != hash || x->space != space || x->n_text != n_text)) x = x->chain;
     if (x != NULL) {
         x->n_users++;
         list_take(m, x);
@@ -115,9 +115,9 @@ static void release(struct memo *m, struct memo_entry *x)
     if (gone) free(x);
 }
 
-bool memo_get(struct memo *m, struct str text, struct ids *out, bool *no_memory)
+bool memo_get(struct memo *m, uint64_t space, struct str text, struct ids *out, bool *no_memory)
 {
-    struct memo_entry *x = hold(m, hash64(text.p, text.n, 0), text.n);
+    struct memo_entry *x = hold(m, space, hash64(text.p, text.n, space), text.n);
     if (x == NULL) return false;
     bool same = memcmp(entry_text(x), text.p, text.n) == 0;
     bool put = same && ids_put(out, x->data, x->n_ids);
@@ -126,13 +126,13 @@ bool memo_get(struct memo *m, struct str text, struct ids *out, bool *no_memory)
     return put;
 }
 
-void memo_put(struct memo *m, struct str text, const int32_t *ids, size_t n)
+void memo_put(struct memo *m, uint64_t space, struct str text, const int32_t *ids, size_t n)
 {
     size_t bytes = entry_bytes(text.n, n);
     if (bytes > m->max_bytes / 4) return; // one segment must not push out all others
     struct memo_entry *x = malloc(bytes);
     if (x == NULL) return;
-    *x = (struct memo_entry){.hash = hash64(text.p, text.n, 0), .listed = true};
+    *x = (struct memo_entry){.hash = hash64(text.p, text.n, space), .space = space, .listed = true};
     x->n_text = text.n;
     x->n_ids = n;
     if (n > 0) memcpy(x->data, ids, n * sizeof *ids);
@@ -140,7 +140,8 @@ void memo_put(struct memo *m, struct str text, const int32_t *ids, size_t n)
     pthread_mutex_lock(&m->lock);
     struct memo_entry **bucket = &m->buckets[x->hash % N_BUCKETS];
     struct memo_entry *other = *bucket;
-    while (other != NULL && (other->hash != x->hash || other->n_text != x->n_text))
+    while (other != NULL &&
+           (other->hash != x->hash || other->space != space || other->n_text != x->n_text))
         other = other->chain;
     if (other == NULL) {
         while (m->oldest != NULL && m->used_bytes + bytes > m->max_bytes) drop_oldest(m);

@@ -155,10 +155,13 @@ static bool find_piece(void *arg, struct str text, struct ids *out)
 bool splice_encode(struct splice *s, const struct tokenizer *t, struct str salt, struct str text,
                    unsigned flags, struct ids *out, struct err *e)
 {
-    if (s == NULL || out->n > 0 || splice_count(s) == 0)
-        return tokenizer_encode(t, text, flags, out, e);
     struct encoding x = {.splice = s, .digest = start_digest(salt)};
-    return tokenizer_encode_known(t, text, flags, find_piece, &x, out, e);
+    struct tokenizer_help help = {.space = tokenizer_space(salt)};
+    if (s != NULL && out->n == 0 && splice_count(s) > 0) {
+        help.known = find_piece;
+        help.arg = &x;
+    }
+    return tokenizer_encode_with(t, text, flags, &help, out, e);
 }
 
 // ---- learning -----------------------------------------------------------------------------------
@@ -169,6 +172,7 @@ bool splice_place_of(struct splice_place *out, const struct tokenizer *t, struct
     size_t tail = prompt->n;
     *out = (struct splice_place){0};
     while (tail > 0 && !is_special(t, prompt->p[tail - 1])) tail--;
+    out->space = tokenizer_space(salt);
     out->before = mix_all(start_digest(salt), prompt->p, tail);
     return ids_put(&out->tail, prompt->p + tail, prompt->n - tail);
 }
@@ -201,14 +205,15 @@ static void remember(struct splice *s, uint64_t key, struct str text, const stru
 }
 
 // A whole piece: kept when the tokenizer would spell it otherwise.
-static void learn_piece(struct splice *s, const struct tokenizer *t, uint64_t before,
-                        const struct ids *piece)
+static void learn_piece(struct splice *s, const struct tokenizer *t, uint64_t space,
+                        uint64_t before, const struct ids *piece)
 {
     struct buf text = {0};
     struct ids own = {0};
     for (size_t i = 0; i < piece->n; i++) buf_str(&text, tokenizer_piece(t, piece->p[i]));
     if (piece->n > 0 && !text.failed && text.n > 0 &&
-        tokenizer_encode(t, buf_view(&text), 0, &own, NULL)) {
+        tokenizer_encode_with(t, buf_view(&text), 0, &(struct tokenizer_help){.space = space}, &own,
+                              NULL)) {
         const bool same = own.n == piece->n && memcmp(own.p, piece->p, own.n * sizeof *own.p) == 0;
         if (!same) remember(s, before, buf_view(&text), piece);
     }
@@ -228,10 +233,10 @@ void splice_learn(struct splice *s, const struct tokenizer *t, const struct spli
             ok = ids_put(&piece, &id, 1);
             continue;
         }
-        learn_piece(s, t, before, &piece);
+        learn_piece(s, t, p->space, before, &piece);
         before = mix(mix_all(before, piece.p, piece.n), id);
         piece.n = 0;
     }
-    if (ok) learn_piece(s, t, before, &piece);
+    if (ok) learn_piece(s, t, p->space, before, &piece);
     ids_free(&piece);
 }

@@ -24,8 +24,8 @@ bool splice_encode(struct splice *s, const struct tokenizer *t, struct str salt,
 
 // Where an answer begins: a digest of the prompt up to its last special token, and what stands behind.
 struct splice_place {
-    uint64_t before;
-    struct ids tail; // owned
+    uint64_t before, space; // space: of the tokenizer's memory
+    struct ids tail;        // owned
 };
 // False: no memory, the place is empty.
 bool splice_place_of(struct splice_place *out, const struct tokenizer *t, struct str salt,

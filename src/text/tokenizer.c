@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/utf8.h"
 #include "text/bpe.h"
 #include "text/memo.h"
@@ -278,10 +279,10 @@ static bool fail_memory(struct err *e, struct str text)
 
 // Appends the ids of text that holds no special token.
 static bool put_segment(const struct tokenizer *t, struct scratch *w, struct str text,
-                        struct ids *out, struct err *e)
+                        uint64_t space, struct ids *out, struct err *e)
 {
     bool no_memory = false, memoise = text.n >= MEMO_MIN_BYTES;
-    if (memoise && memo_get(t->shared->memo, text, out, &no_memory)) return true;
+    if (memoise && memo_get(t->shared->memo, space, text, out, &no_memory)) return true;
     struct str s = text;
     size_t before = out->n;
     if (no_memory || !prepare(t, w, &s)) return fail_memory(e, text);
@@ -292,17 +293,12 @@ static bool put_segment(const struct tokenizer *t, struct scratch *w, struct str
         if (!put_word(t, w, str_sub(s, pos, end - pos), out)) return fail_memory(e, text);
         pos = end;
     }
-    if (memoise) memo_put(t->shared->memo, text, out->p + before, out->n - before);
+    if (memoise) memo_put(t->shared->memo, space, text, out->p + before, out->n - before);
     return true;
 }
 
-struct known {
-    tokenizer_known *find; // NULL: nobody knows
-    void *arg;
-};
-
 static bool put_text(const struct tokenizer *t, struct scratch *w, struct str text, unsigned flags,
-                     const struct known *known, struct ids *out, struct err *e)
+                     const struct tokenizer_help *help, struct ids *out, struct err *e)
 {
     unsigned set = (flags & TOKENIZE_CONTROL) != 0 ? SPECIAL_ALL : SPECIAL_USER;
     for (size_t pos = 0; pos < text.n;) {
@@ -310,8 +306,8 @@ static bool put_text(const struct tokenizer *t, struct scratch *w, struct str te
         size_t end = hit.id < 0 ? text.n : hit.at;
         const struct str piece = str_sub(text, pos, end - pos);
         const bool done =
-            piece.n == 0 || (known->find != NULL && known->find(known->arg, piece, out));
-        if (!done && !put_segment(t, w, piece, out, e)) return false;
+            piece.n == 0 || (help->known != NULL && help->known(help->arg, piece, out));
+        if (!done && !put_segment(t, w, piece, help->space, out, e)) return false;
         if (hit.id >= 0 && !ids_put(out, &hit.id, 1)) return fail_memory(e, text);
         pos = end + (hit.id < 0 ? 0 : hit.n);
     }
@@ -319,7 +315,7 @@ static bool put_text(const struct tokenizer *t, struct scratch *w, struct str te
 }
 
 static bool encode(const struct tokenizer *t, struct str text, unsigned flags,
-                   const struct known *known, struct ids *out, struct err *e)
+                   const struct tokenizer_help *help, struct ids *out, struct err *e)
 {
     if (text.n > INT32_MAX)
         return err_set(e, ERR_TOO_LARGE, "a text of %zu bytes; at most %d can be tokenised", text.n,
@@ -330,7 +326,7 @@ static bool encode(const struct tokenizer *t, struct str text, unsigned flags,
     bool ok = true;
     if ((flags & TOKENIZE_BOS) != 0 && t->add_bos && t->bos >= 0 && !ids_put(out, &t->bos, 1))
         ok = fail_memory(e, text);
-    ok = ok && put_text(t, w, text, flags, known, out, e);
+    ok = ok && put_text(t, w, text, flags, help, out, e);
     if (!ok) out->n = before;
     scratch_give(t, w);
     return ok;
@@ -339,13 +335,18 @@ static bool encode(const struct tokenizer *t, struct str text, unsigned flags,
 bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags, struct ids *out,
                       struct err *e)
 {
-    return encode(t, text, flags, &(struct known){0}, out, e);
+    return encode(t, text, flags, &(struct tokenizer_help){0}, out, e);
 }
 
-bool tokenizer_encode_known(const struct tokenizer *t, struct str text, unsigned flags,
-                            tokenizer_known *known, void *arg, struct ids *out, struct err *e)
+bool tokenizer_encode_with(const struct tokenizer *t, struct str text, unsigned flags,
+                           const struct tokenizer_help *help, struct ids *out, struct err *e)
 {
-    return encode(t, text, flags, &(struct known){known, arg}, out, e);
+    return encode(t, text, flags, help, out, e);
+}
+
+uint64_t tokenizer_space(struct str salt)
+{
+    return salt.n == 0 ? 0 : hash64(salt.p, salt.n, 0);
 }
 
 static bool is_id(const struct tokenizer *t, int32_t id)

@@ -59,8 +59,15 @@ bool tokenizer_encode(const struct tokenizer *t, struct str text, unsigned flags
 // May know the ids of a piece of text between two special tokens, behind the ids in out: then it appends
 // them and says so (splice.h).
 typedef bool tokenizer_known(void *arg, struct str piece, struct ids *out);
-bool tokenizer_encode_known(const struct tokenizer *t, struct str text, unsigned flags,
-                            tokenizer_known *known, void *arg, struct ids *out, struct err *e);
+struct tokenizer_help {
+    tokenizer_known *known; // NULL: nobody knows
+    void *arg;
+    uint64_t space; // pieces are memoised apart for each; 0: that of tokenizer_encode
+};
+bool tokenizer_encode_with(const struct tokenizer *t, struct str text, unsigned flags,
+                           const struct tokenizer_help *help, struct ids *out, struct err *e);
+// The space of a tenant's texts; that of the empty salt is 0.
+uint64_t tokenizer_space(struct str salt);
 // The bytes of a token (may be part of a character); empty for ids out of range.
 struct str tokenizer_piece(const struct tokenizer *t, int32_t id);
 enum token_kind tokenizer_kind(const struct tokenizer *t, int32_t id);

@@ -304,17 +304,39 @@ static void test_memo_is_bounded(void **state)
     for (int i = 0; i < SEGMENTS; i++) {
         memset(texts[i], 'a', SEGMENT);
         texts[i][0] = (char)i;
-        memo_put(m, (struct str){texts[i], SEGMENT}, &id, 1);
+        memo_put(m, 0, (struct str){texts[i], SEGMENT}, &id, 1);
         assert_true(
-            memo_get(m, (struct str){texts[0], SEGMENT}, &out, &no_memory)); // stays: in use
+            memo_get(m, 0, (struct str){texts[0], SEGMENT}, &out, &no_memory)); // stays: in use
     }
     int known = 0;
     for (int i = 0; i < SEGMENTS; i++)
-        known += memo_get(m, (struct str){texts[i], SEGMENT}, &out, &no_memory);
+        known += memo_get(m, 0, (struct str){texts[i], SEGMENT}, &out, &no_memory);
     assert_in_range(known, 10, MEMO_LIMIT / SEGMENT);
-    assert_true(memo_get(m, (struct str){texts[SEGMENTS - 1], SEGMENT}, &out, &no_memory));
-    assert_false(memo_get(m, (struct str){texts[1], SEGMENT}, &out, &no_memory));
-    assert_false(memo_get(m, (struct str){texts[0], SEGMENT - 1}, &out, &no_memory));
+    assert_true(memo_get(m, 0, (struct str){texts[SEGMENTS - 1], SEGMENT}, &out, &no_memory));
+    assert_false(memo_get(m, 0, (struct str){texts[1], SEGMENT}, &out, &no_memory));
+    assert_false(memo_get(m, 0, (struct str){texts[0], SEGMENT - 1}, &out, &no_memory));
+    ids_free(&out);
+    memo_close(m);
+}
+
+// What one tenant sent must not be quicker for another, whatever they share.
+static void test_memo_keeps_spaces_apart(void **state)
+{
+    (void)state;
+    enum { SEGMENT = 1000 };
+    static char text[SEGMENT];
+    struct memo *m = memo_open(20 * SEGMENT);
+    struct ids out = {0};
+    bool no_memory = false;
+    const struct str t = {text, SEGMENT};
+    const uint64_t a = tokenizer_space(STR("a")), b = tokenizer_space(STR("b"));
+    assert_int_equal(tokenizer_space(STR("")), 0);
+    assert_true(a != b && a != 0 && b != 0);
+    for (int32_t id = 1; id <= 2; id++) memo_put(m, id == 1 ? 0 : a, t, &id, 1);
+    assert_true(memo_get(m, a, t, &out, &no_memory) && memo_get(m, 0, t, &out, &no_memory));
+    assert_int_equal(out.p[0], 2);
+    assert_int_equal(out.p[1], 1);
+    assert_false(memo_get(m, b, t, &out, &no_memory));
     ids_free(&out);
     memo_close(m);
 }
@@ -348,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_repetition_gives_the_same),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_memo_is_bounded),
+        cmocka_unit_test(test_memo_keeps_spaces_apart),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

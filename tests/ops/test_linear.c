@@ -227,42 +227,84 @@ static void check_format(enum fmt f)
 #include "kernels/common/formats.def"
 #undef FMT
 
-// Three weights of different formats on one input: each as if alone, and n_rows below the batch's.
+// Three weights on one input, n_rows below the batch's.
+struct together {
+    struct problem p[3];
+    struct dbuf *w[3], *out[3], *x;
+    struct op op;
+};
+
+enum { TOGETHER_COLS = 512, TOGETHER_ROWS = 9 };
+
+static void together_open(struct ops_rig *r, const enum fmt f[3], struct together *t)
+{
+    const uint32_t n[3] = {48, 21, 16};
+    ops_open(r, "cpu", 2, MAX_ROWS);
+    for (int i = 0; i < 3; i++) {
+        problem_open(&t->p[i], f[i], (struct shape){n[i], TOGETHER_COLS});
+        t->w[i] = ops_weight(r, f[i], t->p[i].w, n[i], TOGETHER_COLS);
+        t->out[i] = ops_act(r, BUF_ACT, NULL, 2 * TOGETHER_ROWS, n[i]);
+    }
+    t->x = ops_act(r, BUF_ACT, t->p[0].x, 2 * TOGETHER_ROWS, TOGETHER_COLS);
+    t->op = (struct op){.kind = OP_LINEAR, .linear = {.x = t->x, .n = 3, .n_rows = TOGETHER_ROWS}};
+    memcpy(t->op.linear.w, t->w, sizeof t->w);
+    memcpy(t->op.linear.out, t->out, sizeof t->out);
+    ops_run(r, &t->op, 1, &(struct batch){.n_rows = 2 * TOGETHER_ROWS});
+}
+
+static void together_close(struct ops_rig *r, struct together *t)
+{
+    for (int i = 0; i < 3; i++) {
+        ops_free(r, t->w[i]);
+        ops_free(r, t->out[i]);
+        problem_close(&t->p[i]);
+    }
+    ops_free(r, t->x);
+    ops_close(r);
+}
+
+// Weights of one op have the bits of each alone, unless one alone is of Q8_0 (repack.h).
 static void linear_together(void **state)
 {
     (void)state;
+    const enum fmt sets[][3] = {{FMT_Q4_K, FMT_Q6_K, FMT_Q5_K}, {FMT_Q8_0, FMT_Q8_0, FMT_Q8_0}};
+    for (int set = 0; set < 2; set++) {
+        struct ops_rig r;
+        struct together t;
+        together_open(&r, sets[set], &t);
+        for (int i = 0; i < 3; i++) {
+            float alone[TOGETHER_ROWS * 48], all[2 * TOGETHER_ROWS * 48];
+            const uint32_t n = t.p[i].n;
+            run_rows(&r, t.w[i], NULL, t.p[0].x, TOGETHER_ROWS, TOGETHER_COLS, n, alone);
+            ops_read(&r, t.out[i], 0, 2 * TOGETHER_ROWS, all);
+            assert_memory_equal(alone, all, TOGETHER_ROWS * n * sizeof *alone);
+            for (uint32_t j = TOGETHER_ROWS * n; j < 2 * TOGETHER_ROWS * n; j++)
+                assert_true(isnan(all[j]));
+        }
+        together_close(&r, &t);
+    }
+}
+
+// A mixture with Q8_0: a row has the same bits whichever rows are with it.
+static void linear_mixed(void **state)
+{
+    (void)state;
     const enum fmt f[3] = {FMT_Q4_K, FMT_Q6_K, FMT_Q8_0};
-    struct problem p[3];
-    struct dbuf *w[3], *out[3];
     struct ops_rig r;
-    const uint32_t rows = 9, n[3] = {48, 21, 16};
-    ops_open(&r, "cpu", 2, MAX_ROWS);
+    struct together t;
+    together_open(&r, f, &t);
+    float many[3][TOGETHER_ROWS * 48], one[2 * TOGETHER_ROWS * 48];
     for (int i = 0; i < 3; i++) {
-        problem_open(&p[i], f[i], (struct shape){n[i], 512});
-        w[i] = ops_weight(&r, f[i], p[i].w, n[i], 512);
-        out[i] = ops_act(&r, BUF_ACT, NULL, 2 * rows, n[i]);
+        ops_read(&r, t.out[i], 0, 2 * TOGETHER_ROWS, one);
+        memcpy(many[i], one, TOGETHER_ROWS * t.p[i].n * sizeof *one);
     }
-    struct dbuf *x = ops_act(&r, BUF_ACT, p[0].x, 2 * rows, 512);
-    const struct op op = {.kind = OP_LINEAR,
-                          .linear = {.x = x,
-                                     .w = {w[0], w[1], w[2]},
-                                     .out = {out[0], out[1], out[2]},
-                                     .n = 3,
-                                     .n_rows = rows}};
-    const struct batch batch = {.n_rows = 2 * rows};
-    ops_run(&r, &op, 1, &batch);
+    t.op.linear.n_rows = 1;
+    ops_run(&r, &t.op, 1, &(struct batch){.n_rows = 1});
     for (int i = 0; i < 3; i++) {
-        float alone[9 * 48], together[18 * 48];
-        run_rows(&r, w[i], NULL, p[0].x, rows, 512, n[i], alone);
-        ops_read(&r, out[i], 0, 2 * rows, together);
-        assert_memory_equal(alone, together, rows * n[i] * sizeof *alone);
-        for (uint32_t j = rows * n[i]; j < 2 * rows * n[i]; j++) assert_true(isnan(together[j]));
-        ops_free(&r, w[i]);
-        ops_free(&r, out[i]);
+        ops_read(&r, t.out[i], 0, 2 * TOGETHER_ROWS, one);
+        assert_memory_equal(many[i], one, t.p[i].n * sizeof *one);
     }
-    for (int i = 0; i < 3; i++) problem_close(&p[i]);
-    ops_free(&r, x);
-    ops_close(&r);
+    together_close(&r, &t);
 }
 
 int main(void)
@@ -272,6 +314,7 @@ int main(void)
 #include "kernels/common/formats.def"
 #undef FMT
         cmocka_unit_test(linear_together),
+        cmocka_unit_test(linear_mixed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,12 +30,22 @@ struct row {
     int q[K], low[K];
     float scale[K / 32], sum[K / 32];
     bool has_low[K / 32];
+    float low_steps;
 };
+
+// Where neighbours are limited (repack.h), of those too.
+static float top_of_block(const float *x, bool pairs)
+{
+    float top = 0;
+    for (int i = 0; i < 32; i++) top = fmaxf(top, fabsf(x[i]));
+    for (int i = 0; i < 32 && pairs; i += 2) top = fmaxf(top, fabsf(x[i] + x[i + 1]));
+    return top;
+}
 
 // The largest absmax of a block that still needs no second term: blocks are taken from the top, in steps
 // of a factor, until the squares of the rest are within the bound. Sums of squares are sixteen, strided,
 // the second half of a block first, and halved again and again.
-static float outlier_bound(const float *x, uint32_t n, const float *top_of)
+static float outlier_bound(const float *x, uint32_t n, const float *top_of, bool pairs)
 {
     float lane[16] = {0}, top = 0, error = 0;
     for (uint32_t b = 0; b < n / 32; b++) {
@@ -48,7 +58,7 @@ static float outlier_bound(const float *x, uint32_t n, const float *top_of)
     }
     for (int half = 8; half > 0; half /= 2)
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    const float bound = ERROR_BOUND / 32.0f * lane[0];
+    const float bound = (pairs ? PAIR_BOUND : ERROR_BOUND) / 32.0f * lane[0];
     while (error > bound && top > 0) {
         top *= 0.84f;
         error = 0;
@@ -58,11 +68,12 @@ static float outlier_bound(const float *x, uint32_t n, const float *top_of)
     return top;
 }
 
-static void state_row(const float *x, uint32_t n, struct row *out)
+static void state_row(const float *x, uint32_t n, bool pairs, struct row *out)
 {
     float top_of[K / 32] = {0};
-    for (uint32_t i = 0; i < n; i++) top_of[i / 32] = fmaxf(top_of[i / 32], fabsf(x[i]));
-    const float bound = outlier_bound(x, n, top_of);
+    for (uint32_t b = 0; b < n / 32; b++) top_of[b] = top_of_block(x + b * 32, pairs);
+    const float bound = outlier_bound(x, n, top_of, pairs);
+    out->low_steps = pairs ? LOW_STEPS_PAIRS : LOW_STEPS;
     for (uint32_t b = 0; b < n / 32; b++) {
         int sum = 0, low_sum = 0;
         const float inverse = top_of[b] > 0 ? 127.0f / top_of[b] : 0.0f;
@@ -70,12 +81,12 @@ static void state_row(const float *x, uint32_t n, struct row *out)
         out->has_low[b] = top_of[b] > bound;
         for (uint32_t i = b * 32; i < b * 32 + 32; i++) {
             out->q[i] = (int)rintf(x[i] * inverse);
-            out->low[i] = (int)rintf(fmaf(x[i], inverse, -(float)out->q[i]) * LOW_STEPS);
+            out->low[i] = (int)rintf(fmaf(x[i], inverse, -(float)out->q[i]) * out->low_steps);
             sum += out->q[i];
             low_sum += out->low[i];
         }
         out->sum[b] = out->scale[b] * (float)sum;
-        if (out->has_low[b]) out->sum[b] += out->scale[b] / LOW_STEPS * (float)low_sum;
+        if (out->has_low[b]) out->sum[b] += out->scale[b] / out->low_steps * (float)low_sum;
     }
 }
 
@@ -153,7 +164,7 @@ static float state_dot(enum fmt f, const uint8_t *weights, const struct row *x, 
     }
     for (uint32_t b = 0; b < n / 32; b++) {
         const struct group w = open_group(f, weights, b);
-        if (x->has_low[b]) acc = add_group(&w, x->low + b * 32, x->scale[b] / LOW_STEPS, acc);
+        if (x->has_low[b]) acc = add_group(&w, x->low + b * 32, x->scale[b] / x->low_steps, acc);
     }
     return acc;
 }
@@ -181,10 +192,16 @@ static void groups_close(struct groups *g)
     free(g->g.n_low);
 }
 
-static void quantize(const struct cpu_kernels *k, const float *x, uint32_t n, uint32_t n_rows,
-                     struct groups *g)
+static bool limits_pairs(const struct cpu_kernels *k, enum fmt f)
+{
+    return k->limits_pairs && f == FMT_Q8_0;
+}
+
+static void quantize(const struct cpu_kernels *k, enum fmt f, const float *x, uint32_t n,
+                     uint32_t n_rows, struct groups *g)
 {
     groups_open(g, n, n_rows);
+    g->g.limit_pairs = limits_pairs(k, f);
     for (uint32_t r = 0; r < n_rows; r += ACT_GROUP) {
         const float *rows[ACT_GROUP];
         const uint32_t left = n_rows - r;
@@ -198,7 +215,7 @@ static void check_stated(const struct cpu_kernels *k, enum fmt f, const uint8_t 
 {
     static struct row stated;
     for (uint32_t r = 0; r < n_rows; r++) {
-        state_row(x + r * n, n, &stated);
+        state_row(x + r * n, n, limits_pairs(k, f), &stated);
         for (uint32_t c = 0; c < PANEL_ROWS; c++) {
             const float want = state_dot(f, w + c * fmt_row_bytes(f, n), &stated, n);
             if (out[r][c] != want)
@@ -214,7 +231,7 @@ static void check_rows(const struct cpu_kernels *k, enum fmt f, const uint8_t *w
 {
     struct groups g;
     float out[ROWS][PANEL_ROWS];
-    quantize(k, x, n, n_rows, &g);
+    quantize(k, f, x, n, n_rows, &g);
     k->packed_dot(f, panel, n, &g.g, 0, n_rows, out);
     check_stated(k, f, w, x, n, n_rows, out);
     groups_close(&g);
@@ -227,13 +244,13 @@ static void check_tiles(const struct cpu_kernels *k, enum fmt f, const uint8_t *
     static float out[(MANY_ROWS / TILE_ROWS + 1) * TILE_ROWS][PANEL_ROWS];
     struct groups g;
     const uint32_t n_blocks = n / PACK_COLS, n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    struct act_tiles a = {.n_blocks = n_blocks};
+    struct act_tiles a = {.n_blocks = n_blocks, .by_quads = k->tiles_by_quads};
     struct weight_tile *open = aligned_alloc(64, n_blocks * sizeof *open);
     a.high = aligned_alloc(64, n_tiles * n_blocks * sizeof *a.high);
     a.low = aligned_alloc(64, n_tiles * n_blocks * sizeof *a.low);
     a.chunks = test_alloc(n_tiles * sizeof *a.chunks);
     assert_true(open && a.high && a.low);
-    quantize(k, x, n, n_rows, &g);
+    quantize(k, f, x, n, n_rows, &g);
     for (uint32_t r = 0; r < n_rows; r += CHUNK_ROWS)
         tiles_arrange(&g.g, r / ACT_GROUP, n_rows - r < CHUNK_ROWS ? n_rows - r : CHUNK_ROWS, &a);
     (k->tile_open ? k->tile_open : tile_open)(f, panel, n_blocks, open);
@@ -255,6 +272,7 @@ static void check_format(const struct cpu_kernels *k, enum fmt f, uint32_t n)
     random_floats(x, MANY_ROWS * n, 1);
     for (uint32_t r = 0; r < MANY_ROWS; r += 3) x[r * n + 40 * r % n] = 30; // outliers in some rows
     memset(x + n, 0, n * sizeof *x);                                        // and a row of zeros
+    for (uint32_t i = 0; i < n; i++) x[2 * n + i] = i / 8 % 2 ? 1 : -1; // neighbours at their limit
     pack_panel(f, w, fmt_row_bytes(f, n), PANEL_ROWS, n, panel);
     for (uint32_t rows = 1; rows <= ROWS; rows++) check_rows(k, f, w, panel, x, n, rows);
     check_tiles(k, f, w, panel, x, n, ROWS + 1);

@@ -249,7 +249,7 @@ uint32_t avx2_find_above(const float *x, uint32_t from, uint32_t n, float bound)
 
 const struct cpu_kernels cpu_kernels_avx2 = {
     .isa = "AVX2",
-    .numerics = 0x201,
+    .numerics = 0x202,
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,
@@ -260,6 +260,8 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .packed_dot = avx2_packed_dot,
     .tile_open = avx2_tile_open,
     .tile_dot = avx2_tile_dot,
+    .tiles_by_quads = true,
+    .limits_pairs = true,
     .quantize_head = avx2_quantize_head,
     .attend = avx2_attend,
     .asks_ahead = true,

@@ -213,10 +213,20 @@ static void do_unit(struct cpu_worker *w, const struct op_linear *o, uint32_t m,
         do_panel(w, o, m, n_rows, first);
 }
 
-static void set_widths(struct cpu_worker *w, uint32_t n_cols)
+static bool has_q8_0(const struct op_linear *o)
 {
+    for (uint32_t m = 0; m < o->n; m++)
+        if (o->w[m]->fmt == FMT_Q8_0) return true;
+    return false;
+}
+
+static void set_form(struct cpu_worker *w, const struct op_linear *o)
+{
+    const uint32_t n_cols = o->x->n_cols;
     w->acts.k_pad = (n_cols + BLOCK_K - 1) / BLOCK_K * BLOCK_K;
     w->groups.n_blocks = w->tiles.n_blocks = (n_cols + PACK_COLS - 1) / PACK_COLS;
+    w->groups.limit_pairs = w->cpu->k->limits_pairs && has_q8_0(o);
+    w->tiles.by_quads = w->cpu->k->tiles_by_quads;
 }
 
 void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
@@ -227,7 +237,7 @@ void cpu_linear(struct cpu_worker *w, const struct op_linear *o)
     w->acts = w->cpu->acts;
     w->groups = w->cpu->groups;
     w->tiles = w->cpu->tiles;
-    set_widths(w, o->x->n_cols);
+    set_form(w, o);
     if (n_packed > 0) quantize_groups(w, o, n_rows);
     if (n_packed < o->n) quantize_rows(w, o, n_rows);
     cpu_sync(w);
@@ -259,7 +269,7 @@ static void prepare_few(struct cpu_worker *w, const struct op_linear *o,
     const float *x[FEW_ROWS];
     w->acts = w->s->acts;
     w->groups = w->s->groups;
-    set_widths(w, n_cols);
+    set_form(w, o);
     for (uint32_t r = 0; r < n_rows; r++) {
         x[r] = hostbuf_row(o->x, r);
         if (!norm) continue;

@@ -125,6 +125,9 @@ struct cpu_kernels {
     // out[i] = such a panel times row i of the chunk that begins with tile `tile`; up to whole tiles are written.
     void (*tile_dot)(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
                      uint32_t tile, float (*out)[PANEL_ROWS]);
+    bool tiles_by_quads; // how activations lie in act_tiles
+    // Products of Q8_0 add two of 16 bits first, which limits the activations (repack.h).
+    bool limits_pairs;
     // Heads are split to bytes for every pass (attend_split.h): more q vectors should share one.
     bool splits_heads;
     // F32, F16 and BF16 weights are expanded to panels once, at load; panel_dot serves one row too.

@@ -4,8 +4,8 @@
 // both give the bits of the AVX-512 table.
 //
 // AVX2 has vpmaddubsw only, whose sums of two products are 16 bits wide. Weights below 16 leave room
-// for eight of them (15 * 127 * 16 = 30,480), below 32 for four, below 64 for two; Q8_0 multiplies
-// |w| by the activation with w's sign (128 * 127 * 2 = 32,512). Then vpmaddwd widens: nothing saturates.
+// for eight of them (15 * 127 * 16 = 30,480), below 32 for four, below 64 for two, all 255 for one, since
+// the activations are limited for it (255 * 128 = 32,640). Then vpmaddwd widens: nothing saturates.
 #pragma once
 
 #include "compute/cpu/quantize_256.h"
@@ -179,35 +179,10 @@ INLINE void sum_quads(enum fmt f, const uint8_t *p, uint32_t s, uint32_t q0, uin
 
 #else
 
-// Signed weights, whose sums need no correction.
-INLINE void sum_signed(const uint8_t *p, uint32_t s, const int8_t *a, uint32_t step,
-                       const uint32_t n, sums sum)
-{
-    const __m256i top = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
-    EACH_ROW(t) BOTH(v) sum[t][v] = _mm256_setzero_si256();
-    for (uint32_t q = 0; q < PACK_QUADS; q++) {
-        __m256i w[VECTORS], absolute[VECTORS];
-        BOTH(v)
-        {
-            w[v] = _mm256_xor_si256(weights_of(FMT_Q8_0, p, s, q, v * LANE_ROWS), top);
-            absolute[v] = _mm256_abs_epi8(w[v]);
-        }
-        EACH_ROW(t)
-        {
-            const __m256i x = _mm256_set1_epi32(load_i32(a + q * step + t * 4));
-            BOTH(v)
-            {
-                const __m256i two = _mm256_maddubs_epi16(absolute[v], _mm256_sign_epi8(x, w[v]));
-                sum[t][v] = _mm256_add_epi32(sum[t][v], _mm256_madd_epi16(two, ones));
-            }
-        }
-    }
-}
-
 // How many quads fit into sums of 16 bits.
 INLINE uint32_t narrow_quads(enum fmt f)
 {
-    return f == FMT_Q6_K ? 2 : f == FMT_Q5_K ? 4 : 8;
+    return f == FMT_Q8_0 ? 1 : f == FMT_Q6_K ? 2 : f == FMT_Q5_K ? 4 : 8;
 }
 
 INLINE void sum_quads(enum fmt f, const uint8_t *p, uint32_t s, uint32_t q0, uint32_t q1,
@@ -215,10 +190,6 @@ INLINE void sum_quads(enum fmt f, const uint8_t *p, uint32_t s, uint32_t q0, uin
 {
     const uint32_t at_once = narrow_quads(f);
     const __m256i ones = _mm256_set1_epi16(1);
-    if (f == FMT_Q8_0) {
-        sum_signed(p, s, a, step, n, sum);
-        return;
-    }
     if ((f == FMT_Q4_0 || f == FMT_Q4_K) && n == ACT_GROUP) {
         sums narrow;
         tile_nibbles(f == FMT_Q4_0 ? ((const struct packed_Q4_0 *)(const void *)p)->w[s / 2]
@@ -229,7 +200,7 @@ INLINE void sum_quads(enum fmt f, const uint8_t *p, uint32_t s, uint32_t q0, uin
         sum[t][v] = _mm256_add_epi32(sum[t][v], _mm256_madd_epi16(narrow[t][v], ones));
         return;
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (; q0 < q1; q0 += at_once) {
         sums narrow;
 #pragma GCC unroll 8

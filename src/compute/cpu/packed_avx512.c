@@ -330,8 +330,9 @@ INLINE uint32_t many_rows(uint32_t n_left)
 struct many_at {
     const int8_t *q;
     const struct many_part {
-        float scale[TILE_ROWS], sum[TILE_ROWS];
+        float scale[TILE_ROWS];
         int32_t half[2][TILE_ROWS], bias[TILE_ROWS];
+        float sum[TILE_ROWS];
     } * of;
 };
 

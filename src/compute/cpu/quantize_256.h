@@ -61,6 +61,13 @@ INLINE __m128 max_of_rows(const __m256 m[ACT_GROUP])
     return _mm_max_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
 }
 
+// The magnitudes of sums of neighbours, the largest of each four.
+INLINE __m256 max_of_pairs(const struct floats *f)
+{
+    const __m256 a = lanes_abs(_mm256_hadd_ps(f->v[0], f->v[1]));
+    return _mm256_max_ps(a, lanes_abs(_mm256_hadd_ps(f->v[2], f->v[3])));
+}
+
 // Sum of the squares of the blocks' absmax up to `top`.
 INLINE __m128 error_below(__m128 top, const struct act_block *blocks, uint32_t n_blocks)
 {
@@ -74,9 +81,10 @@ INLINE __m128 error_below(__m128 top, const struct act_block *blocks, uint32_t n
 
 // Each block's absmax into its scale; returns the absmax above which a second term is needed. Sums in
 // sixteen lanes, the second half of a block first.
-static __m128 find_outliers(const float *const x[ACT_GROUP], uint32_t n, uint32_t n_blocks,
+static __m128 find_outliers(const float *const x[ACT_GROUP], uint32_t n, const struct act_groups *g,
                             struct act_block *blocks)
 {
+    const uint32_t n_blocks = g->n_blocks;
     __m256 squares[ACT_GROUP][2];
     __m128 top = _mm_setzero_ps(), error = top;
     for (int r = 0; r < ACT_GROUP; r++) squares[r][0] = squares[r][1] = _mm256_setzero_ps();
@@ -91,6 +99,7 @@ static __m128 find_outliers(const float *const x[ACT_GROUP], uint32_t n, uint32_
             squares[r][1] = _mm256_fmadd_ps(f.v[1], f.v[1], b);
             m[r] = _mm256_max_ps(_mm256_max_ps(lanes_abs(f.v[0]), lanes_abs(f.v[1])),
                                  _mm256_max_ps(lanes_abs(f.v[2]), lanes_abs(f.v[3])));
+            if (g->limit_pairs) m[r] = _mm256_max_ps(m[r], max_of_pairs(&f));
         }
         const __m128 max = max_of_rows(m);
         _mm_storeu_ps(blocks[i].scale, max);
@@ -100,7 +109,8 @@ static __m128 find_outliers(const float *const x[ACT_GROUP], uint32_t n, uint32_
     float sum[ACT_GROUP];
     for (int r = 0; r < ACT_GROUP; r++)
         sum[r] = lanes_sum(_mm256_add_ps(squares[r][0], squares[r][1]));
-    const __m128 bound = _mm_mul_ps(_mm_set1_ps(ERROR_BOUND / (float)PACK_COLS), _mm_loadu_ps(sum));
+    const float most = (g->limit_pairs ? PAIR_BOUND : ERROR_BOUND) / (float)PACK_COLS;
+    const __m128 bound = _mm_mul_ps(_mm_set1_ps(most), _mm_loadu_ps(sum));
     // Steps of 3 dB: at most one octave of errors is taken that need not be. Ends where nothing is left.
     for (;;) {
         const __m128 more =
@@ -159,19 +169,19 @@ INLINE void put_high(const float *const x[ACT_GROUP], uint32_t i, uint32_t n, co
 
 // ---- the second ---------------------------------------------------------------------------------
 
-// What rounding block i of row r left over, in steps of 1 / LOW_STEPS.
+// What rounding block i of row r left over, in steps of 1 / n_steps.
 static void put_low(const float *x, uint32_t i, uint32_t n, uint32_t r, float inverse,
-                    struct act_block *high, struct act_low *out)
+                    float n_steps, struct act_block *high, struct act_low *out)
 {
     struct floats f = load_32(x, i, n);
     const struct ints v = round_32(&f, inverse);
     const __m256 z = _mm256_set1_ps(inverse);
     for (int j = 0; j < 4; j++) f.v[j] = _mm256_fmsub_ps(f.v[j], z, _mm256_cvtepi32_ps(v.v[j]));
-    const struct ints l = round_32(&f, LOW_STEPS);
+    const struct ints l = round_32(&f, n_steps);
     const int32_t a = lanes_sum_i32(_mm256_add_epi32(l.v[0], l.v[1]));
     const int32_t b = lanes_sum_i32(_mm256_add_epi32(l.v[2], l.v[3]));
     store_i(out->q, pack_32(&l));
-    out->scale = high->scale[r] / LOW_STEPS;
+    out->scale = high->scale[r] / n_steps;
     out->bias = -128 * (a + b);
     out->half[0] = -32 * a;
     out->half[1] = -32 * b;
@@ -188,7 +198,7 @@ static void quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
     uint32_t *n_low = to->n_low + (size_t)group * ACT_GROUP;
     for (uint32_t r = 0; r < ACT_GROUP; r++) rows[r] = x[r < n_rows ? r : 0];
     for (uint32_t r = 0; r < n_rows; r++) n_low[r] = 0;
-    const __m128 bound = find_outliers(rows, n, to->n_blocks, high);
+    const __m128 bound = find_outliers(rows, n, to, high);
     const int wanted = (1 << n_rows) - 1;
     for (uint32_t i = 0; i < to->n_blocks; i++) {
         float inverse[ACT_GROUP];
@@ -199,7 +209,7 @@ static void quantize_group(const float *const *x, uint32_t n_rows, uint32_t n,
         put_high(rows, i, n, inverse, &high[i]);
         for (uint32_t r = 0; r < n_rows && outlier >> r; r++)
             if (outlier >> r & 1)
-                put_low(rows[r], i, n, r, inverse[r], &high[i],
-                        &low[(size_t)r * to->n_blocks + n_low[r]++]);
+                put_low(rows[r], i, n, r, inverse[r], to->limit_pairs ? LOW_STEPS_PAIRS : LOW_STEPS,
+                        &high[i], &low[(size_t)r * to->n_blocks + n_low[r]++]);
     }
 }

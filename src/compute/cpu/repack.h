@@ -9,6 +9,10 @@
 // errors as 8-bit integers, until the rest is below: outliers, few blocks in most rows. (KL divergence
 // from exact arithmetic on the shipped model: 0.0012 without, 0.0007 at 8 with 8 % of the blocks,
 // below 0.00002 with all of them; normally distributed values stay at 5 and need none.)
+// Where a table limits_pairs and weights of Q8_0 are among the op's: the scale is the largest magnitude of
+// a block's single values and sums of neighbours (0 and 1, 2 and 3 ..) / 127, PAIR_BOUND stands for ERROR_BOUND and
+// LOW_STEPS_PAIRS for LOW_STEPS. So neighbours of one sign add up to 128 at most, and 255 times that is
+// within 16 bits. Steps are some 1.3 times as large; normally distributed values stay at 8.
 // Per (sub-)block of a weight row, in the order of k, all integer sums being exact:
 //   acc = fma((float)sum, d * activation scale, acc)      d: the f32 product of the format's scales
 // for formats with minimums then:
@@ -24,7 +28,9 @@ enum {
     PACK_QUADS = PACK_COLS / 4,
     PACK_SUBS = BLOCK_K / PACK_COLS,
     ERROR_BOUND = 8,
-    LOW_STEPS = 254, // of the second term in one step of the first: halves become 127
+    PAIR_BOUND = 11,
+    LOW_STEPS = 254,       // of the second term in one step of the first: halves become 127
+    LOW_STEPS_PAIRS = 127, // two halves become 128
 };
 
 // 32 columns of ACT_GROUP rows of activations.
@@ -51,6 +57,7 @@ struct act_groups {
     struct act_low *low;
     uint32_t *n_low; // [rows]
     uint32_t n_blocks;
+    bool limit_pairs;
 };
 
 typedef uint8_t pack_quad[PANEL_ROWS][4];

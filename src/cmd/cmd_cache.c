@@ -45,6 +45,8 @@ static bool dump(struct cache_command *c, json_t *o, struct err *e)
 
 static bool id_body(struct cache_command *c, struct err *e)
 {
+    if (c->s.all && strcmp(c->s.args[0], "drop") != 0)
+        return err_set(e, ERR_INPUT, "--all is for drop; %s takes a trunk's id", c->s.args[0]);
     if (c->argument == NULL && !c->s.all)
         return err_set(e, ERR_INPUT, "a trunk's id is needed; submind cache ls shows them");
     if (c->argument != NULL && c->s.all)

@@ -39,22 +39,25 @@ double tree_use_worth(const struct tree *t, uint32_t i, uint8_t priority)
     return cost * exp2((priority - CACHE_PRIORITY_DEFAULT) / 10.0);
 }
 
+// The time that recomputing a page behind so many tokens takes, and what its requests wish.
+static double worth(const struct tree *t, double n_before, uint8_t priority)
+{
+    return log2(1 + n_before / t->attend_tokens) + (priority - CACHE_PRIORITY_DEFAULT) / 10.0;
+}
+
 double tree_rank(const struct tree *t, uint32_t page)
 {
     const struct tree_node *n = &t->nodes[page];
-    const double before = (double)n->depth * t->pool->page_tokens;
-    const double cost = log2(1 + before / t->attend_tokens);
     const double use = log2(1 + uses_of(t, n)) + n->counted_s / t->half_life_s;
-    const double wish = (n->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
     const double share = n->part ? log2((double)tree_n_tokens(t, page) / t->pool->page_tokens) : 0;
-    return cost + share + use + wish + (n->paused ? PAUSED : 0);
+    return worth(t, (double)n->depth * t->pool->page_tokens, n->priority) + share + use +
+           (n->paused ? PAUSED : 0);
 }
 
 double tree_rank_of(const struct tree *t, uint32_t n_before, const struct tree_hint *hint)
 {
     const double use = log2(1 + 1) + t->now_s / t->half_life_s;
-    const double wish = (hint->priority - CACHE_PRIORITY_DEFAULT) / 10.0;
-    return log2(1 + n_before / t->attend_tokens) + use + wish;
+    return worth(t, n_before, hint->priority) + use;
 }
 
 void tree_count_use(struct tree *t, uint32_t page)

@@ -392,6 +392,7 @@ test('the command says what is wrong', () => {
         [['pin', 'zz'], /trunk's id/, 2],
         [['drop'], /id is needed/, 2],
         [['drop', '12', '--all'], /not both/, 2],
+        [['unpin', '--all'], /--all is for drop/, 2],
     ]) {
         const r = command(args, input);
         assert.match(r.err, words, args.join(' '));

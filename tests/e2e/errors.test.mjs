@@ -1,6 +1,6 @@
 // What goes wrong: refusals with their status, keys, hang-ups, abuse of the socket, a stop in the middle.
 import assert from 'node:assert/strict';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -8,9 +8,10 @@ import { after, before, test } from 'node:test';
 import { events, notes, rawRequest, requireBinary, sleep, startListening, startServer, until } from './harness.mjs';
 
 requireBinary();
+const scratch = mkdtempSync(path.join(tmpdir(), 'submind-errors-'));
 let server, client;
 before(async () => { server = await startServer('--max-body', '2M', '--parallel', '2', '--queue', '2'); client = server.client(); });
-after(async () => { await server?.stop(); });
+after(async () => { await server?.stop(); rmSync(scratch, { recursive: true }); });
 const user = (content) => ({ role: 'user', content });
 
 test('the client raises the right errors', async () => {
@@ -159,7 +160,7 @@ test('a foreign Host is refused on loopback', async () => {
 });
 
 test('keys', async () => {
-    const file = path.join(mkdtempSync(path.join(tmpdir(), 'submind-')), 'keys');
+    const file = path.join(scratch, 'keys');
     writeFileSync(file, '# clients\nsk-one\n\nsk-two\n');
     const locked = await startServer('--api-key-file', file, '--alias', 'brain');
     try {
@@ -214,7 +215,7 @@ test('a signal that comes twice at once is one stop; a later one ends it', async
 });
 
 test('a model that cannot be loaded ends the program with a message', async () => {
-    const file = path.join(mkdtempSync(path.join(tmpdir(), 'submind-')), 'bad.gguf');
+    const file = path.join(scratch, 'bad.gguf');
     writeFileSync(file, 'GGUFnope');
     const broken = await startListening('--model', file).catch((error) => error);
     if (broken instanceof Error) return assert.match(broken.message, /bad\.gguf/);

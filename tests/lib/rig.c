@@ -204,6 +204,13 @@ static void nap(void)
     nanosleep(&t, NULL);
 }
 
+struct engine_stats rig_stats(const struct rig *r)
+{
+    struct engine_stats st;
+    loop_stats(r->loop, &st);
+    return st;
+}
+
 void wait_steps(const struct net *n, uint32_t n_steps)
 {
     const uint64_t start = clock_ns();
@@ -230,6 +237,15 @@ bool outcome_is_alone(const struct outcome *o, const int32_t *ids, size_t n_ids)
     const bool same = o->n == 0 || memcmp(want, o->ids, o->n * sizeof *want) == 0;
     free(want);
     return same;
+}
+
+void expect_alone(struct outcome o, const int32_t *ids, size_t n_ids, uint32_t n_new)
+{
+    assert_int_equal(o.error.code, ERR_NONE);
+    assert_int_equal(o.n, n_new);
+    assert_int_equal(o.finish, FINISH_LENGTH);
+    assert_true(outcome_is_alone(&o, ids, n_ids));
+    outcome_free(&o);
 }
 
 void fill_tokens(int32_t *ids, size_t n, uint64_t seed)

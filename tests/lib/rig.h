@@ -46,9 +46,12 @@ void rig_close(struct rig *r); // also checks that no page leaked and no batch w
 struct stream *rig_submit(struct rig *r, const struct job *job);
 // Submits and waits.
 struct outcome rig_run(struct rig *r, const struct job *job);
+struct engine_stats rig_stats(const struct rig *r);
 void wait_steps(const struct net *n, uint32_t n_steps); // until that many steps are done
 void wait_held(const struct net *n);                    // until a step waits for `hold`
 // Does o hold exactly the tokens that the fake network gives for ids when nothing else runs?
 bool outcome_is_alone(const struct outcome *o, const int32_t *ids, size_t n_ids);
+// o came to its full length and is that; frees it.
+void expect_alone(struct outcome o, const int32_t *ids, size_t n_ids, uint32_t n_new);
 // n tokens below FAKE_VOCAB that depend on seed only.
 void fill_tokens(int32_t *ids, size_t n, uint64_t seed);

@@ -594,7 +594,7 @@ int main(void)
         TEST(a_file_that_is_no_database_is_told),
         TEST(secrets_never_reach_the_file),
         TEST(without_a_store_everything_is_still_shown),
-        cmocka_unit_test(a_power_cut_forgets_neither_what_was_begun_nor_what_was_told),
+        TEST(a_power_cut_forgets_neither_what_was_begun_nor_what_was_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -150,7 +150,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_lock_keeps_others_out_until_its_owner_ends, make_dir,
                                         remove_dir),
         cmocka_unit_test(our_own_file_is_found),
-        cmocka_unit_test(folders_above_are_made_too),
+        cmocka_unit_test_setup_teardown(folders_above_are_made_too, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,13 +14,6 @@
 
 enum { PAGE = 4, LONG = 400, ROWS = 64 };
 
-static struct engine_stats stats_of(const struct rig *r)
-{
-    struct engine_stats st;
-    loop_stats(r->loop, &st);
-    return st;
-}
-
 static void ahead(struct rig *r, const struct job *job)
 {
     struct err e = {0};
@@ -30,16 +23,8 @@ static void ahead(struct rig *r, const struct job *job)
 // Until so many have ended that way; fails the test after a minute.
 static void wait_end(const struct rig *r, enum ahead_end end, uint64_t n)
 {
-    for (int i = 0; i < 60000 && stats_of(r).ahead[end] < n; i++) clock_sleep_ms(1);
-    assert_int_equal(stats_of(r).ahead[end], n);
-}
-
-static void expect_alone(struct outcome o, const int32_t *ids, size_t n_ids, uint32_t n_new)
-{
-    assert_int_equal(o.error.code, ERR_NONE);
-    assert_int_equal(o.n, n_new);
-    assert_true(outcome_is_alone(&o, ids, n_ids));
-    outcome_free(&o);
+    for (int i = 0; i < 60000 && rig_stats(r).ahead[end] < n; i++) clock_sleep_ms(1);
+    assert_int_equal(rig_stats(r).ahead[end], n);
 }
 
 static void who_was_expected_computes_only_what_is_new(void **state)
@@ -54,7 +39,7 @@ static void who_was_expected_computes_only_what_is_new(void **state)
     expect_alone(rig_run(&r, &first), ids, 100, 3);
     ahead(&r, &all);
     wait_end(&r, AHEAD_DONE, 1);
-    struct engine_stats st = stats_of(&r);
+    struct engine_stats st = rig_stats(&r);
     assert_int_equal(st.ahead_tokens, LONG - 100);
     assert_int_equal(st.prefill_tokens, 100); // requests' own
     assert_int_equal(st.requests_done, 1);
@@ -64,10 +49,10 @@ static void who_was_expected_computes_only_what_is_new(void **state)
     struct outcome o = rig_run(&r, &next);
     assert_int_equal(o.status.n_cached, LONG);
     expect_alone(o, ids, LONG + 10, 5);
-    assert_int_equal(stats_of(&r).prefill_tokens, 110);
+    assert_int_equal(rig_stats(&r).prefill_tokens, 110);
     ahead(&r, &all); // is there: nothing is computed
     wait_end(&r, AHEAD_DONE, 2);
-    assert_int_equal(stats_of(&r).ahead_tokens, LONG - 100);
+    assert_int_equal(rig_stats(&r).ahead_tokens, LONG - 100);
     rig_close(&r);
 }
 
@@ -113,7 +98,7 @@ static void a_request_waits_for_one_step_at_most(void **state)
     atomic_store(&r.net->hold, false);
     expect_alone(outcome_wait(s), other, SHORT, NEW);
     wait_end(&r, AHEAD_DONE, 1);
-    assert_int_equal(stats_of(&r).ahead[AHEAD_YIELDED], 1);
+    assert_int_equal(rig_stats(&r).ahead[AHEAD_YIELDED], 1);
     const struct fake_step *steps = r.net->log + before;
     assert_int_equal(steps[0].first, ids[ROWS]); // was held
     assert_true(steps[0].n_rows <= ROWS);
@@ -123,7 +108,7 @@ static void a_request_waits_for_one_step_at_most(void **state)
     assert_true(steps[NEW + 1].n_rows > 1); // goes on
     assert_int_equal(steps[NEW + 1].first, ids[ROWS + steps[0].n_rows]);
     assert_int_equal(atomic_load(&r.net->max_seqs), 1); // never in one step with a request
-    assert_int_equal(stats_of(&r).ahead_tokens, LONG - ROWS);
+    assert_int_equal(rig_stats(&r).ahead_tokens, LONG - ROWS);
     const struct job next = greedy_job(ids, LONG + 4, 2);
     struct outcome o = rig_run(&r, &next);
     assert_int_equal(o.status.n_cached, LONG);
@@ -150,7 +135,7 @@ static void what_was_begun_serves_the_request(void **state)
     const uint32_t n_cached = o.status.n_cached;
     expect_alone(o, ids, LONG + 4, 3);
     wait_end(&r, AHEAD_DONE, 1);
-    const struct engine_stats st = stats_of(&r);
+    const struct engine_stats st = rig_stats(&r);
     assert_int_equal(st.ahead_tokens, n_cached);
     assert_int_equal(st.ahead_tokens + st.prefill_tokens, LONG + 4); // nothing twice
     rig_close(&r);
@@ -169,7 +154,7 @@ static void nothing_that_is_worth_more_goes(void **state)
     expect_alone(rig_run(&r, &job), ids, TEXT, 1);
     ahead(&r, &expected);
     wait_end(&r, AHEAD_NO_ROOM, 1);
-    assert_int_equal(stats_of(&r).evictions, 0);
+    assert_int_equal(rig_stats(&r).evictions, 0);
     struct outcome o = rig_run(&r, &job);
     assert_int_equal(o.status.n_cached, TEXT - 1);
     expect_alone(o, ids, TEXT, 1);
@@ -181,7 +166,7 @@ static void nothing_that_is_worth_more_goes(void **state)
     expect_alone(rig_run(&other_rig, &job), ids, TEXT, 1);
     ahead(&other_rig, &expected);
     wait_end(&other_rig, AHEAD_DONE, 1);
-    assert_true(stats_of(&other_rig).evictions > 0);
+    assert_true(rig_stats(&other_rig).evictions > 0);
     rig_close(&other_rig);
 }
 
@@ -204,7 +189,7 @@ static void the_latest_goes_first(void **state)
     atomic_store(&r.net->hold, false);
     expect_alone(outcome_wait(s), busy, 8, 2);
     wait_end(&r, AHEAD_DONE, 1);
-    assert_int_equal(stats_of(&r).ahead[AHEAD_FORGOTTEN], 1);
+    assert_int_equal(rig_stats(&r).ahead[AHEAD_FORGOTTEN], 1);
     struct outcome o = rig_run(&r, &b);
     assert_int_equal(o.status.n_cached, 99);
     expect_alone(o, ids[1], 100, 1);

@@ -16,22 +16,6 @@
 
 enum { PAGE = 4 };
 
-static struct engine_stats stats_of(const struct rig *r)
-{
-    struct engine_stats st;
-    loop_stats(r->loop, &st);
-    return st;
-}
-
-static void expect_alone(struct outcome o, const int32_t *ids, size_t n_ids, uint32_t n_new)
-{
-    assert_int_equal(o.error.code, ERR_NONE);
-    assert_int_equal(o.n, n_new);
-    assert_int_equal(o.finish, FINISH_LENGTH);
-    assert_true(outcome_is_alone(&o, ids, n_ids));
-    outcome_free(&o);
-}
-
 static void answers_are_the_networks(void **state)
 {
     (void)state;
@@ -56,17 +40,17 @@ static void a_known_prefix_is_not_computed_again(void **state)
     fill_tokens(ids, 104, 1);
     const struct job first = greedy_job(ids, 101, 3), again = greedy_job(ids, 104, 3);
     expect_alone(rig_run(&r, &first), ids, 101, 3);
-    const uint64_t computed = stats_of(&r).prefill_tokens;
+    const uint64_t computed = rig_stats(&r).prefill_tokens;
     assert_int_equal(computed, 101);
     struct outcome o = rig_run(&r, &first);
     assert_int_equal(o.status.n_cached, 100);
     assert_int_equal(o.status.n_processed, 101);
     expect_alone(o, ids, 101, 3);
-    assert_int_equal(stats_of(&r).prefill_tokens, computed + 1);
+    assert_int_equal(rig_stats(&r).prefill_tokens, computed + 1);
     o = rig_run(&r, &again);
     assert_int_equal(o.status.n_cached, 100); // of 104 too: one token is always computed
     expect_alone(o, ids, 104, 3);
-    assert_int_equal(stats_of(&r).cached_tokens, 200);
+    assert_int_equal(rig_stats(&r).cached_tokens, 200);
     rig_close(&r);
 }
 
@@ -128,7 +112,7 @@ static void the_beginning_of_a_page_is_copied(void **state)
     assert_int_equal(o.status.cache.diverged_at, 89);
     assert_int_equal(o.status.cache.reason, CACHE_ENDS);
     expect_alone(o, ids, 120, 3);
-    assert_int_equal(stats_of(&r).evictions, 0);
+    assert_int_equal(rig_stats(&r).evictions, 0);
     assert_int_equal(r.loop->tree.evicted[EVICT_REPLACED], 1); // by the page that went on from it
     for (uint32_t n = 100; n > 80; n -= 3) {
         fill_tokens(ids + n, 120 - n, 23 + n); // parts from the last one at n
@@ -167,7 +151,7 @@ static void eight_at_once_compute_the_trunk_once(void **state)
         cached += o.status.n_cached;
         expect_alone(o, ids[i], TRUNK + TAIL, 10);
     }
-    assert_int_equal(stats_of(&r).prefill_tokens, TRUNK + EIGHT * TAIL);
+    assert_int_equal(rig_stats(&r).prefill_tokens, TRUNK + EIGHT * TAIL);
     assert_int_equal(cached, (EIGHT - 1) * TRUNK); // joined from the running one
     rig_close(&r);
 }
@@ -190,8 +174,8 @@ static void a_waiter_takes_over_from_a_cancelled_leader(void **state)
     assert_true(o.status.n_cached >= 16);
     expect_alone(o, ids, TRUNK, 4);
     // What the leader did is not done again, but for a part of a page and a step.
-    assert_true(stats_of(&r).prefill_tokens <= TRUNK + PAGE);
-    assert_int_equal(stats_of(&r).requests_cancelled, 1);
+    assert_true(rig_stats(&r).prefill_tokens <= TRUNK + PAGE);
+    assert_int_equal(rig_stats(&r).requests_cancelled, 1);
     rig_close(&r);
 }
 
@@ -231,8 +215,8 @@ static void a_pool_too_small_for_all_serves_all(void **state)
         streams[i] = rig_submit(&r, &job);
     }
     for (int i = 0; i < N; i++) expect_alone(outcome_wait(streams[i]), ids[i], LEN, NEW);
-    assert_true(stats_of(&r).preemptions > 0);
-    assert_true(stats_of(&r).evictions > 0);
+    assert_true(rig_stats(&r).preemptions > 0);
+    assert_true(rig_stats(&r).evictions > 0);
     rig_close(&r);
 }
 
@@ -312,8 +296,8 @@ static void a_full_queue_says_when_to_come_again(void **state)
     assert_int_equal(loop_slots(r.loop, slots, 8), 3);
     atomic_store(&r.net->hold, false);
     for (int i = 0; i < 3; i++) expect_alone(outcome_wait(streams[i]), ids[i], 8, 2);
-    assert_int_equal(stats_of(&r).requests_refused, 1);
-    assert_int_equal(stats_of(&r).requests_done, 3);
+    assert_int_equal(rig_stats(&r).requests_refused, 1);
+    assert_int_equal(rig_stats(&r).requests_done, 3);
     rig_close(&r);
 }
 

@@ -44,18 +44,11 @@ static int remove_dir(void **state)
     return system(command);
 }
 
-static struct engine_stats stats_of(const struct rig *r)
-{
-    struct engine_stats st;
-    loop_stats(r->loop, &st);
-    return st;
-}
-
 // Until so many pages are on disk.
 static void wait_saved(const struct rig *r, uint64_t n)
 {
     const uint64_t start = clock_ns();
-    while (stats_of(r).tiers.disk_pages < n) {
+    while (rig_stats(r).tiers.disk_pages < n) {
         if (clock_ms_since(start) > 20000) fail_msg("fewer than %llu pages saved", (long long)n);
         clock_sleep_ms(1);
     }
@@ -93,8 +86,8 @@ static void what_was_computed_comes_back_after_a_restart(void **state)
     assert_int_equal(o.status.cache.n_disk, TRUNK);
     assert_int_equal(o.status.cache.n_ram, 0);
     assert_true(o.status.cache.restored_ms > 0);
-    assert_int_equal(stats_of(&r).prefill_tokens, 1);
-    assert_int_equal(stats_of(&r).tiers.disk_tokens, TRUNK);
+    assert_int_equal(rig_stats(&r).prefill_tokens, 1);
+    assert_int_equal(rig_stats(&r).tiers.disk_tokens, TRUNK);
     o = expect(&r, &job); // now from the device
     assert_int_equal(o.status.n_cached, TRUNK);
     assert_int_equal(o.status.cache.n_disk, 0);
@@ -172,7 +165,7 @@ static void the_beginning_of_a_page_comes_back(void **state)
     struct outcome o = expect(&r, &job);
     assert_int_equal(o.status.n_cached, MORE - 1);
     assert_int_equal(o.status.cache.n_disk, MORE - 1);
-    assert_int_equal(stats_of(&r).prefill_tokens, 1);
+    assert_int_equal(rig_stats(&r).prefill_tokens, 1);
     rig_close(&r);
     ids[MORE - 1]++; // another text
     job = greedy_job(ids, MORE + 8, 1);
@@ -295,7 +288,7 @@ static void pages_wait_for_a_late_store(void **state)
     s.late = true;
     rig_open(&r, &s);
     expect(&r, &job);
-    assert_false(stats_of(&r).tiers.disk_open);
+    assert_false(rig_stats(&r).tiers.disk_open);
     rig_attach(&r);
     wait_saved(&r, 100);
     rig_close(&r);
@@ -348,8 +341,8 @@ static void a_trunk_is_loaded_once(void **state)
         assert_true(o.status.n_cached >= TRUNK);
         outcome_free(&o);
     }
-    assert_true(stats_of(&r).tiers.disk_tokens <= TRUNK + 20);
-    assert_true(stats_of(&r).prefill_tokens <= N * 21);
+    assert_true(rig_stats(&r).tiers.disk_tokens <= TRUNK + 20);
+    assert_true(rig_stats(&r).prefill_tokens <= N * 21);
     rig_close(&r);
 }
 
@@ -394,7 +387,7 @@ static void damaged_pages_are_computed_again(void **state)
             rig_open(&r, &on_disk);
             n_disk = expect(&r, &job).status.cache.n_disk;
             restored += n_disk;
-            bad += stats_of(&r).tiers.bad;
+            bad += rig_stats(&r).tiers.bad;
             rig_close(&r);
         }
         assert_int_equal(n_disk, TRUNK);
@@ -421,8 +414,8 @@ static void overflow_to_host_memory(bool encoded)
             assert_true(o.status.cache.n_ram > 0);
             assert_int_equal(o.status.cache.n_disk, 0);
         }
-    assert_int_equal(stats_of(&r).prefill_tokens, N * EACH + 2 * N);
-    assert_true(stats_of(&r).tiers.ram_pages >= N * 40);
+    assert_int_equal(rig_stats(&r).prefill_tokens, N * EACH + 2 * N);
+    assert_true(rig_stats(&r).tiers.ram_pages >= N * 40);
     rig_close(&r);
 }
 
@@ -476,13 +469,13 @@ static void pages_come_while_those_before_are_computed(void **state)
     s.page_delay_us = 5000;
     rig_open(&r, &s);
     expect(&r, &first);
-    const uint64_t before = stats_of(&r).prefill_tokens;
+    const uint64_t before = rig_stats(&r).prefill_tokens;
     double bps = (double)r.loop->tier->record_stride / (PAGE * 0.030 / 64);
     assert_true(loop_call(r.loop, set_rate, &bps, &e));
     const struct outcome o = expect(&r, &job);
     assert_in_range(o.status.cache.n_disk, TRUNK / 5, TRUNK * 4 / 5);
     assert_int_equal(o.status.n_cached, o.status.cache.n_disk);
-    assert_int_equal(stats_of(&r).prefill_tokens - before, LEN - o.status.n_cached);
+    assert_int_equal(rig_stats(&r).prefill_tokens - before, LEN - o.status.n_cached);
     rig_close(&r);
     s.page_delay_us = 50000;
     rig_open(&r, &s); // and one that ends while they come
@@ -710,7 +703,7 @@ static void a_full_disk_stops_nothing(void **state)
 static void wait_warmed(const struct rig *r, uint64_t n)
 {
     const uint64_t start = clock_ns();
-    while (stats_of(r).tiers.warmed < n) {
+    while (rig_stats(r).tiers.warmed < n) {
         if (clock_ms_since(start) > 20000) fail_msg("fewer than %llu pages warmed", (long long)n);
         clock_sleep_ms(1);
     }
@@ -740,13 +733,13 @@ static void a_warm_start_needs_no_waiting(void **state)
     o = expect(&r, &salted);
     assert_int_equal(o.status.n_cached, 200);
     assert_int_equal(o.status.cache.n_disk, 0);
-    assert_int_equal(stats_of(&r).prefill_tokens, 2);
+    assert_int_equal(rig_stats(&r).prefill_tokens, 2);
     rig_close(&r);
     s.n_pages = 120; // half of it at most; the rest comes when it is asked for
     rig_open(&r, &s);
     expect(&r, &job);
-    assert_true(stats_of(&r).tiers.warmed <= 60);
-    assert_int_equal(stats_of(&r).prefill_tokens, 1);
+    assert_true(rig_stats(&r).tiers.warmed <= 60);
+    assert_int_equal(rig_stats(&r).prefill_tokens, 1);
     rig_close(&r);
 }
 
@@ -853,8 +846,8 @@ static void random_traffic_over_all_tiers_is_answered_right(void **state)
                                        .mapped = draw(&t, 2) == 0};
         rig_open(&r, &s);
         for (int i = 0; i < 25; i++) run_some(&r, &t);
-        ram += stats_of(&r).tiers.ram_tokens;
-        disk += stats_of(&r).tiers.disk_tokens;
+        ram += rig_stats(&r).tiers.ram_tokens;
+        disk += rig_stats(&r).tiers.disk_tokens;
         rig_close(&r);
     }
     assert_true(ram > 0 && disk > 0);

@@ -12,6 +12,8 @@ requireBinary();
 const scratch = mkdtempSync(path.join(tmpdir(), 'ss-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
 let n_places = 0;
+// Folders in which units are verified.
+const verifying = () => readdirSync('/tmp').filter((name) => name.startsWith('submind-units-'));
 
 // A workspace, a folder of units, and a systemctl that writes down what it is asked.
 function place(definitions, { name = `w ${++n_places} 100%` } = {}) {
@@ -42,18 +44,21 @@ function place(definitions, { name = `w ${++n_places} 100%` } = {}) {
 
 const hasAnalyze = spawnSync('systemd-analyze', ['--version']).status === 0;
 
-test('apply writes units that systemd takes, once; changes and removals are told as a difference', (t) => {
+test('apply writes units that systemd takes, once; changes and removals are told as a difference', async (t) => {
     const at = place({
         look: '---\ndescription: 100% "sure"?\nschedule: ["0 9 1 * 5", "*:0/15"]\ndelay: 2m\ndeadline: 5m\n---\nlook\n',
         idle: 'no schedule\n',
         later: '---\nschedule: daily\nmissed: skip\n---\nlook\n',
     });
+    const old = new Set(verifying());
+    delete at.env.XDG_RUNTIME_DIR;
     const dry = at.schedule('apply', '--dry-run');
     assert.equal(dry.status, 0, dry.stderr);
     assert.match(dry.stdout, /submind-look\.timer \(new\)/);
     assert.ok(!existsSync(at.units), 'a dry run writes nothing');
     assert.deepEqual(at.did(), []);
     assert.equal(at.schedule('apply').status, 0);
+    await until(() => verifying().every((name) => old.has(name)), 3000, 'its folder to be gone'); // others may verify too
     assert.deepEqual(readdirSync(at.units).sort(), ['later', 'look'].flatMap((n) => [`submind-${n}-failed.service`, `submind-${n}.service`, `submind-${n}.timer`]));
     assert.deepEqual(at.did(), ['--user daemon-reload', '--user enable submind-later.timer', '--user restart submind-later.timer',
         '--user enable submind-look.timer', '--user restart submind-look.timer']);

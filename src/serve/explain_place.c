@@ -5,8 +5,9 @@
 #include <string.h>
 
 enum {
-    PROBE_LEAST = 8,  // shorter texts could be anywhere
-    PROBE_BYTES = 200 // of a text that are looked for
+    PROBE_LEAST = 8,   // shorter texts could be anywhere
+    PROBE_BYTES = 200, // of a text that are looked for
+    PLAIN_BYTES = 40   // of a tool's description
 };
 
 static uint32_t line_number(struct str text, size_t from, size_t to)
@@ -38,18 +39,46 @@ static struct value function_of(struct value tool)
     return f.kind == VALUE_DICT ? f : tool; // some clients leave the wrapper out
 }
 
-// The tool whose line in the prompt holds the byte: templates print one a line.
+// The beginning of a tool's description, as far as all templates write it alike.
+static struct str plain_start(struct value description)
+{
+    size_t n = 0;
+    if (description.kind != VALUE_STRING) return STR("");
+    for (; n < description.s.n && n < PLAIN_BYTES; n++) {
+        const char c = description.s.p[n];
+        const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!letter && c != ' ' && !(c >= '0' && c <= '9')) break;
+    }
+    return str_sub(description.s, 0, n);
+}
+
+// The line at or behind *from that tells of the tool: templates print one a line, with its name and
+// description. A text may have the same name in it, as an example. SIZE_MAX: none.
+static size_t find_tool(struct value tool, struct str text, size_t *from, size_t *end)
+{
+    const struct value f = function_of(tool), name = value_get(f, "name");
+    const struct str start = plain_start(value_get(f, "description"));
+    size_t at = name.kind == VALUE_STRING ? find_name(text, name.s, *from) : SIZE_MAX;
+    for (; at != SIZE_MAX; at = find_name(text, name.s, *end)) {
+        size_t line = at;
+        while (line > 0 && text.p[line - 1] != '\n') line--;
+        *end = line_end(text, at);
+        *from = at + 1;
+        if (str_find(str_sub(text, line, *end - line), start, 0) != SIZE_MAX) return line;
+    }
+    return SIZE_MAX;
+}
+
 static bool in_tool(struct value tools, struct str text, size_t at, struct place *out)
 {
     size_t from = 0;
     for (size_t i = 0; tools.kind == VALUE_LIST && i < tools.list->n; i++) {
+        size_t next = from, end = 0;
+        const size_t start = find_tool(tools.list->items[i], text, &next, &end);
+        if (start == SIZE_MAX) continue;
+        from = next;
+        if (at < start || at >= end) continue;
         const struct value name = value_get(function_of(tools.list->items[i]), "name");
-        const size_t found = name.kind == VALUE_STRING ? find_name(text, name.s, from) : SIZE_MAX;
-        if (found == SIZE_MAX) continue;
-        size_t start = found;
-        while (start > 0 && text.p[start - 1] != '\n') start--;
-        from = found + 1;
-        if (at < start || at >= line_end(text, found)) continue;
         *out = (struct place){.what = "tool", .index = i, .role = name.s, .line = 1};
         return true;
     }

@@ -157,6 +157,9 @@ test('explain sees tools that changed places', async () => {
     const e3 = await explain(request(keys));
     assert.equal(e3.culprit.kind, 'JSON keys in another order');
     assert.equal(e3.place.name, 'delta');
+    const example = (n) => ask(`Call {"name": "alpha"} ${n} times at most.`, 'hello', { tools });
+    await chat(example(3));
+    assert.equal((await explain(example(4))).place.words, 'line 1 of messages[0] (system)', 'not the tool of that name');
     const all = tools.map(({ type, function: f }) => ({ function: { parameters: f.parameters, description: f.description, name: f.name }, type }));
     const e4 = await explain(request(all));
     assert.equal(e4.culprit.kind, 'JSON keys in another order');

@@ -27,9 +27,11 @@ static bool is_true(const json_t *o, const char *name)
 static void put_shown(struct buf *out, const char *text)
 {
     for (; *text != '\0'; text++) {
-        const unsigned char c = (unsigned char)*text;
+        const unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
         if (c == '\n')
             buf_z(out, "\\n");
+        else if (c == 0xc2 && next >= 0x80 && next < 0xa0) // U+0080 to U+009F: CSI and its like
+            buf_printf(out, "\\x%02x", (unsigned char)*++text);
         else if (c < 0x20 || c == 0x7f)
             buf_printf(out, "\\x%02x", c);
         else

@@ -361,6 +361,10 @@ test('the command warms, lists, explains, pins and drops', async () => {
     assert.match(why.out, /at {9}token [\d,]+, line 1 of messages\[0\] \(system\)/);
     assert.match(why.out, /what {7}a date: "2026-11-25" here, "2026-11-24" in the cache/);
     assert.match(why.out, /do .*move it to the end.*saves [\d,]+ tokens = [\d.]+ s a run/);
+    await chat(ask(`\u001b[2Jclear\u009b2Jit ${bootstrap}`, 'hello'));
+    const tame = command(['ls', '--show-text']).out;
+    assert.match(tame, /\\x1b\[2Jclear\\x9b2Jit/);
+    assert.doesNotMatch(tame, /[\u001b\u0080-\u009f]/);
     const json = JSON.parse(command(['explain', '-', '--json'], JSON.stringify(ask('x', 'y'))).out);
     assert.equal(json.hit_tokens, 0);
     assert.equal(command(['unpin', id]).code, 0);

@@ -823,6 +823,14 @@ size_t store_list(struct store *st, size_t *next, struct store_entry *out, doubl
     return n;
 }
 
+uint64_t store_changes(struct store *st)
+{
+    pthread_mutex_lock(&st->lock);
+    const uint64_t n = st->index.n_changes;
+    pthread_mutex_unlock(&st->lock);
+    return n;
+}
+
 // ---- the memo -----------------------------------------------------------------------------------
 
 bool store_memo_read(struct store *st, double out[STORE_MEMO])

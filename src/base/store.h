@@ -136,6 +136,8 @@ void store_figures(struct store *st, struct store_figures *out);
 // are in uses[] where that is not NULL. Returns how many were written, 0 at the end.
 size_t store_list(struct store *st, size_t *next, struct store_entry *out, double *uses,
                   size_t max);
+// Grows with whatever comes into the index or leaves it: as long as it stays, store_list would say the same.
+uint64_t store_changes(struct store *st);
 // Reads a record's ids[n_ids] alone, for somebody to look at: only its header is verified.
 bool store_peek(struct store *st, struct hash128 key, int32_t *ids);
 // Forgets a record: from now on nothing finds it here. False where there is none. *where is for store_erase, which

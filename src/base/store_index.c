@@ -117,12 +117,14 @@ bool store_index_add(struct store_index *x, const struct store_entry *entry)
     x->entries[x->n] = *entry;
     place(x, x->n++);
     x->n_alive++;
+    x->n_changes++;
     return true;
 }
 
 void store_index_kill(struct store_index *x, struct store_entry *entry)
 {
     if (!entry->dead) x->n_alive--;
+    x->n_changes++;
     entry->dead = true;
 }
 
@@ -136,5 +138,6 @@ void store_index_drop_segment(struct store_index *x, uint32_t i_segment)
         x->n_alive++;
     }
     x->n = n;
+    x->n_changes++;
     if (x->n_table > 0) fill_table(x);
 }

@@ -10,6 +10,7 @@ struct store_index {
     uint32_t *older;             // [cap] the next of that list, entry + 1
     size_t n, cap, n_table;      // n_table: 0 or a power of two, more than twice n
     size_t n_alive;
+    uint64_t n_changes; // entries that came, died or were dropped
 };
 
 void store_index_free(struct store_index *x);

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "engine/cache_below.h"
+#include "engine/cache_told.h"
 #include "engine/seq.h"
 
 enum { OTHER_TOKENS_MAX = 32768 }; // of the other side: enough to see that two tools changed places
@@ -509,13 +510,6 @@ static bool is_tellable(const struct tree *t, uint32_t page)
     return is_public(n->salt) || t->spaces[n->space].text[0] != '\0';
 }
 
-// Routers read hashes as signed too, and 0 as "none".
-static uint64_t event_hash(uint64_t key)
-{
-    const uint64_t hash = key & INT64_MAX;
-    return hash == 0 ? 1 : hash;
-}
-
 static void tell(const struct tree *t, uint32_t page, bool removed, cache_listener *listener,
                  void *arg)
 {
@@ -524,8 +518,8 @@ static void tell(const struct tree *t, uint32_t page, bool removed, cache_listen
     const bool first = n->parent == KV_NONE || t->nodes[n->parent].space != n->space;
     const struct cache_event event = {
         .removed = removed,
-        .hash = event_hash(n->key),
-        .parent = n->parent == KV_NONE ? 0 : event_hash(t->nodes[n->parent].key),
+        .hash = cache_event_hash(n->key),
+        .parent = n->parent == KV_NONE ? 0 : cache_event_hash(t->nodes[n->parent].key),
         .tokens = removed ? NULL : tree_tokens(t, page),
         .n_tokens = removed ? 0 : t->pool->page_tokens,
         .salt = first && !is_public(n->salt) ? str_from(t->spaces[n->space].text) : STR(""),
@@ -572,4 +566,16 @@ bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg,
 bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e)
 {
     return engine_call(en, listen_to, &(struct listen_ask){listener, arg, false}, e);
+}
+
+static void get_tier(struct loop *l, void *arg)
+{
+    struct tier **out = arg;
+    *out = l->tier;
+}
+
+bool engine_cache_told_open(struct cache_told **out, struct engine *en, struct err *e)
+{
+    struct tier *t = NULL;
+    return engine_call(en, get_tier, &t, e) && cache_told_open(out, t, e);
 }

@@ -282,9 +282,10 @@ bool engine_cache_unpin(struct engine *en, uint64_t id, uint32_t *n_tokens, stru
 // Takes a trunk and all that goes on from it out of all tiers (id 0: everything), except what is pinned or in use.
 bool engine_cache_drop(struct engine *en, uint64_t id, uint32_t *n_tokens, struct err *e);
 
-// What comes into the device's cache and leaves it, for routers. Called on the engine thread: must not
-// block and must not call the engine.
+// What comes into the cache and leaves it, for routers. Of the device it is told on the engine thread: must not block
+// and must not call the engine.
 struct cache_event {
+    enum cache_tier tier;  // CACHE_DEVICE, CACHE_DISK
     bool removed;          // else stored
     uint64_t hash, parent; // chained over tokens and salts; parent 0 = the text begins here
     const int32_t *tokens; // [n_tokens] of a stored page; borrowed during the call
@@ -292,11 +293,27 @@ struct cache_event {
     struct str salt; // of the first page under a cache_salt; empty for all others
 };
 typedef void cache_listener(void *arg, const struct cache_event *event);
-// Tells all that is cached now, parents first, and from then on what changes. One listener at most;
+// Tells all that is on the device now, parents first, and from then on what changes. One listener at most;
 // NULL ends it. Pages whose salt's text is not known (restored from disk) are told when it is.
 bool engine_cache_listen(struct engine *en, cache_listener *listener, void *arg, struct err *e);
-// Tells all that is cached now, once more.
+// Tells all that is on the device now, once more.
 bool engine_cache_announce(struct engine *en, cache_listener *listener, void *arg, struct err *e);
+
+// What of the disk a listener was told: pages whose whole path lies there, each read and hashed as its key says. The
+// hashes are those of the device's pages. For one thread of the caller's: it reads the disk in these calls.
+struct cache_told;
+// *out: the caller's; NULL where nothing is kept on disk, which all others take. Before the engine goes:
+bool engine_cache_told_open(struct cache_told **out, struct engine *en, struct err *e);
+void cache_told_close(struct cache_told *c);
+// Pages under this cache_salt may be told from now on; those of a salt without a name are not.
+void cache_told_name(struct cache_told *c, struct str salt);
+// Tells what came and went since the last turns, parents first, at most so many. True: there is more. Before the disk's
+// index is there nothing is told.
+bool cache_told_turn(struct cache_told *c, size_t most, cache_listener *listener, void *arg);
+// Tells what was told, once more.
+void cache_told_again(struct cache_told *c, cache_listener *listener, void *arg);
+// The listener knows nothing any more: the next turns tell all.
+void cache_told_forget(struct cache_told *c);
 
 // ---- figures --------------------------------------------------------------------------------
 

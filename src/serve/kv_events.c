@@ -7,6 +7,9 @@
 // of empty batches, more than ZeroMQ queues and readers wait for (llm-d: 2 minutes). Hence numbers begin
 // again at 0 after NUMBERS_MAX, which readers take for a restart of the server.
 //
+// Of the disk nothing rings: this thread looks every LOOK_MS whether something came or went there, and reads what is to
+// be told, BATCH_MAX pages at a time, between what the engine tells.
+//
 // Invariant: batch number i was sent or stands for an empty one; batch 0 says that all is cleared.
 #include "serve/kv_events.h"
 
@@ -31,6 +34,7 @@ enum {
     NUMBERS_MAX = 65536,
     HIGH_WATER = 100000, // of messages to a slow reader; above NUMBERS_MAX, so that a replay fits
     LINGER_MS = 200,
+    LOOK_MS = 500,
 };
 
 struct item_list {
@@ -54,6 +58,8 @@ struct kv_events {
     struct buf kept[KEPT]; // payload of batch i at i % KEPT
     uint64_t next;         // number of the next batch
     uint64_t numbers_max;
+    struct cache_told *told; // of the disk; NULL: there is none
+    bool more_told;          // there is more of it to tell
 };
 
 static_assert((int)HIGH_WATER > (int)NUMBERS_MAX, "a replay must fit");
@@ -77,6 +83,7 @@ static bool list_add(struct item_list *l, const struct kv_item *item)
 static bool list_put(struct item_list *l, const struct cache_event *ev)
 {
     struct kv_item item = {.kind = ev->removed ? KV_REMOVED : KV_STORED,
+                           .tier = ev->tier,
                            .hash = ev->hash,
                            .parent = ev->parent,
                            .n_tokens = ev->n_tokens};
@@ -105,8 +112,8 @@ static void on_event(void *arg, const struct cache_event *ev)
     event_signal(&k->bell);
 }
 
-// For a snapshot, which is as large as the cache on the device.
-static void on_snapshot(void *arg, const struct cache_event *ev)
+// For a snapshot, which is as large as the cache.
+static void into_list(void *arg, const struct cache_event *ev)
 {
     struct item_list *l = arg;
     if (!l->lost && !list_put(l, ev)) l->lost = true;
@@ -146,8 +153,10 @@ static void publish(struct kv_events *k, const struct kv_item *items, size_t n)
     k->next++;
 }
 
-static void publish_all(struct kv_events *k, const struct item_list *l)
+static void publish_list(struct kv_events *k, const struct item_list *l)
 {
+    for (size_t i = 0; i < l->n; i++)
+        if (l->items[i].salt != NULL) cache_told_name(k->told, str_from(l->items[i].salt));
     for (size_t i = 0; i < l->n; i += BATCH_MAX)
         publish(k, l->items + i, l->n - i < BATCH_MAX ? l->n - i : BATCH_MAX);
 }
@@ -158,14 +167,14 @@ static void publish_cleared(struct kv_events *k)
     publish(k, &cleared, 1);
 }
 
-// That all is cleared, and all that is cached now, later than whatever was taken off the list before.
+// That all is cleared, and all that is on the device now, later than whatever was taken off the list before.
 static bool snapshot(struct kv_events *k, struct item_list *out)
 {
     struct err e = {0};
     *out = (struct item_list){0};
     const struct kv_item cleared = {.kind = KV_CLEARED};
     bool ok = list_add(out, &cleared) || err_set(&e, ERR_MEMORY, "no memory");
-    ok = ok && engine_cache_announce(k->en, on_snapshot, out, &e);
+    ok = ok && engine_cache_announce(k->en, into_list, out, &e);
     if (ok && out->lost) ok = err_set(&e, ERR_MEMORY, "no memory for a list of all pages");
     if (ok) return true;
     log_debug("kv-events", "no snapshot error=\"%s\"", e.msg);
@@ -191,8 +200,19 @@ static void tell_anew(struct kv_events *k)
         return;
     }
     if (k->next >= k->numbers_max) begin_again(k);
-    publish_all(k, &all);
+    publish_list(k, &all);
     list_clear(&all);
+    cache_told_forget(k->told); // the disk follows, some pages at a time
+}
+
+// Tells what was taken off the list, or all anew where some of it was lost or numbers are to begin again.
+static void publish_or_anew(struct kv_events *k, const struct item_list *l)
+{
+    if (l->lost) log_warn("kv-events", "events were lost; the whole cache is told anew");
+    if (l->lost || (l->n > 0 && k->next >= k->numbers_max))
+        tell_anew(k);
+    else
+        publish_list(k, l);
 }
 
 // ---- replays ------------------------------------------------------------------------------------
@@ -213,6 +233,7 @@ static void replay_from(struct kv_events *k, const void *id, size_t n_id, uint64
     struct buf empty = {0}, whole = {0};
     kv_pack_batch(&empty, unix_s(), NULL, 0);
     const bool anew = too_old && snapshot(k, &all);
+    if (anew) cache_told_again(k->told, into_list, &all);
     if (anew) kv_pack_batch(&whole, unix_s(), all.items, all.n);
     bool ok = !empty.failed && !whole.failed;
     for (uint64_t i = start; ok && i < k->next; i++) {
@@ -264,13 +285,20 @@ static bool take_items(struct kv_events *k)
     k->waiting = (struct item_list){0};
     const bool go_on = !k->stopping;
     pthread_mutex_unlock(&k->lock);
-    if (l.lost && go_on) log_warn("kv-events", "events were lost; the whole cache is told anew");
-    if (go_on && (l.lost || (l.n > 0 && k->next >= k->numbers_max)))
-        tell_anew(k);
+    if (go_on)
+        publish_or_anew(k, &l);
     else
-        publish_all(k, &l);
+        publish_list(k, &l);
     list_clear(&l);
     return go_on;
+}
+
+static void look_at_disk(struct kv_events *k)
+{
+    struct item_list l = {0};
+    k->more_told = cache_told_turn(k->told, BATCH_MAX, into_list, &l);
+    publish_or_anew(k, &l);
+    list_clear(&l);
 }
 
 static void *run(void *arg)
@@ -280,7 +308,9 @@ static void *run(void *arg)
     while (take_items(k)) {
         zmq_pollitem_t wait[] = {{.fd = k->bell.fd, .events = ZMQ_POLLIN},
                                  {.socket = k->replay, .events = ZMQ_POLLIN}};
-        k->zmq->poll(wait, k->replay == NULL ? 1 : 2, -1);
+        look_at_disk(k);
+        const long ms = k->more_told ? 0 : k->told != NULL ? LOOK_MS : -1;
+        k->zmq->poll(wait, k->replay == NULL ? 1 : 2, ms);
         while (k->replay != NULL && take_request(k)) {
         }
     }
@@ -321,6 +351,7 @@ static bool start(struct kv_events *k, const struct kv_events_settings *s, struc
         k->replay = open_socket(k, ZMQ_ROUTER, s->replay, e);
         if (k->replay == NULL) return false;
     }
+    if (!engine_cache_told_open(&k->told, k->en, e)) return false;
     if (!engine_cache_listen(k->en, on_event, k, e)) return false;
     k->started = pthread_create(&k->thread, NULL, run, k) == 0;
     return k->started || err_set(e, ERR_IO, "cannot start a thread for --kv-events");
@@ -367,6 +398,7 @@ void kv_events_close(struct kv_events *k)
     if (k->context != NULL) k->zmq->ctx_term(k->context);
     for (size_t i = 0; i < KEPT; i++) buf_free(&k->kept[i]);
     list_clear(&k->waiting);
+    cache_told_close(k->told);
     event_close(&k->bell);
     pthread_mutex_destroy(&k->lock);
     free(k);

@@ -1,6 +1,9 @@
 // Publishes what comes into the cache and leaves it over ZeroMQ, so that routers can send a request to
 // the server that has its prefix. A PUB socket carries batches [topic, number, payload]; a ROUTER socket
 // answers "from number N on" with what was sent since, for those who came late.
+//
+// A page is told once for each place where it lies, under the same hash: on the device (medium GPU), on disk (STORAGE;
+// after a restart all that lies there with its whole path). What lies in host memory is not told.
 #pragma once
 
 #include <stdbool.h>

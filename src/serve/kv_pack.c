@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Routers' words for the tiers; GPU is what the engine computes from.
+static const char *const medium[] = {
+    [CACHE_DEVICE] = "GPU", [CACHE_RAM] = "CPU", [CACHE_DISK] = "STORAGE"};
+
 void kv_item_free(struct kv_item *item)
 {
     free(item->tokens);
@@ -79,7 +83,7 @@ static void put_stored(msgpack_packer *pk, const struct kv_item *items, size_t n
     put_text(pk, "lora_id");
     msgpack_pack_nil(pk);
     put_text(pk, "medium");
-    put_text(pk, "GPU"); // routers' word for the tier that the engine computes from
+    put_text(pk, medium[items[0].tier]);
     put_text(pk, "lora_name");
     msgpack_pack_nil(pk);
     put_extra_keys(pk, items, n);
@@ -92,7 +96,7 @@ static void put_removed(msgpack_packer *pk, const struct kv_item *items, size_t 
     put_text(pk, "BlockRemoved");
     put_hashes(pk, items, n);
     put_text(pk, "medium");
-    put_text(pk, "GPU");
+    put_text(pk, medium[items[0].tier]);
 }
 
 // How many items from the first on make one event.
@@ -100,7 +104,7 @@ static size_t run_length(const struct kv_item *items, size_t n)
 {
     size_t k = 1;
     if (items[0].kind == KV_CLEARED) return 1;
-    while (k < n && items[k].kind == items[0].kind &&
+    while (k < n && items[k].kind == items[0].kind && items[k].tier == items[0].tier &&
            (items[0].kind == KV_REMOVED ||
             (items[k].parent == items[k - 1].hash && items[k].n_tokens == items[0].n_tokens)))
         k++;

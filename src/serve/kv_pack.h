@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "base/str.h"
+#include "engine/engine.h"
 
 // One page that came or went, or "all is gone".
 struct kv_item {
     enum kv_kind { KV_STORED, KV_REMOVED, KV_CLEARED } kind;
+    enum cache_tier tier; // that it came to or left
     uint64_t hash, parent;
     uint32_t n_tokens;
     int32_t *tokens; // owned by whoever holds the item; NULL unless stored

@@ -10,9 +10,11 @@ import { unpack, zmtp } from './zmtp.mjs';
 
 requireBinary();
 
-// What a router knows: blocks by hash, with their parents and tokens.
+// What a router knows of each medium: blocks by hash, with their parents and tokens.
 class Picture {
-    constructor() { this.blocks = new Map(); this.next = null; this.gaps = 0; this.orphans = 0; this.types = {}; this.topics = new Set(); this.kinds = []; }
+    constructor() { this.media = { GPU: new Map(), STORAGE: new Map() }; this.next = null; this.gaps = 0; this.orphans = 0; this.types = {}; this.topics = new Set(); this.kinds = []; }
+    get blocks() { return this.media.GPU; }
+    get stored() { return this.media.STORAGE; }
     take([topic, number, payload]) {
         const seq = Number(number.readBigUInt64BE());
         if (this.next !== null && seq !== this.next) this.gaps++;
@@ -24,24 +26,24 @@ class Picture {
     }
     apply(e) {
         this.types[e.type] = (this.types[e.type] ?? 0) + 1;
-        if (e.type === 'AllBlocksCleared') return this.blocks.clear();
-        if (e.type === 'BlockRemoved') return e.block_hashes.forEach((h) => this.blocks.delete(h));
+        if (e.type === 'AllBlocksCleared') return Object.values(this.media).forEach((m) => m.clear());
+        const blocks = this.media[e.medium];
+        if (e.type === 'BlockRemoved') return e.block_hashes.forEach((h) => blocks.delete(h));
         assert.equal(e.token_ids.length, e.block_hashes.length * e.block_size);
-        assert.equal(e.medium, 'GPU');
         let parent = e.parent_block_hash;
         e.block_hashes.forEach((h, i) => {
             assert.equal(typeof h, 'bigint');
             assert.ok(h > 0n && h < 1n << 63n);
-            if (parent !== null && !this.blocks.has(parent)) this.orphans++;
-            this.blocks.set(h, { parent, tokens: e.token_ids.slice(i * e.block_size, (i + 1) * e.block_size), extra: e.extra_keys?.[i] ?? null });
+            if (parent !== null && !blocks.has(parent)) this.orphans++;
+            blocks.set(h, { parent, tokens: e.token_ids.slice(i * e.block_size, (i + 1) * e.block_size), extra: e.extra_keys?.[i] ?? null });
             parent = h;
         });
     }
     // How many tokens of a prompt are cached, as a router would find out.
-    hit(ids, salt = null) {
+    hit(ids, salt = null, blocks = this.blocks) {
         let parent = null, n = 0;
         for (;;) {
-            const found = [...this.blocks].find(([, b]) => b.parent === parent && b.tokens.every((t, i) => t === ids[n + i])
+            const found = [...blocks].find(([, b]) => b.parent === parent && b.tokens.every((t, i) => t === ids[n + i])
                 && (n > 0 || (salt === null ? b.extra === null : b.extra?.[0] === salt)));
             if (!found) return n;
             parent = found[0];
@@ -106,11 +108,11 @@ test('removed blocks leave', async () => {
     assert.equal(picture.blocks.size, 0);
 });
 
-async function replayFrom(start) {
+async function replayFrom(start, port = replay) {
     const got = new Picture();
     let end = null, first = null;
     const ended = new Promise((resolve) => { end = resolve; });
-    const dealer = zmtp(replay, 'DEALER', ([empty, topic, number, payload]) => {
+    const dealer = zmtp(port, 'DEALER', ([empty, topic, number, payload]) => {
         assert.equal(empty.length, 0);
         if (number.readBigUInt64BE() === 0xffffffffffffffffn) return end();
         first ??= Number(number.readBigUInt64BE());
@@ -134,6 +136,7 @@ test('who comes late asks for a replay', async () => {
     await until(() => picture.next >= got.next, 2000, 'what the replay had'); // it may be ahead of us
     assert.equal(got.next, picture.next);
     assert.deepEqual([...got.blocks.keys()].sort(), [...picture.blocks.keys()].sort());
+    assert.equal(got.stored.size, 0, 'there is no disk here');
     assert.equal(got.types.AllBlocksCleared, 1, 'the first batch of a process clears');
     const later = await replayFrom(picture.next - 2);
     assert.equal(later.first, picture.next - 2);
@@ -167,6 +170,42 @@ test('a server that starts again tells what it brings back, also under a salt', 
     } finally {
         reader.close();
         await second.stop();
+        rmSync(dir, { recursive: true });
+    }
+});
+
+// A router that finds a server again sends it what lies on its disk, before anybody has asked for it.
+test('what lies on disk is told at start, as it was before a crash, and taken back when it is dropped', async () => {
+    const dir = mkdtempSync(path.join(tmpdir(), 'submind-kv-'));
+    const start = async (port) => startServer('--ctx', 1024, '--cache-dir', dir,
+        '--kv-events', `tcp://*:${await freePort()}`, '--kv-events-replay', `tcp://*:${port}`);
+    const ports = [await freePort(), await freePort()];
+    let server = await start(ports[0]);
+    const now = async (port) => (await replayFrom(0, port)).got;
+    const hashes = (blocks) => [...blocks.keys()].sort();
+    try {
+        for (const task of ['hello', 'the weather']) await server.json('/v1/chat/completions', ask(task));
+        const { token_ids } = await server.json('/v1/chat/completions/render', ask('the weather'));
+        let before = null;
+        await until(async () => {
+            before = await now(ports[0]);
+            return before.stored.size > 0 && before.stored.size === before.blocks.size;
+        }, 10000, 'all blocks to be told as saved');
+        assert.deepEqual(hashes(before.stored), hashes(before.blocks), 'a block has one hash wherever it lies');
+        server.child.kill('SIGKILL');
+        await server.exited;
+        server = await start(ports[1]);
+        let after = null;
+        await until(async () => (after = await now(ports[1])).stored.size === before.stored.size, 10000, 'the disk to be told');
+        assert.equal(after.blocks.size, 0, 'nothing is on the device');
+        assert.deepEqual(hashes(after.stored), hashes(before.stored));
+        assert.ok(after.hit(token_ids, null, after.stored) > 100);
+        assert.deepEqual([after.orphans, after.gaps], [0, 0]);
+        await server.json('/submind/cache/drop', { all: true });
+        await until(async () => (after = await now(ports[1])).stored.size === 0, 10000, 'the drop to be told');
+        assert.ok(after.types.BlockRemoved > 0);
+    } finally {
+        await server.stop();
         rmSync(dir, { recursive: true });
     }
 });

@@ -22,14 +22,25 @@ enum { PAGE = 4, WAIT_MS = 5000 };
 
 static cache_listener *listener;
 static void *listener_arg;
-static uint64_t n_cached; // pages 1 to n, each below the one before
+static uint64_t n_cached;       // pages 1 to n, each below the one before
+static _Atomic uint64_t n_disk; // the same pages of the disk
+static uint64_t n_told;         // of the disk; the thread's of kv_events
+
+static void tell_of(enum cache_tier tier, cache_listener *to, void *arg, uint64_t hash)
+{
+    const int32_t tokens[PAGE] = {(int32_t)hash, 1, 2, 3};
+    const struct cache_event ev = {.tier = tier,
+                                   .hash = hash,
+                                   .parent = hash - 1,
+                                   .tokens = tokens,
+                                   .n_tokens = PAGE,
+                                   .salt = STR("")};
+    to(arg, &ev);
+}
 
 static void tell(cache_listener *to, void *arg, uint64_t hash)
 {
-    const int32_t tokens[PAGE] = {(int32_t)hash, 1, 2, 3};
-    const struct cache_event ev = {
-        .hash = hash, .parent = hash - 1, .tokens = tokens, .n_tokens = PAGE, .salt = STR("")};
-    to(arg, &ev);
+    tell_of(CACHE_DEVICE, to, arg, hash);
 }
 
 bool engine_cache_announce(struct engine *en, cache_listener *to, void *arg, struct err *e)
@@ -47,13 +58,56 @@ bool engine_cache_listen(struct engine *en, cache_listener *to, void *arg, struc
     return to == NULL || engine_cache_announce(en, to, arg, e);
 }
 
+bool engine_cache_told_open(struct cache_told **out, struct engine *en, struct err *e)
+{
+    (void)en;
+    (void)e;
+    n_told = 0;
+    *out = n_disk > 0 ? (struct cache_told *)(void *)&n_told : NULL;
+    return true;
+}
+
+void cache_told_close(struct cache_told *c)
+{
+    (void)c;
+}
+
+void cache_told_name(struct cache_told *c, struct str salt)
+{
+    (void)c;
+    assert_int_equal(salt.n, 0); // no page of these has one
+}
+
+bool cache_told_turn(struct cache_told *c, size_t most, cache_listener *to, void *arg)
+{
+    if (c == NULL) return false;
+    for (; n_told > n_disk; n_told--) {
+        const struct cache_event ev = {.removed = true, .tier = CACHE_DISK, .hash = n_told};
+        to(arg, &ev);
+    }
+    for (size_t n = 0; n < most && n_told < n_disk; n++) tell_of(CACHE_DISK, to, arg, ++n_told);
+    return n_told < n_disk;
+}
+
+void cache_told_again(struct cache_told *c, cache_listener *to, void *arg)
+{
+    for (uint64_t i = 1; c != NULL && i <= n_told; i++) tell_of(CACHE_DISK, to, arg, i);
+}
+
+void cache_told_forget(struct cache_told *c)
+{
+    (void)c;
+    n_told = 0;
+}
+
 // ---- a reader -----------------------------------------------------------------------------------
 
 struct reader {
     const struct zmq_api *zmq;
     void *context, *socket;
     uint64_t number, n_blocks, n_cleared;
-    bool replays; // an empty frame comes before each batch
+    uint64_t n_stored; // blocks on disk: the hashes up to it
+    bool replays;      // an empty frame comes before each batch
 };
 
 static void reader_open(struct reader *r, int type, const char *address)
@@ -86,7 +140,7 @@ static uint64_t big_endian(const char *p, int n)
 
 // The hashes behind one "block_hashes" of a batch: an array of numbers of 64 bits (0xcf). The whole
 // format is read by tests/e2e/kv_events.test.mjs.
-static void take_hashes(struct reader *r, const char *p)
+static void take_hashes(struct reader *r, const char *p, bool removed, bool disk)
 {
     const unsigned char head = (unsigned char)*p;
     const bool is_short = (head & 0xf0) == 0x90;
@@ -96,6 +150,10 @@ static void take_hashes(struct reader *r, const char *p)
     for (uint64_t i = 0; i < n; i++, p += 9) {
         assert_int_equal((unsigned char)*p, 0xcf);
         const uint64_t hash = big_endian(p + 1, 8);
+        if (disk) {
+            assert_int_equal(hash, removed ? r->n_stored-- : ++r->n_stored);
+            continue;
+        }
         if (r->n_blocks == 0 && r->n_cleared == 0) // it did not listen from the beginning
             r->n_blocks = hash - 1;
         assert_int_equal(hash, ++r->n_blocks); // parents first
@@ -107,11 +165,15 @@ static void take_events(struct reader *r, struct str payload)
     const struct str name = STR("block_hashes");
     if (str_find(payload, STR("AllBlocksCleared"), 0) != SIZE_MAX) {
         r->n_cleared++;
-        r->n_blocks = 0;
+        r->n_blocks = r->n_stored = 0;
     }
-    for (size_t at = 0; (at = str_find(payload, name, at)) != SIZE_MAX;) {
+    for (size_t at = 0, before = 0; (at = str_find(payload, name, at)) != SIZE_MAX; before = at) {
+        const size_t removed = str_find(payload, STR("BlockRemoved"), before);
+        const size_t disk = str_find(payload, STR("STORAGE"), at),
+                     gpu = str_find(payload, STR("GPU"), at);
+        const bool is_removed = removed < at;
         at += name.n;
-        take_hashes(r, payload.p + at);
+        take_hashes(r, payload.p + at, is_removed, disk < gpu);
     }
 }
 
@@ -263,12 +325,48 @@ static void a_large_cache_is_told_whole(void **state)
     events_close(k, pub, replay);
 }
 
+// What lies on disk follows what is on the device, under its own medium, also when all is told anew and in a replay of
+// what is no longer kept; and leaves under it.
+static void the_disk_is_told_behind_the_device(void **state)
+{
+    (void)state;
+    enum { DISK = 700, KEPT = 1024 };
+    char pub[80], replay[80];
+    struct reader r, late;
+    n_cached = 3;
+    n_disk = DISK;
+    struct kv_events *k = events_open(pub, replay, KEPT + 200);
+    reader_open(&r, ZMQ_DEALER, replay);
+    uint64_t next = 0;
+    for (int i = 0; i < WAIT_MS / 20 && r.n_stored < DISK; i++, usleep(20000))
+        next = replay_from(&r, next);
+    assert_int_equal(r.n_stored, DISK);
+    assert_int_equal(r.n_blocks, 3);
+    while (next < KEPT + 100) { // the first ones are kept no more
+        tell(listener, listener_arg, ++n_cached);
+        next = replay_from(&r, next);
+    }
+    reader_open(&late, ZMQ_DEALER, replay);
+    replay_from(&late, 0);
+    assert_int_equal(late.n_stored, DISK);
+    assert_int_equal(late.n_blocks, n_cached);
+    reader_close(&late);
+    n_disk = DISK - 2;
+    for (int i = 0; i < WAIT_MS / 20 && r.n_stored != DISK - 2; i++, usleep(20000))
+        next = replay_from(&r, next);
+    assert_int_equal(r.n_stored, DISK - 2);
+    reader_close(&r);
+    events_close(k, pub, replay);
+    n_disk = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_begin_again),
         cmocka_unit_test(a_replay_from_long_ago_has_all),
         cmocka_unit_test(a_large_cache_is_told_whole),
+        cmocka_unit_test(the_disk_is_told_behind_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,6 @@
 // Invariant: who was told of a page was told of all before it on its path, and of none that left since.
 #include "engine/cache_told.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -203,7 +202,8 @@ static uint64_t key_of(const struct cache_told *c, const struct told_page *p)
     return tree_next_key(key, c->ids, c->tier->page_tokens);
 }
 
-// Reads it and tells it, with the page before it told. What is not there any more stays as it is until the next list.
+// Reads it and tells it, with the page before it told. What cannot be read now, or is not there any more, waits for the
+// next list.
 static enum told_state tell_page(struct cache_told *c, struct store *store, uint32_t i,
                                  cache_listener *listener, void *arg)
 {
@@ -211,8 +211,7 @@ static enum told_state tell_page(struct cache_told *c, struct store *store, uint
     const struct told_page *before = p->before == NO_PAGE ? NULL : &c->pages[p->before];
     const char *name = name_of(c, p->salt);
     if (name == NULL) return PAGE_UNTOLD;
-    if (!store_peek(store, p->chain, c->ids))
-        return store_has(store, p->chain) ? PAGE_REFUSED : PAGE_UNTOLD;
+    if (!store_peek(store, p->chain, c->ids)) return PAGE_UNTOLD;
     if (!is_right(c, p)) return PAGE_REFUSED;
     p->key = key_of(c, p);
     const struct cache_event event = {

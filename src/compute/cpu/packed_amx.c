@@ -2,7 +2,7 @@
 // 8-bit integers (packed_tile.h, attend_split.h), all else as AVX-512 does it.
 #include "compute/cpu/packed_avx512.h"
 
-#if defined(__AMX_INT8__) // nothing on machines of another kind
+#if defined(__AMX_INT8__) || defined(__AMXINT8__) // gcc; clang 14; nothing on other machines
 
 #include "compute/cpu/attend_avx2.h"
 #include "compute/cpu/attend_split.h"

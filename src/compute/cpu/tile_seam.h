@@ -11,7 +11,7 @@
 // Of split integers: high by high, high by low, low by high, low by low.
 typedef int32_t split_sums[4][16][16];
 
-#if defined(__AMX_INT8__)
+#if defined(__AMX_INT8__) || defined(__AMXINT8__) // gcc; clang 14
 
 #include <immintrin.h>
 

@@ -25,8 +25,3 @@ const struct store_entry *store_index_older(const struct store_index *x,
 void store_index_kill(struct store_index *x, struct store_entry *entry);
 // Forgets all entries of a segment.
 void store_index_drop_segment(struct store_index *x, uint32_t i_segment);
-
-static inline bool hash128_equal(struct hash128 a, struct hash128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}

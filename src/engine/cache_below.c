@@ -73,16 +73,10 @@ void page_list_add_ram(struct page_list *p, const struct tier *t)
     }
 }
 
-static int compare(struct hash128 a, struct hash128 b)
-{
-    if (a.hi != b.hi) return a.hi < b.hi ? -1 : 1;
-    return (a.lo > b.lo) - (a.lo < b.lo);
-}
-
 static int by_chain(const void *pa, const void *pb)
 {
     const struct page_at *a = pa, *b = pb;
-    const int c = compare(a->chain, b->chain);
+    const int c = hash128_compare(a->chain, b->chain);
     return c != 0 ? c : (a->tier > b->tier) - (a->tier < b->tier);
 }
 
@@ -91,7 +85,7 @@ static uint32_t find(const struct page_list *p, struct hash128 chain)
     size_t lo = 0, hi = p->n;
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
-        const int c = compare(p->at[mid].chain, chain);
+        const int c = hash128_compare(p->at[mid].chain, chain);
         if (c == 0) return (uint32_t)mid;
         if (c < 0)
             lo = mid + 1;
@@ -137,7 +131,7 @@ void page_list_complete(struct page_list *p, struct tier *t)
     qsort(p->at, p->n, sizeof *p->at, by_chain);
     size_t kept = 1;
     for (size_t i = 1; i < p->n; i++)
-        if (compare(p->at[i].chain, p->at[kept - 1].chain) != 0) p->at[kept++] = p->at[i];
+        if (!hash128_equal(p->at[i].chain, p->at[kept - 1].chain)) p->at[kept++] = p->at[i];
     p->n = kept;
 }
 
@@ -167,7 +161,7 @@ static uint32_t run_end(const struct page_list *p, uint32_t first)
         const struct page_at *a = &p->at[i];
         if (a->n_children != 1) return i;
         const struct page_at *child = &p->at[a->first_child];
-        if (compare(child->salt, a->salt) != 0 || child->tier != a->tier) return i;
+        if (!hash128_equal(child->salt, a->salt) || child->tier != a->tier) return i;
         i = a->first_child;
     }
 }
@@ -195,7 +189,7 @@ static bool put_run(struct page_list *p, const struct tier *t, uint32_t first, u
     struct cache_trunk *c = trunk_list_add(out);
     if (c == NULL) return false;
     const struct hash128 none = seq_public_salt();
-    const bool salted = compare(z->salt, none) != 0;
+    const bool salted = !hash128_equal(z->salt, none);
     *c = (struct cache_trunk){
         .id = z->chain.lo,
         .tier = a->tier,

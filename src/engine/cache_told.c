@@ -57,22 +57,11 @@ struct cache_told {
 
 // ---- the list -----------------------------------------------------------------------------------
 
-static bool same(struct hash128 a, struct hash128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
-
-static int compare(struct hash128 a, struct hash128 b)
-{
-    if (a.hi != b.hi) return a.hi < b.hi ? -1 : 1;
-    return (a.lo > b.lo) - (a.lo < b.lo);
-}
-
 // Of one key the older record first.
 static int by_chain(const void *pa, const void *pb)
 {
     const struct told_page *a = pa, *b = pb;
-    const int c = compare(a->chain, b->chain);
+    const int c = hash128_compare(a->chain, b->chain);
     if (c != 0) return c;
     if (a->i_segment != b->i_segment) return a->i_segment < b->i_segment ? -1 : 1;
     return (a->slot > b->slot) - (a->slot < b->slot);
@@ -84,7 +73,7 @@ static uint32_t find(const struct told_page *pages, size_t n, struct hash128 cha
     size_t lo = 0, hi = n;
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
-        const int c = compare(pages[mid].chain, chain);
+        const int c = hash128_compare(pages[mid].chain, chain);
         if (c == 0) return (uint32_t)mid;
         if (c < 0)
             lo = mid + 1;
@@ -112,7 +101,8 @@ static void sort(struct cache_told *c)
     size_t n = 0;
     if (c->n > 0) qsort(c->pages, c->n, sizeof *c->pages, by_chain);
     for (size_t i = 0; i < c->n; i++) {
-        if (n > 0 && same(c->pages[n - 1].chain, c->pages[i].chain)) n--; // replaced meanwhile
+        if (n > 0 && hash128_equal(c->pages[n - 1].chain, c->pages[i].chain))
+            n--; // replaced meanwhile
         c->pages[n++] = c->pages[i];
     }
     c->n = n;
@@ -177,19 +167,19 @@ static void tell_removed(const struct told_page *p, cache_listener *listener, vo
 static const char *name_of(const struct cache_told *c, struct hash128 salt)
 {
     const uint32_t n = c->n_names < NAMES_MAX ? c->n_names : NAMES_MAX;
-    if (same(salt, seq_public_salt())) return "";
+    if (hash128_equal(salt, seq_public_salt())) return "";
     for (uint32_t i = 0; i < n; i++)
-        if (same(c->names[i].salt, salt)) return c->names[i].text;
+        if (hash128_equal(c->names[i].salt, salt)) return c->names[i].text;
     return NULL;
 }
 
 static bool is_right(const struct cache_told *c, const struct told_page *p)
 {
-    const bool root = same(p->parent, (struct hash128){0});
+    const bool root = hash128_equal(p->parent, (struct hash128){0});
     if (root != (p->depth == 0)) return false;
     for (uint32_t i = 0; i < c->tier->page_tokens; i++)
         if (c->ids[i] < 0) return false;
-    return same(tier_chain(c->tier, p->parent, p->salt, c->ids), p->chain);
+    return hash128_equal(tier_chain(c->tier, p->parent, p->salt, c->ids), p->chain);
 }
 
 static uint64_t key_of(const struct cache_told *c, const struct told_page *p)
@@ -197,7 +187,8 @@ static uint64_t key_of(const struct cache_told *c, const struct told_page *p)
     uint64_t key = tree_root_key(p->salt);
     if (p->before != NO_PAGE) {
         const struct told_page *before = &c->pages[p->before];
-        key = same(before->salt, p->salt) ? before->key : tree_salted_key(before->key, p->salt);
+        key = hash128_equal(before->salt, p->salt) ? before->key
+                                                   : tree_salted_key(before->key, p->salt);
     }
     return tree_next_key(key, c->ids, c->tier->page_tokens);
 }
@@ -220,7 +211,7 @@ static enum told_state tell_page(struct cache_told *c, struct store *store, uint
         .parent = before == NULL ? 0 : cache_event_hash(before->key),
         .tokens = c->ids,
         .n_tokens = c->tier->page_tokens,
-        .salt = str_from(before != NULL && same(before->salt, p->salt) ? "" : name),
+        .salt = str_from(before != NULL && hash128_equal(before->salt, p->salt) ? "" : name),
     };
     listener(arg, &event);
     return PAGE_TOLD;

@@ -41,11 +41,6 @@ static bool identify(const struct gguf *g, struct hash128 *out)
     return true;
 }
 
-static bool same(struct hash128 a, struct hash128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
-
 bool fingerprint_weights(const struct gguf *g, const atomic_bool *stop, struct hash128 *out)
 {
     struct hash128 all = {0}, before = {0}, after = {0};
@@ -60,7 +55,7 @@ bool fingerprint_weights(const struct gguf *g, const atomic_bool *stop, struct h
             all = hash128(both, sizeof both, 0);
         }
     }
-    if (is_file && (!identify(g, &after) || !same(before, after))) return false;
+    if (is_file && (!identify(g, &after) || !hash128_equal(before, after))) return false;
     *out = all;
     return true;
 }
@@ -104,7 +99,8 @@ bool fingerprint_recall(const char *dir, const struct gguf *g, struct hash128 *o
     path_of(&path, dir);
     const bool ok = file_read(&text, buf_cstr(&path), FILE_MAX, &(struct err){0});
     for (size_t at = 0; ok && at + LINE_BYTES < text.n; at += LINE_BYTES + 1) {
-        if (!read_line(text.p + at, &identity, &weights) || !same(identity, wanted)) continue;
+        if (!read_line(text.p + at, &identity, &weights) || !hash128_equal(identity, wanted))
+            continue;
         *out = weights;
         found = true;
     }

@@ -36,11 +36,6 @@ struct hash128 tier_chain(const struct tier *t, struct hash128 parent, struct ha
     return hash128(all, sizeof all, 0);
 }
 
-static bool same(struct hash128 a, struct hash128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
-
 static uint32_t *bucket_of(const struct tier *t, struct hash128 chain)
 {
     return &t->buckets[chain.lo & (t->n_buckets - 1)];
@@ -49,7 +44,7 @@ static uint32_t *bucket_of(const struct tier *t, struct hash128 chain)
 uint32_t tier_find(const struct tier *t, struct hash128 chain)
 {
     for (uint32_t i = *bucket_of(t, chain); i != SLOT_NONE; i = t->slots[i].next)
-        if (same(t->slots[i].chain, chain)) return i;
+        if (hash128_equal(t->slots[i].chain, chain)) return i;
     return SLOT_NONE;
 }
 

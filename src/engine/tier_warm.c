@@ -42,16 +42,11 @@ static int by_depth(const void *pa, const void *pb)
     return (a->depth > b->depth) - (a->depth < b->depth);
 }
 
-static int compare(struct hash128 a, struct hash128 b)
-{
-    if (a.hi != b.hi) return a.hi < b.hi ? -1 : 1;
-    return (a.lo > b.lo) - (a.lo < b.lo);
-}
-
 static int by_chain(const void *pa, const void *pb, void *arg)
 {
     const struct warm_entry *entries = arg;
-    return compare(entries[*(const uint32_t *)pa].chain, entries[*(const uint32_t *)pb].chain);
+    return hash128_compare(entries[*(const uint32_t *)pa].chain,
+                           entries[*(const uint32_t *)pb].chain);
 }
 
 static struct warm_entry *find(const struct tier_warm *w, struct hash128 chain)
@@ -59,7 +54,7 @@ static struct warm_entry *find(const struct tier_warm *w, struct hash128 chain)
     uint32_t lo = 0, hi = w->n;
     while (lo < hi) {
         const uint32_t mid = (lo + hi) / 2;
-        const int c = compare(w->entries[w->by_chain[mid]].chain, chain);
+        const int c = hash128_compare(w->entries[w->by_chain[mid]].chain, chain);
         if (c == 0) return &w->entries[w->by_chain[mid]];
         if (c < 0)
             lo = mid + 1;
@@ -117,14 +112,14 @@ static bool place_of(const struct tier *t, const struct warm_entry *entry, void 
     const struct warm_entry *parent = is_root(entry) ? NULL : find(t->warm, entry->parent);
     if (!is_root(entry) && !still_there(t, parent)) return false;
     const struct hash128 chain = tier_chain(t, entry->parent, h->salt, store_ids(record));
-    if (compare(chain, entry->chain) != 0) return false;
+    if (!hash128_equal(chain, entry->chain)) return false;
     *out = (struct tree_ref){.parent = parent == NULL ? KV_NONE : parent->page,
                              .salt = h->salt,
                              .tokens = store_ids(record)};
     uint64_t key = tree_root_key(h->salt);
     if (parent != NULL) {
         const struct tree_node *n = &t->cfg.tree->nodes[parent->page];
-        key = compare(n->salt, h->salt) == 0 ? n->key : tree_salted_key(n->key, h->salt);
+        key = hash128_equal(n->salt, h->salt) ? n->key : tree_salted_key(n->key, h->salt);
     }
     out->key = tree_next_key(key, out->tokens, t->page_tokens);
     return true;

@@ -101,16 +101,11 @@ static int32_t *tokens_of(const struct tree *t, uint32_t page)
     return t->tokens + (size_t)page * t->pool->page_tokens;
 }
 
-static bool same_salt(struct hash128 a, struct hash128 b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
-
 uint32_t tree_find(const struct tree *t, const struct tree_ref *r)
 {
     for (uint32_t page = *bucket_of(t, r->key); page != KV_NONE; page = t->nodes[page].next) {
         const struct tree_node *n = &t->nodes[page];
-        if (n->key == r->key && n->parent == r->parent && same_salt(n->salt, r->salt) &&
+        if (n->key == r->key && n->parent == r->parent && hash128_equal(n->salt, r->salt) &&
             memcmp(tokens_of(t, page), r->tokens, t->pool->page_tokens * sizeof(int32_t)) == 0)
             return page;
     }
@@ -129,7 +124,7 @@ uint32_t tree_nearest(const struct tree *t, const struct tree_ref *r, uint32_t n
     for (uint32_t page = tree_children(t, r->parent); page != KV_NONE && seen < SIBLINGS_MAX;
          page = t->nodes[page].older, seen++) {
         const int32_t *tokens = tokens_of(t, page);
-        if (!same_salt(t->nodes[page].salt, r->salt)) continue;
+        if (!hash128_equal(t->nodes[page].salt, r->salt)) continue;
         uint32_t same = 0;
         while (same < n && tokens[same] == r->tokens[same]) same++;
         if ((same == 0 && r->parent == KV_NONE) || same < most) continue;
@@ -227,7 +222,7 @@ static void remove_replaced(struct tree *t, uint32_t page)
         if (seen++ == SIBLINGS_MAX) return; // the rest is evicted some day
         if (c == page || !t->nodes[c].part) continue;
         left--;
-        if (t->pool->refs[c] == 1 && same_salt(t->nodes[c].salt, n->salt) &&
+        if (t->pool->refs[c] == 1 && hash128_equal(t->nodes[c].salt, n->salt) &&
             memcmp(tokens_of(t, c), tokens_of(t, page), tree_n_tokens(t, c) * sizeof(int32_t)) == 0)
             tree_remove(t, c, EVICT_REPLACED);
     }
@@ -274,7 +269,7 @@ uint32_t tree_publish_after(struct tree *t, uint32_t parent, struct hash128 salt
                             const int32_t *tokens, uint32_t page)
 {
     const struct tree_node *n = &t->nodes[parent];
-    const uint64_t before = same_salt(n->salt, salt) ? n->key : tree_salted_key(n->key, salt);
+    const uint64_t before = hash128_equal(n->salt, salt) ? n->key : tree_salted_key(n->key, salt);
     const struct tree_ref ref = {.parent = parent,
                                  .key = tree_next_key(before, tokens, t->pool->page_tokens),
                                  .salt = salt,

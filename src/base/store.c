@@ -36,8 +36,8 @@ struct segment {
     int64_t used;    // Unix time
     int64_t stamped; // the modification time on disk
     bool seen;       // while the folder is read
-    double
-        behind; // while one to be dropped is looked for: uses of a segment whose records go on from its own, the most
+    // While one to be dropped is looked for: the most uses of a segment whose records go on from its own.
+    double behind;
 };
 
 struct store {

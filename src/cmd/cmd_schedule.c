@@ -153,9 +153,8 @@ static bool verify(struct schedule_command *c, const struct schedule_plan *plan,
         ok = run_verify(c, dir, argv, e);
     }
     for (const char *p = paths.p; p != NULL && p < paths.p + paths.n; p += strlen(p) + 1) unlink(p);
-    paths.n = 0;
-    buf_printf(&paths, "%s/systemd",
-               dir); // what it made for itself where dir was its runtime folder
+    paths.n = 0; // then the folder that systemd made for itself where dir was its runtime folder
+    buf_printf(&paths, "%s/systemd", dir);
     rmdir(buf_cstr(&paths));
     rmdir(dir);
     free(argv);

@@ -339,8 +339,7 @@ static bool read_one(struct tier *t, struct landing *last)
     struct store *store = t->open;
     t->n_far += s->far;
     if (may_read(t))
-        pthread_cond_signal(
-            &t->work); // where it was a page from the disk that others waited behind
+        pthread_cond_signal(&t->work); // others may have waited behind a page from the disk
     pthread_mutex_unlock(&t->lock);
     const bool lands = bring_up(t, store, s, last, &next.way);
     s->done_ns = clock_ns();

@@ -52,18 +52,18 @@ struct page_io {
 struct tier_settings {
     struct page_io io;
     struct tree *tree; // borrowed
-    struct doorbell
-        *bell; // borrowed: rung when a write is done, or the reads that somebody waits for
+    // Borrowed: rung when a write is done, or the reads that somebody waits for.
+    struct doorbell *bell;
     struct stats *stats; // borrowed: told how fast earlier processes computed; NULL: nobody is
     uint32_t n_parallel, n_ctx;
     struct page_code code; // page_bytes 0 = there are no tiers
     uint64_t ram_bytes;    // of the tier in host memory; 0 = none
     bool disk;             // a store will come (tier_attach)
     bool warm;             // bring hot pages back before they are asked for
-    uint32_t
-        patience_ms; // so long nothing is saved for those who wait for a first token; 0 = usual
-    uint32_t
-        judge_ms; // a restore that goes slower than computing is given up from then on; 0 = never
+    // So long nothing is saved for those who wait for a first token; 0 = usual.
+    uint32_t patience_ms;
+    // A restore that goes slower than computing is given up from then on; 0 = never.
+    uint32_t judge_ms;
     uint32_t far_at_once; // pages read from the disk itself at once; 0 = as many as keep one busy
 };
 
@@ -77,22 +77,22 @@ struct tier_slot {
     enum store_result result;
     bool in_table, recent;
     bool unwanted; // dropped while a thread has it
-    bool any_ids, warm,
-        far;       // READ: no certain tokens are expected; for the warm-up; from the disk itself
-    uint32_t next; // in its bucket
+    // READ: no certain tokens are expected; for the warm-up; from the disk itself.
+    bool any_ids, warm, far;
+    uint32_t next;                // in its bucket
     uint32_t ticket, i_page;      // READ and SEND: for whom
     struct hash128 chain, parent; // what it holds: the key in the store
     int32_t *ids;                 // [page_tokens] READ: what the record must hold
-    unsigned char
-        *record; // as the store has it; in a head slot without the data, which go to the page
+    // As the store has it; in a head slot without the data, which go to the page.
+    unsigned char *record;
     unsigned char *raw; // PACK, WRITE: what is to be encoded; NULL = nothing
     double worth;       // WRITE: of the use that it comes from
     uint32_t page;      // READ, SEND, ARRIVED: of the device, taken for it; else KV_NONE
     uint64_t first_ns;  // when the first of its bytes were on their way to the device
     uint64_t done_ns;   // when a thread was done with it
     uint32_t i_call;    // READ and SEND: of the calls, whose it is
-    atomic_size_t
-        moved; // READ and SEND: bytes on their way; relaxed: what is judged by it may be a little old
+    // READ and SEND: bytes on their way; relaxed: what is judged by it may be a little old.
+    atomic_size_t moved;
 };
 
 // What is known of a page of the tree.

@@ -402,6 +402,8 @@ static void *let_signals_kill(void *closed)
 }
 
 // A signal while closing ends the process at once, unless it belongs to the one that began it.
+// Once closed they stay blocked: all that is left is to return, and one that comes a moment late
+// must not turn a clean end into a killed process.
 static void close_or_die(struct server *sv)
 {
     struct event closed;
@@ -415,7 +417,6 @@ static void close_or_die(struct server *sv)
         pthread_join(thread, NULL);
     }
     if (watched) event_close(&closed);
-    unblock_signals();
 }
 
 static void log_ready(const struct server *sv)

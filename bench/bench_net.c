@@ -51,7 +51,7 @@ static bool open_kv(struct bench *b, uint32_t n_ctx, uint32_t n_own, uint32_t n_
                                       .n_layers = b->config.n_layers,
                                       .n_kv_heads = b->config.n_kv_heads,
                                       .head_dim = b->config.head_dim,
-                                      .type = KV_F16},
+                                      .type = b->backend->class->kv_type},
                                .name = "KV pages"};
     b->pages = calloc((size_t)MAX_SEQS * b->n_pages, sizeof *b->pages);
     if (!b->pages) return err_set(e, ERR_MEMORY, "no memory for a page table");

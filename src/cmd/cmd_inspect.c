@@ -220,8 +220,9 @@ static bool inspect_perplexity(struct engine *en, const struct settings *s, stru
         buf_json(&out, info->file_type);
         buf_z(&out, ",\"device\":");
         buf_json(&out, info->device);
-        buf_printf(&out, ",\"tokens\":%zu,\"scored\":%llu,\"ctx\":%u,\"rows\":%u", ids.n,
-                   (unsigned long long)score.n_tokens, score.n_ctx, score.n_rows);
+        buf_printf(
+            &out, ",\"kv_type\":\"%s\",\"tokens\":%zu,\"scored\":%llu,\"ctx\":%u,\"rows\":%u",
+            info->kv_type, ids.n, (unsigned long long)score.n_tokens, score.n_ctx, score.n_rows);
         buf_printf(&out, ",\"nll\":%.9g,\"nll_per_token\":%.9g,\"perplexity\":%.9g}\n", score.nll,
                    mean, exp(mean));
         ok = put_out(&out, e);
@@ -274,15 +275,16 @@ static bool inspect_devices(struct err *e)
     struct engine_device devices[64];
     struct buf out = {0};
     const size_t n = engine_devices(devices, sizeof devices / sizeof *devices);
-    buf_printf(&out, "%-8s %10s %10s  %s\n", "device", "memory", "free", "what");
+    buf_printf(&out, "%-8s %10s %10s  %-4s  %s\n", "device", "memory", "free", "KV", "what");
     for (size_t i = 0; i < n; i++) {
         const struct engine_device *d = &devices[i];
         if (d->usable)
-            buf_printf(&out, "%-8s %6.1f GiB %6.1f GiB  %s\n", d->name,
+            buf_printf(&out, "%-8s %6.1f GiB %6.1f GiB  %-4s  %s\n", d->name,
                        (double)d->mem_total_bytes / (1u << 30),
-                       (double)d->mem_free_bytes / (1u << 30), d->what);
+                       (double)d->mem_free_bytes / (1u << 30), d->kv_type, d->what);
         else
-            buf_printf(&out, "%-8s %10s %10s  not here: %s\n", d->name, "-", "-", d->why.msg);
+            buf_printf(&out, "%-8s %10s %10s  %-4s  not here: %s\n", d->name, "-", "-", d->kv_type,
+                       d->why.msg);
     }
     const bool ok = put_out(&out, e);
     buf_free(&out);

@@ -118,6 +118,7 @@ static void find_places(const struct doctor *d, uint32_t n_threads, struct place
     if (cuda > 0) p = add(l, cuda, "GPU (NVIDIA)");
     if (cuda > 0 && d->here) measure(p, "cuda:0", n_threads);
     p = add(l, h->memory_bytes > reserve ? h->memory_bytes - reserve : 0, "CPU (memory)");
+    p->is_cpu = true;
     if (d->here) measure(p, "cpu", n_threads);
 }
 
@@ -161,12 +162,15 @@ static void put_fit(const struct sizing_wish *w, const struct sizing_place *p,
                    f->all_fit    ? "fit"
                    : f->one_fits ? "do not fit at once; a shared bootstrap counts once"
                                  : "do not fit");
-    if (f->longest_f16 > 0)
-        buf_printf(out, "    %-34s %llu tokens (f16 keys), %llu (q8_0)\n", "longest context",
-                   (unsigned long long)f->longest_f16, (unsigned long long)f->longest_q8);
+    if (f->longest > 0 && p->is_cpu)
+        buf_printf(out, "    %-34s %llu tokens\n", "longest context",
+                   (unsigned long long)f->longest);
+    else if (f->longest > 0)
+        buf_printf(out, "    %-34s %llu tokens, %llu with --kv-type q8_0\n", "longest context",
+                   (unsigned long long)f->longest, (unsigned long long)f->longest_q8);
     else
         buf_printf(out, "    the weights alone do not fit\n");
-    if (!f->one_fits && f->longest_f16 == 0) return;
+    if (!f->one_fits && f->longest == 0) return;
     put_rate(out, "generation at the start", f->decode_empty);
     put_rate(out, "generation behind a full context", f->decode_full);
     if (f->prefill_s > 0)
@@ -180,9 +184,12 @@ static void put_json_fit(const struct sizing_place *p, const struct sizing_fit *
     buf_printf(out, "%s{\"place\":\"%s\",\"bytes\":%llu,\"how\":\"%s\",", first ? "" : ",", p->name,
                (unsigned long long)p->free_bytes, p->how);
     buf_printf(out,
-               "\"one_fits\":%s,\"all_fit\":%s,\"longest_ctx_f16\":%llu,\"longest_ctx_q8_0\":%llu,",
-               f->one_fits ? "true" : "false", f->all_fit ? "true" : "false",
-               (unsigned long long)f->longest_f16, (unsigned long long)f->longest_q8);
+               "\"kv_type\":\"%s\",\"kv_bytes_per_token\":%llu,\"one_fits\":%s,\"all_fit\":%s,",
+               p->is_cpu ? "q8_0" : "f16", (unsigned long long)f->kv_bytes,
+               f->one_fits ? "true" : "false", f->all_fit ? "true" : "false");
+    if (!p->is_cpu) // which has no f16
+        buf_printf(out, "\"longest_ctx_f16\":%llu,", (unsigned long long)f->longest);
+    buf_printf(out, "\"longest_ctx_q8_0\":%llu,", (unsigned long long)f->longest_q8);
     buf_printf(out, "\"decode_tps\":%.5g,\"decode_full_tps\":%.5g,\"prefill_s\":%.5g}",
                f->decode_empty, f->decode_full, f->prefill_s);
 }
@@ -197,8 +204,9 @@ static void put_json(const struct sizing_model *m, const struct sizing_wish *w,
                "\"scratch_bytes\":%llu,",
                (unsigned long long)m->n_params, w->n_ctx, w->n_parallel,
                (unsigned long long)s->weights_bytes, (unsigned long long)s->scratch_bytes);
-    buf_printf(out, "\"kv_bytes_per_token\":{\"f16\":%llu,\"q8_0\":%llu},\"places\":[",
-               (unsigned long long)s->kv_f16_bytes, (unsigned long long)s->kv_q8_bytes);
+    buf_printf(out, "\"kv_bytes_per_token\":{\"f16\":%llu,\"q8_0\":%llu,\"cpu\":%llu},\"places\":[",
+               (unsigned long long)s->kv_f16_bytes, (unsigned long long)s->kv_q8_bytes,
+               (unsigned long long)s->kv_cpu_bytes);
     for (size_t i = 0; i < l->n; i++) {
         struct sizing_fit f;
         sizing_fit_in(m, w, s, &l->p[i], &f);
@@ -207,17 +215,26 @@ static void put_json(const struct sizing_model *m, const struct sizing_wish *w,
     buf_z(out, "]}\n");
 }
 
+// What keys and values take, times `by`, in `unit`.
+static void put_kv(struct buf *out, const char *what, const struct sizing *s, double by,
+                   const char *unit)
+{
+    buf_printf(out, "    %-34s %.2f %s on a GPU (%.2f as q8_0), %.2f on the CPU\n", what,
+               (double)s->kv_f16_bytes * by, unit, (double)s->kv_q8_bytes * by,
+               (double)s->kv_cpu_bytes * by);
+}
+
 static void put_text(const struct sizing_model *m, const struct sizing_wish *w,
                      const struct sizing *s, const struct place_list *l, double disk,
                      struct buf *out)
 {
+    char request[40];
+    snprintf(request, sizeof request, "of one request of %u", w->n_ctx);
     buf_printf(out, "%.*s %.*s: %.1f billion parameters\n", (int)m->name.n, m->name.p,
                (int)m->type.n, m->type.p, (double)m->n_params / 1e9);
     buf_printf(out, "    %-34s %.2f GiB\n", "weights", (double)s->weights_bytes / gib);
-    buf_printf(out, "    %-34s %.1f KiB f16, %.1f KiB q8_0\n", "keys and values of a token",
-               (double)s->kv_f16_bytes / 1024, (double)s->kv_q8_bytes / 1024);
-    buf_printf(out, "    of one request of %-16u %.2f GiB f16, %.2f GiB q8_0\n", w->n_ctx,
-               (double)s->kv_f16_bytes * w->n_ctx / gib, (double)s->kv_q8_bytes * w->n_ctx / gib);
+    put_kv(out, "keys and values of a token", s, 1.0 / 1024, "KiB");
+    put_kv(out, request, s, w->n_ctx / gib, "GiB");
     buf_printf(out, "    %-34s about %.2f GiB\n", "scratch", (double)s->scratch_bytes / gib);
     if (w->n_ctx > m->n_ctx_train)
         buf_printf(out, "    trained for %u tokens: YaRN stretches it\n", m->n_ctx_train);
@@ -241,7 +258,7 @@ bool doctor_sizing(const struct doctor *d, const struct settings *s, struct buf 
     if (!model_path(s->model, &path, e) || !read_model(path, &en, &m, e)) return false;
     const struct sizing_wish w = {.n_ctx = s->ctx != 0 ? s->ctx : m.n_ctx_train,
                                   .n_parallel = s->parallel != 0 ? s->parallel : 1};
-    sizing_compute(&m, &w, &sizes);
+    sizing_compute(&m, &sizes);
     find_places(d, s->threads, &places);
     if (s->json)
         put_json(&m, &w, &sizes, &places, out);

@@ -14,6 +14,13 @@ static const struct backend_class *const backends[] = {
     NULL,
 };
 
+const char *kv_type_name(enum kv_type t)
+{
+    static const char *const text[KV_TYPE_COUNT] = {
+        [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"};
+    return text[t];
+}
+
 const struct backend_class *const *backend_list(void)
 {
     return backends;

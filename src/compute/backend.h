@@ -21,6 +21,7 @@ struct backend; // an open device
 struct dbuf;    // memory of a device; its owner is whoever called alloc
 
 enum kv_type { KV_F16, KV_F32, KV_Q8_0, KV_TYPE_COUNT };
+const char *kv_type_name(enum kv_type t); // "f16"
 
 enum buf_kind {
     BUF_WEIGHT, // [n_rows][n_cols] in format fmt, from source; the layout is the backend's own
@@ -47,12 +48,12 @@ struct kv_shape {
     enum kv_type type;
 };
 
-// What a page's bytes are, for who keeps it in fewer bits: n_units times n_values numbers, then rest_bytes of something
-// else (scales). n_values is a multiple of 32. OPAQUE: they have few bits already.
-enum page_values { PAGE_OPAQUE, PAGE_F16, PAGE_F32, PAGE_I16 };
+// What a page's bytes are, for who keeps it in fewer bits: n_values numbers, a multiple of 32, and nothing else.
+// OPAQUE: they have few bits already.
+enum page_values { PAGE_OPAQUE, PAGE_F16, PAGE_F32 };
 struct page_form {
     enum page_values values;
-    size_t n_units, n_values, rest_bytes;
+    size_t n_values;
 };
 
 struct buf_desc {
@@ -221,6 +222,7 @@ struct page_way {
 
 struct backend_class {
     const char *name;
+    enum kv_type kv_type; // of keys and values unless it is told otherwise
     bool (*open)(struct backend **out, const struct backend_settings *s, struct err *e);
     void (*close)(struct backend *b); // NULL is fine; all buffers were freed before
     void (*info)(const struct backend *b, struct backend_info *out);

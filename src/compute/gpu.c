@@ -423,6 +423,7 @@ static bool cuda_lost(struct backend *b)
 
 const struct backend_class backend_cuda = {
     .name = "cuda",
+    .kv_type = KV_F16,
     .open = cuda_open,
     .close = cuda_close,
     .info = cuda_info,

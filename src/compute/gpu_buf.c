@@ -31,8 +31,8 @@ size_t gpu_page_bytes(const struct backend *b, const struct kv_shape *s)
 struct page_form gpu_page_form(const struct backend *b, const struct kv_shape *s)
 {
     if (s->type == KV_Q8_0) return (struct page_form){.values = PAGE_OPAQUE};
-    return (struct page_form){
-        .values = PAGE_F16, .n_units = 1, .n_values = gpu_page_bytes(b, s) / sizeof(uint16_t)};
+    return (struct page_form){.values = PAGE_F16,
+                              .n_values = gpu_page_bytes(b, s) / sizeof(uint16_t)};
 }
 
 // Fills everything of d but its memory; its size is in n_bytes.
@@ -78,7 +78,8 @@ static bool check_kv(const struct buf_desc *d, struct err *e)
     const struct kv_shape *s = &d->kv;
     if (s->type != KV_F16 && s->type != KV_Q8_0)
         return err_set(e, ERR_UNSUPPORTED,
-                       "this GPU keeps keys and values as f16 or q8_0, not f32");
+                       "a GPU keeps keys and values in 16 or 8 bits: leave --kv-type out, or say "
+                       "f16 or q8_0");
     if (s->head_dim > 128 || s->head_dim % 64)
         return err_set(e, ERR_UNSUPPORTED,
                        "heads of %u elements: the GPU's attention has 64 and 128", s->head_dim);

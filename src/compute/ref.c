@@ -344,14 +344,16 @@ static struct page_form ref_page_form(const struct backend *b, const struct kv_s
 {
     (void)b;
     return (struct page_form){.values = s->type == KV_F32 ? PAGE_F32 : PAGE_F16,
-                              .n_units = (size_t)s->n_layers * s->n_kv_heads,
-                              .n_values = 2 * (size_t)PAGE_TOKENS * s->head_dim};
+                              .n_values = 2 * (size_t)PAGE_TOKENS * s->n_layers * s->n_kv_heads *
+                                          s->head_dim};
 }
 
 static bool check_kv(const struct kv_shape *s, struct err *e)
 {
     if (s->type != KV_F16 && s->type != KV_F32)
-        return err_set(e, ERR_UNSUPPORTED, "the reference backend keeps KV as f16 or f32 only");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the reference keeps keys and values as floats: leave --kv-type out, or say "
+                       "f32 or f16");
     if (s->head_dim > MAX_HEAD_DIM)
         return err_set(e, ERR_UNSUPPORTED, "head_dim %u: at most %d is supported", s->head_dim,
                        MAX_HEAD_DIM);
@@ -399,6 +401,7 @@ static bool ref_wait(struct backend *b, struct err *e)
 
 const struct backend_class backend_ref = {
     .name = "ref",
+    .kv_type = KV_F32,
     .open = ref_open,
     .close = ref_close,
     .info = ref_info,

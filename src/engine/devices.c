@@ -8,7 +8,7 @@
 static uint32_t look_at(const struct backend_class *class, uint32_t i, struct engine_device *d)
 {
     struct backend_info info = {0};
-    *d = (struct engine_device){0};
+    *d = (struct engine_device){.kv_type = kv_type_name(class->kv_type)};
     d->usable = backend_look(class, i, &info, &d->why);
     const bool numbered = d->usable ? info.n_devices > 0 : i > 0;
     snprintf(d->name, sizeof d->name, numbered ? "%s:%u" : "%s", class->name, i);

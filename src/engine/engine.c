@@ -82,19 +82,19 @@ static bool check_settings(struct engine_settings *s, struct err *e)
     return true;
 }
 
-// The reference device defines the numbers, so it keeps all of them unless told otherwise.
-static bool kv_type_from(const char *name, const char *device, enum kv_type *out, struct err *e)
+// `name`, or what the backend keeps unless it is told otherwise.
+static bool kv_type_from(const char *name, const struct backend_class *class, enum kv_type *out,
+                         struct err *e)
 {
-    static const char *const names[KV_TYPE_COUNT] = {
-        [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"};
-    *out = strcmp(device, "ref") == 0 ? KV_F32 : KV_F16;
+    *out = class->kv_type;
     if (name == NULL || name[0] == '\0') return true;
     for (int i = 0; i < KV_TYPE_COUNT; i++) {
-        if (strcmp(name, names[i]) != 0) continue;
+        if (strcmp(name, kv_type_name((enum kv_type)i)) != 0) continue;
         *out = (enum kv_type)i;
         return true;
     }
-    return err_set(e, ERR_INPUT, "KV type \"%s\" is not known; there are f16, f32 and q8_0", name);
+    return err_set(e, ERR_INPUT, "--kv-type \"%s\" is not known; there are f16, f32 and q8_0",
+                   name);
 }
 
 static bool wants_fp8(const char *name, bool *out, struct err *e)
@@ -192,6 +192,7 @@ static bool open_file(struct engine *en, struct err *e)
     info->rope_factor = 1;
     info->prefill_type = "exact";
     info->cache_type = "exact";
+    info->kv_type = "";
     if (info->n_ctx < CTX_MIN || info->n_ctx > CTX_MAX)
         return err_set(e, ERR_FORMAT, "the model was trained for a context of %u; set --ctx",
                        info->n_ctx);
@@ -247,7 +248,7 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
                              .n_layers = c->n_layers,
                              .n_kv_heads = c->n_kv_heads,
                              .head_dim = c->head_dim};
-    if (!kv_type_from(en->settings.kv_type, en->device.name, &shape.type, e)) return false;
+    if (!kv_type_from(en->settings.kv_type, class, &shape.type, e)) return false;
     const struct plan_input in = {
         .free_bytes = en->device.mem_free_bytes,
         .network_bytes = net_bytes(en->backend, en->gguf, c, ns),
@@ -266,6 +267,7 @@ static bool plan_and_take(struct engine *en, const struct net_settings *ns, stru
     const struct buf_desc d = {.kind = BUF_KV, .kv = shape, .name = "KV pages"};
     if (!class->alloc(en->backend, &d, &en->kv, e)) return false;
     en->kv_shape = shape;
+    en->info.kv_type = kv_type_name(shape.type);
     en->info.n_pages = shape.n_pages;
     en->info.kv_bytes = (uint64_t)shape.n_pages * in.page_bytes;
     const struct page_form form = class->page_form(en->backend, &shape);
@@ -344,8 +346,8 @@ static void say_cache_type(const struct engine *en)
             "not equal",
             (double)c->stored_bytes / (double)c->page_bytes);
     else if (wanted)
-        log_info("cache",
-                 "pages below the device stay as they are: keys and values have 8 bits already");
+        log_info("cache", "--cache-type %s changes nothing: keys and values have 8 bits already",
+                 en->settings.cache_type);
 }
 
 static struct tier_settings tiers_of(struct engine *en)
@@ -444,12 +446,12 @@ static bool open_network(struct engine *en, struct err *e)
         if (!open_loop(en, e) || !open_disk(en, e)) return false;
     }
     en->info.rope_factor = net_rope_factor(en->net);
-    log_info(
-        "engine",
-        "loaded model=\"%s\" type=%s device=\"%s\" prefill=%s ctx=%u parallel=%u kv_tokens=%llu",
-        en->model_name, en->info.file_type.p, en->device.device, en->info.prefill_type,
-        en->info.n_ctx, en->info.n_parallel,
-        (unsigned long long)en->info.n_pages * en->info.page_tokens);
+    log_info("engine",
+             "loaded model=\"%s\" type=%s device=\"%s\" prefill=%s ctx=%u parallel=%u kv=%s "
+             "kv_tokens=%llu",
+             en->model_name, en->info.file_type.p, en->device.device, en->info.prefill_type,
+             en->info.n_ctx, en->info.n_parallel, en->info.kv_type,
+             (unsigned long long)en->info.n_pages * en->info.page_tokens);
     if (en->info.rope_factor > 1)
         log_info("engine", "context beyond training: YaRN is on trained=%u factor=%.2f",
                  en->info.n_ctx_train, (double)en->info.rope_factor);

@@ -27,7 +27,8 @@ struct engine_settings {
     uint32_t n_parallel; // sequences that run at once; 0 = 16. Never divides the KV
     uint32_t n_queue;    // jobs that wait; 0 = 256
     size_t kv_bytes;     // 0 = a default from n_ctx and memory
-    const char *kv_type; // "f16" (default; "f32" on "ref"), "f32", "q8_0" as the backend has them
+    const char *kv_type; // "f16" (a GPU, "ref"), "f32" ("ref"), "q8_0" (a GPU, a CPU); NULL = the
+                         // device's own: f16 on a GPU, q8_0 on a CPU, f32 on "ref"
     const char *
         prefill_type; // "exact" (default) or "fp8": long prompts' products in 8-bit floats, if the device can
     uint32_t step_ms;         // time budget of a prefill chunk beside decodes; 0 = 100
@@ -41,7 +42,7 @@ struct engine_settings {
     uint32_t cache_quota;     // percent of the cache that one salt may hold; 0 = 25
     bool has_cache_ram;       // cache_ram_bytes was given; otherwise as the device asks for it
     uint64_t cache_ram_bytes; // host memory for pages that the device has no room for
-    const char *cache_type;   // of pages there: "exact" (default) or "q8_0"
+    const char *cache_type;   // of pages there: "exact" (default) or "q8_0", for 16 and 32-bit ones
     bool warm;                // bring pages back from disk before they are asked for
     // Called while loading, from the calling thread: stage "weights", bytes done and in all.
     void (*progress)(void *arg, const char *stage, uint64_t done, uint64_t total);
@@ -70,6 +71,7 @@ struct engine_info {
     float rope_factor;        // > 1: YaRN is on
     const char *prefill_type; // in effect: "exact" or "fp8"
     const char *cache_type;   // in effect: "exact" or "q8_0"
+    const char *kv_type;      // in effect: "f16", "f32" or "q8_0"; "" without a device
     int64_t loaded_unix;
 };
 
@@ -401,6 +403,7 @@ struct engine_device {
     char name[48]; // for --device: "cpu", "cuda:1"
     char what[128];
     uint64_t mem_total_bytes, mem_free_bytes;
+    const char *kv_type; // of keys and values where --kv-type is left out
     bool usable;
     struct err why; // where it is not
 };

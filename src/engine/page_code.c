@@ -1,6 +1,5 @@
-// See page_code.h. Floats: a block is that of GGUF's Q8_0, f16 d and int8 q[32], x = d q; d is rounded up, so that no q
-// is beyond 127. Integers (the CPU's pages, which have a scale of their own per head and token): the block's largest
-// absolute value in place of d, x = q max / 127; what has 7 bits comes back as it was.
+// See page_code.h. A block is that of GGUF's Q8_0, f16 d and int8 q[32], x = d q; d is rounded up, so that no q is
+// beyond 127.
 //
 // Loops are of a constant length and without branches, so that a compiler makes vectors of them.
 #include "engine/page_code.h"
@@ -15,7 +14,7 @@ static const float f16_max = 65504;
 static const float round_f32 = 12582912; // 1.5 * 2^23: added and taken off, rounds to nearest even
 
 struct block {
-    uint16_t scale;
+    uint16_t d;
     int8_t q[N];
 };
 static_assert(sizeof(struct block) == 34, "a file format");
@@ -35,12 +34,10 @@ bool page_code_from(const char *name, const struct page_form *form, size_t page_
     *out = (struct page_code){.page_bytes = page_bytes, .stored_bytes = page_bytes};
     if (!q8 || form->values == PAGE_OPAQUE) return true;
     assert(form->n_values % N == 0);
-    assert(form->n_units * (form->n_values * value_bytes(form->values) + form->rest_bytes) ==
-           page_bytes);
+    assert(form->n_values * value_bytes(form->values) == page_bytes);
     out->encoding = PAGES_Q8_0;
     out->form = *form;
-    out->stored_bytes =
-        form->n_units * (form->n_values / N * sizeof(struct block) + form->rest_bytes);
+    out->stored_bytes = form->n_values / N * sizeof(struct block);
     return true;
 }
 
@@ -51,28 +48,6 @@ static void round_all(const float *x, float by, int32_t *out)
 {
     for (int i = 0; i < N; i++)
         out[i] = (int32_t)(f32_bits(x[i] * by + round_f32) - f32_bits(round_f32));
-}
-
-static void put_all(struct block *b, const int32_t *q)
-{
-    for (int i = 0; i < N; i++) {
-        const int32_t v = q[i] > Q_MAX ? Q_MAX : q[i] < -Q_MAX ? -Q_MAX : q[i];
-        b->q[i] = (int8_t)v;
-    }
-}
-
-static void encode_ints(const int16_t *x, struct block *b)
-{
-    float f[N];
-    int32_t q[N], max = 0;
-    for (int i = 0; i < N; i++) {
-        const int32_t v = x[i] < 0 ? -x[i] : x[i];
-        max = v > max ? v : max;
-        f[i] = x[i];
-    }
-    round_all(f, max > 0 ? (float)Q_MAX / (float)max : 0, q);
-    put_all(b, q);
-    b->scale = (uint16_t)max;
 }
 
 static bool encode_floats(const float *x, struct block *b)
@@ -89,8 +64,9 @@ static bool encode_floats(const float *x, struct block *b)
     uint16_t d = f32_to_f16(most / Q_MAX);
     if (f16_to_f32(d) * Q_MAX < most) d++; // the next larger one
     round_all(x, d > 0 ? 1 / f16_to_f32(d) : 0, q);
-    put_all(b, q);
-    b->scale = d;
+    for (int i = 0; i < N; i++)
+        b->q[i] = (int8_t)(q[i] > Q_MAX ? Q_MAX : q[i] < -Q_MAX ? -Q_MAX : q[i]);
+    b->d = d;
     return true;
 }
 
@@ -113,22 +89,14 @@ static bool all_are_halves(const float *f)
 static bool encode_block(enum page_values v, const unsigned char *from, struct block *b)
 {
     float f[N];
-    int16_t ints[N];
     uint16_t halves[N];
-    switch (v) {
-    case PAGE_OPAQUE: break;
-    case PAGE_I16:
-        memcpy(ints, from, sizeof ints);
-        encode_ints(ints, b);
-        return true;
-    case PAGE_F16:
-        memcpy(halves, from, sizeof halves);
-        from_halves(halves, f);
-        return all_are_halves(f) && encode_floats(f, b);
-    case PAGE_F32: memcpy(f, from, sizeof f); return encode_floats(f, b);
+    if (v == PAGE_F32) {
+        memcpy(f, from, sizeof f);
+        return encode_floats(f, b);
     }
-    assert(false);
-    return false;
+    memcpy(halves, from, sizeof halves);
+    from_halves(halves, f);
+    return all_are_halves(f) && encode_floats(f, b);
 }
 
 bool page_encode(const struct page_code *c, const void *page, void *stored)
@@ -138,32 +106,15 @@ bool page_encode(const struct page_code *c, const void *page, void *stored)
     const unsigned char *from = page;
     unsigned char *to = stored;
     assert(c->encoding == PAGES_Q8_0);
-    for (size_t unit = 0; unit < m->n_units; unit++) {
-        for (size_t i = 0; i < m->n_values; i += N, from += n, to += sizeof(struct block)) {
-            struct block b;
-            if (!encode_block(m->values, from, &b)) return false;
-            memcpy(to, &b, sizeof b);
-        }
-        memcpy(to, from, m->rest_bytes);
-        to += m->rest_bytes;
-        from += m->rest_bytes;
+    for (size_t i = 0; i < m->n_values; i += N, from += n, to += sizeof(struct block)) {
+        struct block b;
+        if (!encode_block(m->values, from, &b)) return false;
+        memcpy(to, &b, sizeof b);
     }
     return true;
 }
 
 // ---- up -----------------------------------------------------------------------------------------
-
-static void decode_ints(const struct block *b, unsigned char *to)
-{
-    const float by = (float)b->scale / Q_MAX;
-    int16_t x[N];
-    for (int i = 0; i < N; i++) {
-        const int32_t v =
-            (int32_t)(f32_bits((float)b->q[i] * by + round_f32) - f32_bits(round_f32));
-        x[i] = (int16_t)(v > INT16_MAX ? INT16_MAX : v);
-    }
-    memcpy(to, x, sizeof x);
-}
 
 // |f| <= 65504; 2^-112 makes an f16's exponent of it, and denormal numbers of what an f16 has as such.
 static void to_halves(const float *f, uint16_t *h)
@@ -177,7 +128,7 @@ static void to_halves(const float *f, uint16_t *h)
 
 static void decode_floats(const struct block *b, enum page_values v, unsigned char *to)
 {
-    const float d = f16_to_f32(b->scale);
+    const float d = f16_to_f32(b->d);
     float f[N];
     uint16_t h[N];
     for (int i = 0; i < N; i++) f[i] = (float)b->q[i] * d;
@@ -197,17 +148,9 @@ void page_decode(const struct page_code *c, const void *stored, void *page)
     const unsigned char *from = stored;
     unsigned char *to = page;
     assert(c->encoding == PAGES_Q8_0);
-    for (size_t unit = 0; unit < m->n_units; unit++) {
-        for (size_t i = 0; i < m->n_values; i += N, from += sizeof(struct block), to += n) {
-            struct block b;
-            memcpy(&b, from, sizeof b);
-            if (m->values == PAGE_I16)
-                decode_ints(&b, to);
-            else
-                decode_floats(&b, m->values, to);
-        }
-        memcpy(to, from, m->rest_bytes);
-        to += m->rest_bytes;
-        from += m->rest_bytes;
+    for (size_t i = 0; i < m->n_values; i += N, from += sizeof(struct block), to += n) {
+        struct block b;
+        memcpy(&b, from, sizeof b);
+        decode_floats(&b, m->values, to);
     }
 }

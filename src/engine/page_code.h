@@ -15,7 +15,7 @@ struct page_code {
     size_t page_bytes, stored_bytes; // on the device; below
 };
 
-// name: "exact" (also NULL and ""), "q8_0". Pages that are not made of 16 or 32-bit numbers stay as they are.
+// name: "exact" (also NULL and ""), "q8_0". Pages that are not made of 16 or 32-bit floats stay as they are.
 bool page_code_from(const char *name, const struct page_form *form, size_t page_bytes,
                     struct page_code *out, struct err *e);
 // page[page_bytes] to stored[stored_bytes]. False where a value has no place in the code: none that is a number of

@@ -128,14 +128,23 @@ static bool set_device(struct llama_plan *p, const struct row *r, const char *fl
     return true;
 }
 
-// Not every device keeps keys and values in eight bits; a server that starts is worth more than memory.
-static bool set_kv_type(struct llama_plan *p, const char *flag, const char *value)
+// Keys and values have one type here. Every device has q8_0, the smallest there is; 16 bits are not passed on: a GPU
+// has them without a word, and a CPU, which has none, would not start.
+static bool set_kv_type(struct llama_plan *p, const struct row *r, const char *flag,
+                        const char *value)
 {
-    if (strcmp(value, "f16") == 0)
-        note(p, NOTE_KEPT, flag, "keys and values are f16");
+    const bool values = strcmp(r->note, "values") == 0;
+    const bool small =
+        strcmp(value, "f16") != 0 && strcmp(value, "bf16") != 0 && strcmp(value, "f32") != 0;
+    *(values ? &p->small_values : &p->small_keys) = small;
+    cmdline_set(&p->words, r->target, p->small_keys || p->small_values ? "q8_0" : NULL);
+    if (strcmp(value, "q8_0") == 0)
+        note(p, NOTE_DIFFERENT, flag, "keys and values are both q8_0");
+    else if (small)
+        note(p, NOTE_LOST, flag, "keys and values are both q8_0, the smallest there is");
     else
-        note(p, NOTE_LOST, flag,
-             "keys and values are f16; where the device has it: submind serve --kv-type q8_0");
+        note(p, strcmp(value, "f32") == 0 ? NOTE_LOST : NOTE_DIFFERENT, flag,
+             "a GPU keeps keys and values as f16, a CPU as q8_0");
     return true;
 }
 
@@ -203,7 +212,7 @@ static bool apply(struct llama_plan *p, const struct row *r, const char *flag, c
     case THREADS: return set_number_above_zero(p, r, flag, value);
     case LAYERS: return set_layers(p, r, flag, value);
     case DEVICE: return set_device(p, r, flag, value, e);
-    case KV_TYPE: return set_kv_type(p, flag, value);
+    case KV_TYPE: return set_kv_type(p, r, flag, value);
     case API_KEY: return set_key(p, value, a, e);
     case BUDGET: return set_budget(p, r, flag, value);
     case HF_REPO: set_repository(p, r, flag, value); return true;

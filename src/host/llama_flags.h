@@ -17,6 +17,7 @@ enum { LLAMA_MAX_NOTES = 128 };
 struct llama_plan {
     struct cmdline words; // flags of `submind serve`
     struct str api_key;   // of --api-key: not among words, so that it shows in no list of processes
+    bool small_keys, small_values; // types of fewer bits than 16 were asked for
     struct llama_line notes[LLAMA_MAX_NOTES];
     size_t n_notes;
 };

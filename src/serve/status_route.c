@@ -130,8 +130,8 @@ bool route_props(struct exchange *x)
     put_field(&b, "model_ftype", i->file_type);
     buf_c(&b, ',');
     put_field(&b, "device", i->device);
-    buf_printf(&b, ",\"prefill_type\":\"%s\",\"cache_type\":\"%s\"", i->prefill_type,
-               i->cache_type);
+    buf_printf(&b, ",\"prefill_type\":\"%s\",\"cache_type\":\"%s\",\"kv_type\":\"%s\"",
+               i->prefill_type, i->cache_type, i->kv_type);
     buf_printf(&b, ",\"page_tokens\":%u,\"n_pages\":%u,\"kv_bytes\":%llu,\"rope_factor\":%g,",
                i->page_tokens, i->n_pages, (unsigned long long)i->kv_bytes, (double)i->rope_factor);
     buf_z(&b, "\"modalities\":{\"vision\":false,\"audio\":false},");

@@ -21,9 +21,9 @@ flags=(-std=gnu11 -g -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -D_
 # As CMakeLists.txt compiles them.
 flags_of() {
     case $1 in
-    *_dotprod.c) echo "-O3 -march=armv8.2-a+dotprod" ;;
+    *_dotprod.c | */attend_neon.c) echo "-O3 -march=armv8.2-a+dotprod" ;;
     *_i8mm.c) echo "-O3 -march=armv8.2-a+dotprod+i8mm" ;;
-    */attend_neon.c | */kernels_c.c) echo "-O3" ;;
+    */kernels_c.c) echo "-O3" ;;
     *) echo "-O2" ;;
     esac
 }
@@ -42,7 +42,7 @@ for source in src/base/*.c src/compute/*.c src/compute/cpu/*.c tests/lib/ops_rig
 done
 wait
 aarch64-linux-gnu-ar rcs "$out/all.a" "$out"/*.o
-for name in packed rows linear attention; do
+for name in packed rows linear attend_kernels attention; do
     "$gcc" "${flags[@]}" -O2 tests/ops/test_$name.c "$out/all.a" -o "$out/test_$name" -lm -lpthread -ldl
 done
 
@@ -56,5 +56,6 @@ run neoverse-n1 packed                    # has SDOT and no SMMLA
 run max rows
 run max linear linear_Q4_K cpu:portable
 run cortex-a53 linear linear_IQ4_XS
+run max attend_kernels
 run max attention attention_is_right cpu:portable,cpu:dotprod # whose attention is i8mm's
 echo "aarch64: all equal"

@@ -40,6 +40,15 @@ test('ops: every kind of op is there, on the device that was asked for', () => {
     for (const op of ops) assert.ok(op.ms > 0 && op.percent > 0, JSON.stringify(op));
 });
 
+test('ops: keys and values are timed as the device has them, with the bytes that they take', () => {
+    const run = bench('ops', '--device', 'cpu', '--op', 'rope_kv', '--rows', '8', '--json');
+    assert.equal(run.code, 0, run.err);
+    const { ops } = JSON.parse(run.out);
+    assert.deepEqual(ops.map((x) => [x.op, x.format]), [['rope_kv', 'q8_0']]);
+    // a row of q and k, v in, q out as f32; 2 times 8 vectors of 128 bytes with a scale out
+    near(ops[0].gb_s * ops[0].ms * 1e6, 8 * (4 * 2 * (2048 + 1024) + 2 * 8 * (128 + 4)), 'bytes');
+});
+
 test('ops: wrong flags are told what there is', () => {
     for (const [args, says] of [
         [['--format', 'Q9'], /no format "Q9"; there are all, F32, .*Q6_K/],

@@ -11,7 +11,7 @@ import { binary, events, notes, requireBinary, sleep, startServer, tool } from '
 requireBinary();
 let server, page;
 before(async () => {
-    server = await startServer('--ctx', 2048, '--kv-memory', '30M');
+    server = await startServer('--ctx', 2048, '--kv-memory', '15M');
     page = (await server.json('/props')).page_tokens;
 });
 after(async () => { await server?.stop(); });

@@ -479,7 +479,15 @@ test('what fits where: the built-in model on a recorded Strix Halo', () => {
     assert.equal(gpu.longest_ctx_f16, Math.floor((gpu.bytes - size.weights_bytes - size.scratch_bytes) / each));
     const cpu = size.places.find((p) => p.place.startsWith('CPU'));
     assert.equal(cpu.decode_tps, 0); // a recorded machine cannot be measured, and nothing is guessed
-    assert.match(doctor(root, ['--model', model]).out, /longest context/);
+    // 6 layers, 2 heads of 128 each for keys and values; the CPU has a byte a value and 4 a vector (restart.test.mjs: it does)
+    assert.deepEqual(size.kv_bytes_per_token, { f16: 24 * 128 * 2, q8_0: 24 * 128 * 34 / 32, cpu: 24 * (128 + 4) });
+    assert.deepEqual([gpu, cpu].map((p) => [p.kv_type, p.kv_bytes_per_token]),
+        [['f16', each], ['q8_0', size.kv_bytes_per_token.cpu]]);
+    assert.equal(cpu.longest_ctx_q8_0, Math.floor((cpu.bytes - size.weights_bytes - size.scratch_bytes) / size.kv_bytes_per_token.cpu));
+    assert.equal(cpu.longest_ctx_f16, undefined);
+    const text = doctor(root, ['--model', model]).out;
+    assert.match(text, /GPU \(GTT\)[^]*longest context +\d+ tokens, \d+ with --kv-type q8_0\n/);
+    assert.match(text, /CPU \(memory\)[^]*longest context +\d+ tokens\n/);
     assert.equal(doctor(root, ['--model', '/no/such.gguf']).code, 2);
 });
 

@@ -114,6 +114,6 @@ test('devices: what --device may name, without a model', () => {
     const rows = run.out.trim().split('\n').slice(1);
     const cpu = rows.filter((r) => r.startsWith('cpu '));
     assert.equal(cpu.length, 1);
-    assert.match(cpu[0], /^cpu +[0-9.]+ GiB +[0-9.]+ GiB  .*threads/);
+    assert.match(cpu[0], /^cpu +[0-9.]+ GiB +[0-9.]+ GiB  q8_0  .*threads/); // with what --kv-type is by itself
     assert.ok(rows.some((r) => /^cuda(:0)? /.test(r)), 'a GPU, or why there is none');
 });

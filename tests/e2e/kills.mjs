@@ -72,7 +72,7 @@ async function killOne(server, prompts, rand) {
 export async function kills({ n, seed = 1, log = console.log }) {
     const rand = random(seed), prompts = makePrompts(16), problems = [];
     const dir = mkdtempSync(path.join(os.tmpdir(), 'submind-kills-'));
-    const flags = ['--cache-dir', dir, '--cache-disk', '16M', '--ctx', '8192', '--threads', '2'];
+    const flags = ['--cache-dir', dir, '--cache-disk', '8M', '--ctx', '8192', '--threads', '2'];
     const plain = await startServer('--ctx', '8192');
     const want = new Map();
     for (const request of prompts) want.set(request, await answerOf(plain, request));
@@ -80,7 +80,7 @@ export async function kills({ n, seed = 1, log = console.log }) {
     const tally = { kills: 0, checked: 0, diskTokens: 0, bad: 0 };
     for (; tally.kills < n && problems.length < 5; tally.kills++) {
         const server = await startServer(...flags, ...(rand() < 0.3 ? ['--warm'] : []),
-            ...(rand() < 0.3 ? ['--cache-ram', '4M', '--kv-memory', '56M'] : []));
+            ...(rand() < 0.3 ? ['--cache-ram', '2M', '--kv-memory', '28M'] : []));
         if (tally.kills % 5 === 4) { // what is there is used, and right
             for (const request of prompts.slice(0, 6)) {
                 tally.checked++;

@@ -56,7 +56,7 @@ const started = Date.now() / 1000;
 let server, pub, replay, picture, sub;
 before(async () => {
     [pub, replay] = [await freePort(), await freePort()];
-    server = await startServer('--ctx', 1024, '--kv-memory', '20M', '--kv-events', `tcp://*:${pub}`, '--kv-events-replay', `tcp://*:${replay}`);
+    server = await startServer('--ctx', 1024, '--kv-memory', '10M', '--kv-events', `tcp://*:${pub}`, '--kv-events-replay', `tcp://*:${replay}`);
     picture = new Picture();
     sub = zmtp(pub, 'SUB', (frames) => picture.take(frames));
     await sub.opened;

@@ -66,7 +66,7 @@ function judge(status, text, request, tally) {
 }
 
 export async function soak({ minutes, streams = 64, seed = 1, log = console.log }) {
-    const server = await startServer('--parallel', '16', '--queue', '256', '--ctx', '4096', '--kv-memory', '48M');
+    const server = await startServer('--parallel', '16', '--queue', '256', '--ctx', '4096', '--kv-memory', '24M');
     const tally = {
         done: 0, vanished: 0, refused: 0, timedOut: 0, stuck: 0, failures: [],
         fail(text) { this.failures.push(text); },

@@ -22,7 +22,7 @@
 #define avx512_tile_open      in_c_tile_open
 #define avx512_tile_dot       in_c_tile_dot
 #define avx512_attend         in_c_attend
-#define avx512_soften         in_c_soften
+#define avx512_quantize_query in_c_quantize_query
 #define cpu_kernels_avx512    cpu_kernels_avx512_in_c
 
 typedef int8_t lanes_i8 __attribute__((vector_size(64)));
@@ -89,6 +89,8 @@ IN_C_FLOATS(max_ps, (__m512 a, __m512 b), a[i] > b[i] ? a[i] : b[i])
 IN_C_FLOATS(fmadd_ps, (__m512 a, __m512 b, __m512 c), fmaf(a[i], b[i], c[i]))
 IN_C_FLOATS(fnmadd_ps, (__m512 a, __m512 b, __m512 c), fmaf(-a[i], b[i], c[i]))
 IN_C_FLOATS(maskz_mul_ps, (__mmask16 k, __m512 a, __m512 b), k >> i & 1 ? a[i] * b[i] : 0)
+IN_C_FLOATS(mask_div_ps, (__m512 s, __mmask16 k, __m512 a, __m512 b),
+            k >> i & 1 ? a[i] / b[i] : s[i])
 IN_C_FLOATS(maskz_div_ps, (__mmask16 k, __m512 a, __m512 b), k >> i & 1 ? a[i] / b[i] : 0)
 IN_C_FLOATS(cvtepi32_ps, (__m512i a), (float)((lanes_i32)a)[i])
 IN_C_OP(__m512, cvtph_ps, (__m256i a), {
@@ -102,7 +104,7 @@ IN_C_OP(__m512d, unpack_pd, (__m512d a, __m512d b, int up),
         LANES(i, 8) r[i] = (i % 2 ? b : a)[i / 2 * 2 + up];)
 IN_C_FLOATS(shuffle_f32x4, (__m512 a, __m512 b, int order),
             (i < 8 ? a : b)[(order >> i / 4 * 2 & 3) * 4 + i % 4])
-IN_C_OP(float, reduce_max_ps, (__m512 a), r = a[0]; LANES(i, 16) r = a[i] > r ? a[i] : r;)
+IN_C_FLOATS(permute_ps, (__m512 a, int order), a[i / 4 * 4 + (order >> i % 4 * 2 & 3)])
 IN_C_OP(__mmask16, cmp_ge, (__m512 a, __m512 b),
         LANES(i, 16) r |= (__mmask16)((a[i] >= b[i]) << i);)
 IN_C_OP(__mmask16, cmp_gt, (__m512 a, __m512 b), LANES(i, 16) r |= (__mmask16)((a[i] > b[i]) << i);)
@@ -113,14 +115,17 @@ IN_C int32_t in_c_narrow(int32_t x)
 {
     return x > INT16_MAX ? INT16_MAX : x < INT16_MIN ? INT16_MIN : x;
 }
+IN_C uint8_t in_c_byte(int32_t x)
+{
+    return (uint8_t)(x > UINT8_MAX ? UINT8_MAX : x < 0 ? 0 : x);
+}
+IN_C int32_t in_c_int(float x) // what is out of range, or no number, becomes the least integer
+{
+    return x >= -2147483648.0f && x < 2147483648.0f ? (int32_t)x : INT32_MIN;
+}
 IN_C int32_t in_c_quad(int32_t sum, __m512i a, __m512i b, int i)
 {
     LANES(j, 4) sum += ((lanes_u8)a)[4 * i + j] * ((lanes_i8)b)[4 * i + j];
-    return sum;
-}
-IN_C int32_t in_c_pair(int32_t sum, __m512i a, __m512i b, int i)
-{
-    LANES(j, 2) sum += ((lanes_i16)a)[2 * i + j] * ((lanes_i16)b)[2 * i + j];
     return sum;
 }
 IN_C_INTS(lanes_i8, set1_epi8, (char x), (int8_t)x)
@@ -132,16 +137,18 @@ IN_C_INTS(lanes_u32, slli_epi32, (__m512i a, int n), ((lanes_u32)a)[i] << n)
 IN_C_INTS(lanes_i32, srai_epi32, (__m512i a, int n), ((lanes_i32)a)[i] >> n)
 IN_C_INTS(lanes_u16, slli_epi16, (__m512i a, int n), (uint16_t)(((lanes_u16)a)[i] << n))
 IN_C_INTS(lanes_u16, srli_epi16, (__m512i a, int n), (uint16_t)(((lanes_u16)a)[i] >> n))
-IN_C_INTS(lanes_i32, cvtps_epi32, (__m512 a), (int32_t)rintf(a[i]))
+IN_C_INTS(lanes_i32, cvtps_epi32, (__m512 a), in_c_int(rintf(a[i])))
+IN_C_INTS(lanes_i32, cvttps_epi32, (__m512 a), in_c_int(a[i]))
 IN_C_INTS(lanes_i32, cvtepu8_epi32, (__m128i a), ((const uint8_t *)&a)[i])
 IN_C_INTS(lanes_i32, cvtepi8_epi32, (__m128i a), ((const int8_t *)&a)[i])
 IN_C_INTS(lanes_i16, packs_epi32, (__m512i a, __m512i b),
           (int16_t)in_c_narrow(((lanes_i32)(i % 8 < 4 ? a : b))[i / 8 * 4 + i % 4]))
-IN_C_OP(__m512i, permutexvar_epi64, (__m512i order, __m512i a), LANES(i, 8) r[i] = a[order[i] & 7];)
+IN_C_INTS(lanes_u8, packus_epi16, (__m512i a, __m512i b),
+          in_c_byte(((lanes_i16)(i % 16 < 8 ? a : b))[i / 16 * 8 + i % 8]))
+IN_C_INTS(lanes_i32, permutexvar_epi32, (__m512i order, __m512i a),
+          ((lanes_i32)a)[((lanes_i32)order)[i] & 15])
 IN_C_INTS(lanes_i32, dpbusd_epi32, (__m512i s, __m512i a, __m512i b),
           in_c_quad(((lanes_i32)s)[i], a, b, i))
-IN_C_INTS(lanes_i32, dpwssd_epi32, (__m512i s, __m512i a, __m512i b),
-          in_c_pair(((lanes_i32)s)[i], a, b, i))
 
 // ---- their names ------------------------------------------------------------------------------------
 
@@ -173,12 +180,12 @@ IN_C_INTS(lanes_i32, dpwssd_epi32, (__m512i s, __m512i a, __m512i b),
 #define _mm512_cvtps_epi32 in_c_cvtps_epi32
 #undef _mm512_cvtss_f32
 #define _mm512_cvtss_f32(a) ((a)[0])
+#undef _mm512_cvttps_epi32
+#define _mm512_cvttps_epi32 in_c_cvttps_epi32
 #undef _mm512_div_ps
 #define _mm512_div_ps(a, b) ((a) / (b))
 #undef _mm512_dpbusd_epi32
 #define _mm512_dpbusd_epi32 in_c_dpbusd_epi32
-#undef _mm512_dpwssd_epi32
-#define _mm512_dpwssd_epi32 in_c_dpwssd_epi32
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps in_c_fmadd_ps
 #undef _mm512_fnmadd_ps
@@ -191,6 +198,8 @@ IN_C_INTS(lanes_i32, dpwssd_epi32, (__m512i s, __m512i a, __m512i b),
 #define _mm512_loadu_ps in_c_loadu_ps
 #undef _mm512_loadu_si512
 #define _mm512_loadu_si512 in_c_loadu_si512
+#undef _mm512_mask_div_ps
+#define _mm512_mask_div_ps in_c_mask_div_ps
 #undef _mm512_mask_loadu_ps
 #define _mm512_mask_loadu_ps in_c_mask_loadu_ps
 #undef _mm512_maskz_add_epi32
@@ -207,18 +216,20 @@ IN_C_INTS(lanes_i32, dpwssd_epi32, (__m512i s, __m512i a, __m512i b),
 #define _mm512_or_si512(a, b) ((a) | (b))
 #undef _mm512_packs_epi32
 #define _mm512_packs_epi32 in_c_packs_epi32
-#undef _mm512_permutexvar_epi64
-#define _mm512_permutexvar_epi64 in_c_permutexvar_epi64
-#undef _mm512_reduce_max_ps
-#define _mm512_reduce_max_ps in_c_reduce_max_ps
+#undef _mm512_packus_epi16
+#define _mm512_packus_epi16 in_c_packus_epi16
+#undef _mm512_permute_ps
+#define _mm512_permute_ps in_c_permute_ps
+#undef _mm512_permutexvar_epi32
+#define _mm512_permutexvar_epi32 in_c_permutexvar_epi32
 #undef _mm512_set1_epi32
 #define _mm512_set1_epi32 in_c_set1_epi32
 #undef _mm512_set1_epi8
 #define _mm512_set1_epi8 in_c_set1_epi8
 #undef _mm512_set1_ps
 #define _mm512_set1_ps in_c_set1_ps
-#undef _mm512_setr_epi64
-#define _mm512_setr_epi64(...) ((__m512i){__VA_ARGS__})
+#undef _mm512_setr_epi32
+#define _mm512_setr_epi32(...) ((__m512i)(lanes_i32){__VA_ARGS__})
 #undef _mm512_setzero_ps
 #define _mm512_setzero_ps() in_c_set1_ps(0)
 #undef _mm512_setzero_si512

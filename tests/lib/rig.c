@@ -10,16 +10,53 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/half.h"
 #include "base/hash.h"
 #include "base/log.h"
+
+// The network's slots are hashes. Where pages are encoded, their bytes are f16s: a slot's groups of 4 bits as numbers from
+// 0 to 15, which are still the nearest ones when they come back.
+enum { SLOT_VALUES = 16 };
+
+static size_t rig_page_bytes(const struct rig *r)
+{
+    return r->net->page_tokens *
+           (r->settings.encoded ? SLOT_VALUES * sizeof(uint16_t) : sizeof *r->net->slots);
+}
+
+static void page_from_slots(const struct rig *r, uint32_t page, void *out)
+{
+    const struct net *n = r->net;
+    const uint64_t *slots = n->slots + (size_t)page * n->page_tokens;
+    if (!r->settings.encoded) {
+        memcpy(out, slots, rig_page_bytes(r));
+        return;
+    }
+    uint16_t *half = out;
+    for (uint32_t i = 0; i < n->page_tokens * SLOT_VALUES; i++)
+        half[i] = f32_to_f16((float)(slots[i / SLOT_VALUES] >> i % SLOT_VALUES * 4 & 15));
+}
+
+static void page_to_slots(const struct rig *r, uint32_t page, const void *from)
+{
+    const struct net *n = r->net;
+    uint64_t *slots = n->slots + (size_t)page * n->page_tokens;
+    if (!r->settings.encoded) {
+        memcpy(slots, from, rig_page_bytes(r));
+        return;
+    }
+    const uint16_t *half = from;
+    memset(slots, 0, n->page_tokens * sizeof *slots);
+    for (uint32_t i = 0; i < n->page_tokens * SLOT_VALUES; i++)
+        slots[i / SLOT_VALUES] |= (uint64_t)(f16_to_f32(half[i]) + 0.5f) << i % SLOT_VALUES * 4;
+}
 
 static bool read_page(void *arg, uint32_t page, void *out, struct err *e)
 {
     struct rig *r = arg;
-    const struct net *n = r->net;
     (void)e;
     atomic_fetch_add(&r->n_page_reads, 1);
-    memcpy(out, n->slots + (size_t)page * n->page_tokens, n->page_tokens * sizeof *n->slots);
+    page_from_slots(r, page, out);
     return true;
 }
 
@@ -36,7 +73,8 @@ static bool copy_page(void *arg, uint32_t from, uint32_t to, struct err *e)
     return true;
 }
 
-// Not mapped: through a box, as to a device with memory of its own, and there when the page has landed.
+// Through a box, where pages have another form or are not mapped: then as to a device with memory of its own, and there
+// when the page has landed.
 static bool begin_page(void *arg, uint32_t page, const struct page_way *after, struct page_way *out,
                        struct err *e)
 {
@@ -45,8 +83,8 @@ static bool begin_page(void *arg, uint32_t page, const struct page_way *after, s
     *out = (struct page_way){.page = page};
     const unsigned n = atomic_fetch_add(&r->n_coming, 1) + 1;
     if (n > atomic_load(&r->n_coming_most)) atomic_store(&r->n_coming_most, n);
-    if (r->settings.mapped) return true;
-    out->lane = malloc(r->net->page_tokens * sizeof *r->net->slots);
+    if (r->settings.mapped && !r->settings.encoded) return true;
+    out->lane = malloc(rig_page_bytes(r));
     return out->lane != NULL || err_set(e, ERR_MEMORY, "no memory for a box");
 }
 
@@ -54,42 +92,39 @@ static void *next_piece(void *arg, struct page_way *w, size_t n, struct err *e)
 {
     const struct rig *r = arg;
     const struct net *net = r->net;
-    char *to = (char *)(net->slots + (size_t)w->page * net->page_tokens);
+    char *to = w->lane;
     (void)e;
-    if (!r->settings.mapped) to = w->lane;
+    if (to == NULL) to = (char *)(net->slots + (size_t)w->page * net->page_tokens);
     to += w->n_put;
     w->n_put += n;
-    assert_true(w->n_put <= net->page_tokens * sizeof *net->slots);
+    assert_true(w->n_put <= rig_page_bytes(r));
     return to;
+}
+
+// What has not failed and lies in a box.
+static bool land_page(void *arg, struct page_way *w, struct err *e)
+{
+    (void)e;
+    if (w->n_sent > 0 && w->lane != NULL) page_to_slots(arg, w->page, w->lane);
+    free(w->lane);
+    w->lane = NULL;
+    return true;
 }
 
 static bool end_page(void *arg, struct page_way *w, bool good, struct err *e)
 {
     struct rig *r = arg;
-    struct net *n = r->net;
-    const size_t n_bytes = n->page_tokens * sizeof *n->slots;
     bool ok = true;
     const struct timespec delay = {.tv_nsec = r->settings.page_delay_us * 1000L};
     if (delay.tv_nsec > 0) nanosleep(&delay, NULL);
-    if (good) assert_int_equal(w->n_put, n_bytes);
+    if (good) assert_int_equal(w->n_put, rig_page_bytes(r));
     atomic_fetch_sub(&r->n_coming, 1);
     if (good && atomic_load(&r->n_page_failures) > 0) {
         atomic_fetch_sub(&r->n_page_failures, 1);
         ok = err_set(e, ERR_DEVICE, "fake failure");
     }
     w->n_sent = ok && good;
-    return ok;
-}
-
-static bool land_page(void *arg, struct page_way *w, struct err *e)
-{
-    struct net *n = ((struct rig *)arg)->net;
-    const size_t n_bytes = n->page_tokens * sizeof *n->slots;
-    (void)e;
-    if (w->n_sent > 0) memcpy(n->slots + (size_t)w->page * n->page_tokens, w->lane, n_bytes);
-    free(w->lane);
-    w->lane = NULL;
-    return true;
+    return r->settings.mapped ? land_page(arg, w, e) && ok : ok;
 }
 
 static void prepare_pages(void *arg, uint32_t first, uint32_t n)
@@ -99,13 +134,14 @@ static void prepare_pages(void *arg, uint32_t first, uint32_t n)
     atomic_fetch_add(&r->n_prepared, n);
 }
 
-// The network's slots are hashes, which no code may change: where pages are encoded, they are the rest.
-static struct page_code code_of(const struct rig_settings *s, size_t page_bytes)
+static struct page_code code_of(const struct rig *r)
 {
-    struct page_code c = {.page_bytes = page_bytes, .stored_bytes = page_bytes};
-    if (!s->encoded) return c;
-    c.encoding = PAGES_Q8_0;
-    c.form = (struct page_form){.values = PAGE_I16, .n_units = 1, .rest_bytes = page_bytes};
+    struct page_code c;
+    struct err e = {0};
+    const size_t n = rig_page_bytes(r);
+    const struct page_form form = {PAGE_F16, n / sizeof(uint16_t)};
+    if (!page_code_from(r->settings.encoded ? "q8_0" : "exact", &form, n, &c, &e))
+        fail_msg("%s", e.msg);
     return c;
 }
 
@@ -120,7 +156,7 @@ void rig_attach(struct rig *r)
         .shape = {.family = {3, 4},
                   .n_ids = r->net->page_tokens,
                   .encoding = r->settings.encoded ? PAGES_Q8_0 : PAGES_EXACT,
-                  .data_bytes = r->net->page_tokens * sizeof *r->net->slots}};
+                  .data_bytes = code_of(r).stored_bytes}};
     if (!store_open(&store, &s, NULL, &e)) fail_msg("%s", e.msg);
     loop_attach(r->loop, store);
 }
@@ -160,7 +196,7 @@ void rig_open(struct rig *r, const struct rig_settings *s)
                          .end = end_page,
                          .land = s->mapped ? NULL : land_page,
                          .prepare = prepare_pages},
-                  .code = code_of(s, page_tokens * sizeof(uint64_t)),
+                  .code = code_of(r),
                   .ram_bytes = s->ram_bytes,
                   .patience_ms = s->patience_ms,
                   .far_at_once = s->far_at_once,

@@ -18,7 +18,7 @@ struct rig_settings {
     uint64_t ram_bytes;    // a tier in host memory
     bool late;             // the disk tier comes with rig_attach, not with rig_open
     bool warm;
-    bool encoded;      // pages go through the threads that encode them on their way down
+    bool encoded;      // pages are f16s, and in 8 bits below
     bool mapped;       // pages are read into their place, otherwise into a box beside it
     uint32_t delay_us; // of a step
     uint32_t page_delay_us,

@@ -151,14 +151,14 @@ static void store_kv(struct cpu_worker *w, const struct op_rope_kv *o, uint32_t 
                      uint32_t slot, uint32_t h)
 {
     const uint32_t d = o->head_dim;
-    int16_t q[MAX_HEAD_DIM];
+    int8_t q[MAX_HEAD_DIM];
     const struct kv_unit u = cpu_kv_unit(o->kv, page, o->layer, h);
     u.k_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->k, row) + h * d, d, q);
-    for (uint32_t i = 0; i < d; i += 2)
-        memcpy(u.k + (i / 2 * PAGE_TOKENS + slot) * 2, q + i, 2 * sizeof *q);
+    for (uint32_t i = 0; i < d; i++)
+        u.k[(i / 4 * PAGE_TOKENS + slot) * 4 + i % 4] = (uint8_t)(q[i] + KEY_BIAS);
     u.v_scales[slot] = w->cpu->k->quantize_head(hostbuf_row(o->v, row) + h * d, d, q);
-    int16_t *v = u.v + slot / 2 * d * 2 + slot % 2;
-    for (uint32_t i = 0; i < d; i++) v[2 * i] = q[i];
+    int8_t *v = u.v + slot / 4 * d * 4 + slot % 4;
+    for (uint32_t i = 0; i < d; i++) v[4 * i] = q[i];
 }
 
 static void rope_head(struct cpu_worker *w, const struct op_rope_kv *o, const struct dbuf *norm,
@@ -362,8 +362,9 @@ static bool fit_weight(struct cpu *c, uint32_t n_cols)
 
 static bool fit_kv(struct cpu *c, const struct kv_shape *s, struct err *e)
 {
-    if (s->type != KV_F16)
-        return err_set(e, ERR_UNSUPPORTED, "the cpu backend keeps KV in 16 bits: use f16");
+    if (s->type != KV_Q8_0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the CPU keeps keys and values in 8 bits: leave --kv-type out, or say q8_0");
     if (s->head_dim % 32 || s->head_dim == 0 || s->head_dim > MAX_HEAD_DIM)
         return err_set(e, ERR_UNSUPPORTED,
                        "head_dim %u: the cpu backend takes multiples of 32 up to %d", s->head_dim,
@@ -391,15 +392,11 @@ static size_t cpu_page_bytes(const struct backend *b, const struct kv_shape *s)
     return hostbuf_page_bytes(s, cpu_kv_unit_bytes(s));
 }
 
-// [layer][kv head]: keys and values as int16, then their scales.
+// Of 8 bits already.
 static struct page_form page_form(const struct backend *b, const struct kv_shape *s)
 {
-    (void)b;
-    const size_t n_tokens = 2 * (size_t)PAGE_TOKENS;
-    return (struct page_form){.values = PAGE_I16,
-                              .n_units = (size_t)s->n_layers * s->n_kv_heads,
-                              .n_values = n_tokens * s->head_dim,
-                              .rest_bytes = n_tokens * sizeof(float)};
+    (void)b, (void)s;
+    return (struct page_form){.values = PAGE_OPAQUE};
 }
 
 static bool cpu_alloc(struct backend *b, const struct buf_desc *d, struct dbuf **out, struct err *e)
@@ -453,7 +450,7 @@ static bool open_scratch(struct cpu *c)
         c->scratch[i] = aligned_alloc(64, (sizeof *c->scratch[i] + 63) / 64 * 64);
         if (!c->scratch[i]) return false;
         memset(c->scratch[i], 0, sizeof *c->scratch[i]);
-        if (!cpu_tile_open(&c->scratch[i]->tile, c->k->splits_heads)) return false;
+        if (!cpu_tile_open(&c->scratch[i]->tile)) return false;
     }
     return true;
 }
@@ -510,6 +507,7 @@ static void cpu_info(const struct backend *b, struct backend_info *out)
 
 const struct backend_class backend_cpu = {
     .name = "cpu",
+    .kv_type = KV_Q8_0,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,

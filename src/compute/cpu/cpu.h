@@ -132,6 +132,6 @@ void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
 void cpu_attention_plan(struct cpu *c, const struct batch *b, const struct op_attention *o);
 struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer, uint32_t head);
 size_t cpu_kv_unit_bytes(const struct kv_shape *s);
-bool cpu_tile_open(struct attend_tile *t, bool splits_heads); // its arrays, from the heap
+bool cpu_tile_open(struct attend_tile *t); // its arrays, from the heap
 void cpu_tile_close(struct attend_tile *t);
 bool cpu_ceilings(struct backend *b, struct backend_ceilings *out, struct err *e); // cpu_ceiling.c

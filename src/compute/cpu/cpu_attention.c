@@ -12,7 +12,7 @@
 
 size_t cpu_kv_unit_bytes(const struct kv_shape *s)
 {
-    const size_t one = (size_t)PAGE_TOKENS * (s->head_dim * sizeof(int16_t) + sizeof(float));
+    const size_t one = (size_t)PAGE_TOKENS * (s->head_dim + sizeof(float));
     return 2 * one;
 }
 
@@ -20,23 +20,19 @@ struct kv_unit cpu_kv_unit(const struct dbuf *kv, uint32_t page, uint32_t layer,
 {
     assert(page < kv->kv.n_pages);
     unsigned char *p = hostbuf_kv(kv, page, layer, head);
-    const size_t vectors = (size_t)PAGE_TOKENS * kv->kv.head_dim * sizeof(int16_t);
+    const size_t vectors = (size_t)PAGE_TOKENS * kv->kv.head_dim;
     float *scales = (float *)(void *)(p + 2 * vectors);
-    return (struct kv_unit){(int16_t *)(void *)p, (int16_t *)(void *)(p + vectors), scales,
-                            scales + PAGE_TOKENS};
+    return (struct kv_unit){p, (int8_t *)p + vectors, scales, scales + PAGE_TOKENS};
 }
 
-bool cpu_tile_open(struct attend_tile *t, bool splits_heads)
+bool cpu_tile_open(struct attend_tile *t)
 {
     const size_t n = (size_t)Q_TILE * MAX_HEAD_DIM;
     t->q = aligned_alloc(64, n * sizeof *t->q);
     t->out = aligned_alloc(64, n * sizeof *t->out);
     t->scores = aligned_alloc(64, Q_TILE * KEY_BLOCK * sizeof *t->scores);
-    t->probs = aligned_alloc(64, Q_TILE * KEY_BLOCK * sizeof *t->probs);
     if (t->scores) memset(t->scores, 0, Q_TILE * KEY_BLOCK * sizeof *t->scores);
-    if (splits_heads) t->split = aligned_alloc(64, sizeof *t->split);
-    if (t->split) memset(t->split, 0, sizeof *t->split);
-    return t->q && t->out && t->scores && t->probs && (t->split || !splits_heads);
+    return t->q && t->out && t->scores;
 }
 
 void cpu_tile_close(struct attend_tile *t)
@@ -44,8 +40,6 @@ void cpu_tile_close(struct attend_tile *t)
     free(t->q);
     free(t->out);
     free(t->scores);
-    free(t->probs);
-    free(t->split);
     *t = (struct attend_tile){0};
 }
 
@@ -62,17 +56,11 @@ static uint32_t common_pages(const struct batch *b, const struct batch_seq *x,
     return i;
 }
 
-// q vectors of a pass over the keys.
-static uint32_t tile_vectors(const struct cpu *c)
-{
-    return c->k->splits_heads ? Q_TILE : Q_TILE / 2;
-}
-
 // Sequences that may join a group: as many as a tile holds, and few enough that no worker is idle.
 static uint32_t group_limit(const struct cpu *c, const struct batch *b,
                             const struct op_attention *o)
 {
-    const uint32_t fit = tile_vectors(c) / (o->n_heads / o->n_kv_heads);
+    const uint32_t fit = Q_TILE / (o->n_heads / o->n_kv_heads);
     const uint32_t fair = b->n_seqs * o->n_kv_heads / c->n_threads;
     const uint32_t n = fit < fair ? fit : fair;
     return n > 0 ? n : 1;
@@ -166,14 +154,15 @@ static void load_queries(struct cpu_worker *w, const struct op_attention *o, con
     const uint32_t group = o->n_heads / o->n_kv_heads;
     t->n = item_rows(it) * group;
     t->head_dim = o->head_dim;
-    t->is_split = false;
     for (uint32_t v = 0; v < t->n; v++) {
         const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
         const uint32_t head = it->kv_head * group + v % group;
         const float *q = hostbuf_row(o->q, row) + head * o->head_dim;
-        const float scale = w->cpu->k->quantize_head(q, o->head_dim, t->q + v * o->head_dim);
+        const float scale =
+            w->cpu->k->quantize_query(q, o->head_dim, t->q + v * o->head_dim, &t->q_bias[v]);
         t->q_scale[v] = scale * o->scale * 1.44269504f; // softmax by powers of two
         t->max[v] = -INFINITY;
+        t->mass[v] = 0;
         memset(t->sum[v], 0, sizeof t->sum[v]);
     }
     memset(t->out, 0, (size_t)t->n * o->head_dim * sizeof *t->out);
@@ -189,8 +178,7 @@ static void store_rows(struct cpu_worker *w, const struct op_attention *o, const
         float s[8];
         for (int i = 0; i < 8; i++) s[i] = t->sum[v][i] + t->sum[v][i + 8];
         const float sum = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-        const float inverse = 1.0f / sum;
-        for (uint32_t d = 0; d < o->head_dim; d++) out[d] = t->out[v * o->head_dim + d] * inverse;
+        w->cpu->k->rotate_back(t->out + v * o->head_dim, o->head_dim, 1.0f / sum, out);
     }
 }
 
@@ -262,8 +250,8 @@ void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
                    const struct op_rope_kv *rope)
 {
     const uint32_t group = o->n_heads / o->n_kv_heads;
-    assert(group > 0 && group <= Q_TILE / 2);
-    const uint32_t tile_rows = tile_vectors(w->cpu) / group;
+    assert(group > 0 && group <= Q_TILE);
+    const uint32_t tile_rows = Q_TILE / group;
     struct item it;
     while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, rope, &it);
 }

@@ -11,11 +11,15 @@
 // equal results bit for bit. Bounds: 4096 * 2047 * 256 < 2^31, 128 * 2047 * 32 < 2^31.
 // F32, F16 and BF16 weights are brought to int16 by block like activations, at most WEIGHT_MAX.
 //
-// Attention. Heads of q, k and v are int16 vectors of at most HEAD_MAX with one f32 scale each: 16
-// bits a value like f16, errors at most absmax / 8190. Scores are exact int32 sums over up to 128
-// columns (4095 * 4095 * 128 < 2^31), times both scales. Softmax is online over absolute blocks of
-// KEY_BLOCK keys; weights times the values' scales become int16 of at most PROB_MAX per block
-// (8191 * 4095 * 64 < 2^31).
+// Attention. Heads of q, k and v are rotated (attend_heads.h: no column stands out any more, and the
+// rotation of q and k cancels in their product), then 8-bit integers with one f32 scale a vector. Scores
+// are exact int32 sums (255 * 127 * 512 < 2^31) times both scales. Softmax is online over absolute blocks
+// of KEY_BLOCK keys. Weights times the values' scales become unsigned 8-bit integers per block, in steps
+// of its largest weight by 255; where such a step is more than 1 / TERM_BOUND of all that the
+// row has weighed so far, what the integers leave becomes a second term of 8 bits. So a weight is
+// precise where it matters: in short texts, and where one key has most of the weight. A block with one term
+// keeps the sum of its weights. A table may use smaller integers than these where its instructions want
+// that (attend_avx2.c).
 #pragma once
 
 #include "compute/topk.h"
@@ -28,16 +32,17 @@ enum {
     TOKEN_BLOCK = 120, // rows of activations that one pass over a panel serves
     ACT_MAX = 2047,
     WEIGHT_MAX = 4095,
-    HEAD_MAX = 4095,
-    PROB_MAX = 8191,
+    HEAD_MAX = 127,
+    KEY_BIAS = 128, // keys are kept unsigned
+    PROB_MAX = 255,
+    TERM_BOUND = 1024,
     ACT_GROUP = 4,    // rows of activations that lie together for packed weights
     PACKED_ROWS = 12, // rows of activations that one pass over a packed panel serves
     PAGE_TOKENS = 32,
     KEY_BLOCK = 64, // two pages
     KEY_PAGES = KEY_BLOCK / PAGE_TOKENS,
-    Q_TILE = 96, // q vectors (rows x heads of a group) that share a pass over the keys, at most
+    Q_TILE = 48, // q vectors (rows x heads of a group) that share a pass over the keys, at most
     MAX_HEAD_DIM = 512,
-    SUM_COLS = 128, // columns of an exact score sum
     SUM_LANES = 16,
 };
 
@@ -68,34 +73,49 @@ struct panel_block {
 
 // Keys and values of one page and kv head, as they lie in memory.
 struct kv_unit {
-    int16_t *k;      // [head_dim / 2][PAGE_TOKENS][2]
-    int16_t *v;      // [PAGE_TOKENS / 2][head_dim][2]
+    uint8_t *k;      // [head_dim / 4][PAGE_TOKENS][4], KEY_BIAS added
+    int8_t *v;       // [PAGE_TOKENS / 4][head_dim][4]
     float *k_scales; // [PAGE_TOKENS]
     float *v_scales; // [PAGE_TOKENS]
 };
 
+// The first or second term of a block's weights for some of a tile's q vectors.
+struct attend_term {
+    uint32_t n;
+    uint32_t row[Q_TILE];         // the vector in the tile
+    float scale[Q_TILE];          // of the integers
+    float shrink[Q_TILE];         // what the vector's sums so far are multiplied with before
+    uint8_t q[Q_TILE][KEY_BLOCK]; // hidden keys weigh 0
+};
+
+// Takes a vector in; returns where its weights go.
+static inline uint32_t add_term(struct attend_term *t, uint32_t row, float scale, float shrink)
+{
+    t->row[t->n] = row;
+    t->scale[t->n] = scale;
+    t->shrink[t->n] = shrink;
+    return t->n++;
+}
+
 // The state of Q_TILE q vectors on their way through the keys.
 struct attend_tile {
     uint32_t n, head_dim;
-    int16_t *q;                      // [Q_TILE][head_dim]
+    int8_t *q;                       // [Q_TILE][head_dim]
+    int32_t q_bias[Q_TILE];          // -KEY_BIAS times the sum of q
     float *out;                      // [Q_TILE][head_dim]
     float *scores;                   // [Q_TILE][KEY_BLOCK]
-    int16_t *probs;                  // [Q_TILE][KEY_BLOCK]
-    struct attend_split *split;      // NULL, or what a table that splits_heads works with
-    bool is_split;                   // whether it holds these q
+    struct attend_term term[2];      // of this block
     struct kv_unit ahead[KEY_PAGES]; // of the block after this one, where the table asks_ahead
     uint32_t n_ahead;
     float q_scale[Q_TILE];
     float max[Q_TILE];
-    float shrink[Q_TILE];       // of this block: what the sums so far are multiplied with
-    float prob_scale[Q_TILE];   // of this block
+    float mass[Q_TILE];         // all weights times values' scales so far, as sums are shrunk
     uint32_t n_visible[Q_TILE]; // keys of this block that the row sees
     _Alignas(64) float sum[Q_TILE][SUM_LANES]; // of the weights, as the table spreads them
 };
 
-struct attend_split; // attend_split.h
-struct act_groups;   // repack.h
-struct act_tiles;    // tiles.h
+struct act_groups; // repack.h
+struct act_tiles;  // tiles.h
 struct weight_tile;
 
 struct cpu_kernels {
@@ -128,14 +148,16 @@ struct cpu_kernels {
     bool tiles_by_quads; // how activations lie in act_tiles
     // Products of Q8_0 add two of 16 bits first, which limits the activations (repack.h).
     bool limits_pairs;
-    // Heads are split to bytes for every pass (attend_split.h): more q vectors should share one.
-    bool splits_heads;
     // F32, F16 and BF16 weights are expanded to panels once, at load; panel_dot serves one row too.
     bool keeps_panels;
     // NULL, or what fills acts.split: n of q in the table's own order within each 32.
     void (*split)(const int16_t *q, uint32_t n, int16_t *to);
-    // One head to int16; returns the scale.
-    float (*quantize_head)(const float *x, uint32_t n, int16_t *q);
+    // A head of k or v, rotated, to q[n]; returns the scale.
+    float (*quantize_head)(const float *x, uint32_t n, int8_t *q);
+    // The same of q, with q_bias.
+    float (*quantize_query)(const float *x, uint32_t n, int8_t *q, int32_t *bias);
+    // out[n] = x times `by`, rotated back.
+    void (*rotate_back)(const float *x, uint32_t n, float by, float *out);
     // One block of keys for vectors [first, end) of t: scores, softmax, weighted values. n_pages of
     // units.
     void (*attend)(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,

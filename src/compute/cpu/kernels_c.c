@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "compute/cpu/attend_heads.h"
 #include "compute/cpu/unpack.h"
 #include "kernels/common/decode.h"
 
@@ -178,73 +179,104 @@ void c_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *
 
 // ---- attention ------------------------------------------------------------------------------
 
-static float c_quantize_head(const float *x, uint32_t n, int16_t *q)
+static float c_quantize_head(const float *x, uint32_t n, int8_t *q)
 {
-    return quantize_vector(x, n, q, HEAD_MAX);
+    return head_quantize(x, n, q);
+}
+
+static float c_quantize_query(const float *x, uint32_t n, int8_t *q, int32_t *bias)
+{
+    return head_quantize_query(x, n, 1, HEAD_MAX, q, bias);
+}
+
+static void c_rotate_back(const float *x, uint32_t n, float by, float *out)
+{
+    head_rotate_back(x, n, by, out);
 }
 
 static void score_block(struct attend_tile *t, uint32_t first, uint32_t end,
                         const struct kv_unit *units, uint32_t n_pages)
 {
     for (uint32_t i = first; i < end; i++) {
-        const int16_t *q = t->q + i * t->head_dim;
+        const int8_t *q = t->q + i * t->head_dim;
         for (uint32_t key = 0; key < n_pages * PAGE_TOKENS; key++) {
             const struct kv_unit *u = &units[key / PAGE_TOKENS];
             const uint32_t slot = key % PAGE_TOKENS;
-            float score = 0;
-            for (uint32_t d0 = 0; d0 < t->head_dim; d0 += SUM_COLS) {
-                int32_t sum = 0;
-                for (uint32_t d = d0; d < d0 + SUM_COLS && d < t->head_dim; d++)
-                    sum += q[d] * u->k[(d / 2 * PAGE_TOKENS + slot) * 2 + d % 2];
-                score += (float)sum;
-            }
-            t->scores[i * KEY_BLOCK + key] = score * u->k_scales[slot] * t->q_scale[i];
+            int32_t sum = t->q_bias[i];
+            for (uint32_t d = 0; d < t->head_dim; d++)
+                sum += q[d] * u->k[(d / 4 * PAGE_TOKENS + slot) * 4 + d % 4];
+            t->scores[i * KEY_BLOCK + key] = (float)sum * u->k_scales[slot] * t->q_scale[i];
         }
     }
+}
+
+// s[n], weights times values' scales of which `top` is the largest, to one or two terms of vector i.
+static void put_terms(struct attend_tile *t, uint32_t i, const float *s, uint32_t n, float top,
+                      float shrink)
+{
+    const float step = top / PROB_MAX, inverse = top > 0x1p-100f ? PROB_MAX / top : 0;
+    const bool two = step * TERM_BOUND > t->mass[i];
+    float total = 0;
+    uint32_t all = 0;
+    for (uint32_t k = 0; k < n; k++) total += s[k];
+    const uint32_t at = add_term(&t->term[0], i, step, shrink);
+    uint8_t *q = t->term[0].q[at];
+    memset(q, 0, KEY_BLOCK);
+    for (uint32_t k = 0; k < n; k++) {
+        q[k] = (uint8_t)(two ? s[k] * inverse : rintf(s[k] * inverse));
+        all += q[k];
+    }
+    if (!two && all > 0) t->term[0].scale[at] = total / (float)all;
+    if (!two) return;
+    uint8_t *low = t->term[1].q[add_term(&t->term[1], i, step / PROB_MAX, 1)];
+    memset(low, 0, KEY_BLOCK);
+    for (uint32_t k = 0; k < n; k++) low[k] = (uint8_t)((s[k] * inverse - (float)q[k]) * PROB_MAX);
 }
 
 // Scores are in units of log 2.
 static void soften(struct attend_tile *t, const struct kv_unit *units, uint32_t i)
 {
-    float *s = t->scores + i * KEY_BLOCK, max = t->max[i], prob_max = 0;
-    int16_t *p = t->probs + i * KEY_BLOCK;
+    float *s = t->scores + i * KEY_BLOCK, max = t->max[i], top = 0, total = 0;
     const uint32_t n = t->n_visible[i];
-    memset(p, 0, KEY_BLOCK * sizeof *p);
-    t->shrink[i] = 1;
-    t->prob_scale[i] = 0;
     if (n == 0) return;
     for (uint32_t k = 0; k < n; k++) max = s[k] > max ? s[k] : max;
-    t->shrink[i] = exp2f(t->max[i] - max);
+    const float shrink = exp2f(t->max[i] - max);
     t->max[i] = max;
-    for (int lane = 0; lane < 8; lane++) t->sum[i][lane] *= t->shrink[i];
+    for (int lane = 0; lane < 8; lane++) t->sum[i][lane] *= shrink;
     for (uint32_t k = 0; k < n; k++) {
         const float prob = exp2f(s[k] - max);
         t->sum[i][k % 8] += prob;
         s[k] = prob * units[k / PAGE_TOKENS].v_scales[k % PAGE_TOKENS];
-        prob_max = s[k] > prob_max ? s[k] : prob_max;
+        top = s[k] > top ? s[k] : top;
+        total += s[k];
     }
-    const float inverse = prob_max > 0 ? PROB_MAX / prob_max : 0.0f;
-    for (uint32_t k = 0; k < n; k++) p[k] = to_int(s[k], inverse, PROB_MAX);
-    t->prob_scale[i] = prob_max / PROB_MAX;
+    t->mass[i] = t->mass[i] * shrink + total;
+    put_terms(t, i, s, n, top, shrink);
+}
+
+static void add_values(struct attend_tile *t, const struct attend_term *term, uint32_t i,
+                       const struct kv_unit *units, uint32_t n_pages)
+{
+    float *out = t->out + term->row[i] * t->head_dim;
+    for (uint32_t d = 0; d < t->head_dim; d++) {
+        int32_t sum = 0;
+        for (uint32_t k = 0; k < n_pages * PAGE_TOKENS; k++) {
+            const int8_t *v = units[k / PAGE_TOKENS].v;
+            sum += term->q[i][k] * v[(k % PAGE_TOKENS / 4 * t->head_dim + d) * 4 + k % 4];
+        }
+        out[d] = out[d] * term->shrink[i] + (float)sum * term->scale[i];
+    }
 }
 
 static void c_attend(struct attend_tile *t, uint32_t first, uint32_t end,
                      const struct kv_unit *units, uint32_t n_pages)
 {
+    t->term[0].n = t->term[1].n = 0;
     score_block(t, first, end, units, n_pages);
-    for (uint32_t i = first; i < end; i++) {
-        soften(t, units, i);
-        const int16_t *p = t->probs + i * KEY_BLOCK;
-        float *out = t->out + i * t->head_dim;
-        for (uint32_t d = 0; d < t->head_dim; d++) {
-            int32_t sum = 0;
-            for (uint32_t k = 0; k < n_pages * PAGE_TOKENS; k++) {
-                const int16_t *v = units[k / PAGE_TOKENS].v;
-                sum += p[k] * v[(k % PAGE_TOKENS / 2 * t->head_dim + d) * 2 + k % 2];
-            }
-            out[d] = out[d] * t->shrink[i] + (float)sum * t->prob_scale[i];
-        }
-    }
+    for (uint32_t i = first; i < end; i++) soften(t, units, i);
+    for (int term = 0; term < 2; term++)
+        for (uint32_t i = 0; i < t->term[term].n; i++)
+            add_values(t, &t->term[term], i, units, n_pages);
 }
 
 // ---- the rest -------------------------------------------------------------------------------
@@ -280,12 +312,14 @@ static uint64_t c_peak(uint32_t n_rounds)
 
 const struct cpu_kernels cpu_kernels_c = {
     .isa = "portable",
-    .numerics = 0x100,
+    .numerics = 0x101,
     .quantize = c_quantize,
     .panel_expand = c_panel_expand,
     .panel_dot = c_panel_dot,
     .row_dot = c_row_dot,
     .quantize_head = c_quantize_head,
+    .quantize_query = c_quantize_query,
+    .rotate_back = c_rotate_back,
     .attend = c_attend,
     .rms_norm = c_rms_norm,
     .swiglu = c_swiglu,

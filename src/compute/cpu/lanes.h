@@ -55,14 +55,14 @@ static inline void store_i(void *p, __m256i v)
 }
 
 // 2^x for x <= 127; what lies below -126 gives 0. 2^f for |f| <= 1/2 by a polynomial of degree 6
-// (Taylor in f ln 2; remainder below 2^-22 relative); exact for integers.
+// (Taylor in f ln 2; remainder below 2^-22 relative); exact for integers. Rounded by an addition whose lowest
+// bits are the integer.
 static inline __m256 lanes_exp2_low(__m256 x)
 {
-    const __m256 low = _mm256_set1_ps(-126.0f);
-    const __m256 alive = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
-    x = _mm256_max_ps(x, low);
-    const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 f = _mm256_sub_ps(x, n);
+    const __m256 shift = _mm256_set1_ps(12582912.0f); // 3 * 2^22
+    const __m256 alive = _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
+    const __m256 shifted = _mm256_add_ps(x, shift);
+    const __m256 f = _mm256_sub_ps(x, _mm256_sub_ps(shifted, shift));
     __m256 p = _mm256_set1_ps(1.5403530e-4f);
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.3333558e-3f));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.6181291e-3f));
@@ -70,7 +70,7 @@ static inline __m256 lanes_exp2_low(__m256 x)
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.4022651e-1f));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.9314718e-1f));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    const __m256i e = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     const __m256 y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), e));
     return _mm256_and_ps(y, alive);
 }

@@ -12,8 +12,10 @@ void i8mm_packed_dot(enum fmt f, const uint8_t *panel, uint32_t n_k, const struc
                      uint32_t group, uint32_t n_rows, float (*out)[PANEL_ROWS]);
 uint64_t i8mm_peak(uint32_t n_rounds);
 
-// attend_neon.c: every aarch64 has what these need.
-float neon_quantize_head(const float *x, uint32_t n, int16_t *q);
+// attend_neon.c: by SDOT too.
+float neon_quantize_head(const float *x, uint32_t n, int8_t *q);
+float neon_quantize_query(const float *x, uint32_t n, int8_t *q, int32_t *bias);
+void neon_rotate_back(const float *x, uint32_t n, float by, float *out);
 void neon_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
                  uint32_t n_pages);
 void neon_rms_norm(const float *x, const float *w, float *out, uint32_t n, float eps);

@@ -1,4 +1,4 @@
-// The kernels of packed weights (repack.h) with AVX-512 VNNI; see kernels.h for what they do.
+// The kernels of packed weights (repack.h) and of attention with AVX-512 VNNI; see kernels.h for what they do.
 #pragma once
 
 #include "compute/cpu/tiles.h"
@@ -11,8 +11,7 @@ void avx512_tile_open(enum fmt f, const uint8_t *panel, uint32_t n_blocks, struc
 void avx512_tile_dot(enum fmt f, const struct weight_tile *w, const struct act_tiles *a,
                      uint32_t tile, float (*out)[PANEL_ROWS]);
 uint64_t avx512_peak(uint32_t n_rounds); // peak_avx512.c
+// attend_avx512.c
+float avx512_quantize_query(const float *x, uint32_t n, int8_t *q, int32_t *bias);
 void avx512_attend(struct attend_tile *t, uint32_t first, uint32_t end, const struct kv_unit *units,
-                   uint32_t n_pages); // attend_avx512.c
-// Scores of the vectors [first, end) to weights of the values, see kernels.h; two pages.
-void avx512_soften(struct attend_tile *t, const struct kv_unit *units, uint32_t first,
-                   uint32_t end);
+                   uint32_t n_pages);

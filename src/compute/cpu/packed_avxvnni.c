@@ -26,7 +26,7 @@ static uint64_t peak(uint32_t n_rounds)
 
 const struct cpu_kernels cpu_kernels_avxvnni = {
     .isa = "AVX-VNNI",
-    .numerics = 0x201, // the bits of AVX2 but for Q8_0
+    .numerics = 0x204, // the bits of AVX2 but for Q8_0
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,
@@ -36,6 +36,8 @@ const struct cpu_kernels cpu_kernels_avxvnni = {
     .quantize_group = quantize_group,
     .packed_dot = packed_dot,
     .quantize_head = avx2_quantize_head,
+    .quantize_query = avx2_quantize_query,
+    .rotate_back = avx2_rotate_back,
     .attend = avx2_attend,
     .asks_ahead = true,
     .rms_norm = avx2_rms_norm,

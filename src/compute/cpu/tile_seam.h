@@ -8,9 +8,6 @@
 
 #include "compute/cpu/tiles.h"
 
-// Of split integers: high by high, high by low, low by high, low by low.
-typedef int32_t split_sums[4][16][16];
-
 #if defined(__AMX_INT8__) || defined(__AMXINT8__) // gcc; clang 14
 
 #include <immintrin.h>
@@ -114,81 +111,6 @@ static inline __attribute__((always_inline)) void tile_store(const uint32_t sum,
     }
 }
 
-// The same with tiles of full size, for products of split integers: 4 and 6 upper parts, 5 and 7 lower.
-static inline void tiles_begin_split(void)
-{
-    tiles_begin(SPLIT_COLS / 4);
-}
-
-// 16 rows of n times 64 columns, a_stride bytes apart, times the tiles at b, b_step bytes to the next 64. The
-// sums of the pass before go to `old` (NULL: there was none), each when its register is wanted: stored
-// earlier they would wait for their product, and whatever is loaded from a like address behind them too.
-static inline void tile_multiply_split(const int8_t *const a[2], size_t a_stride,
-                                       const int8_t *const b[2], size_t b_step, uint32_t n,
-                                       int32_t (*old)[16][16])
-{
-    __asm__ volatile("" : : : "memory"); // gcc 12 does not know that these loads read memory
-    _tile_loadd(4, a[0], a_stride);
-    _tile_loadd(6, b[0], 64);
-    if (old) _tile_stored(0, old[0], 64);
-    _tile_zero(0);
-    _tile_dpbssd(0, 4, 6);
-    _tile_loadd(7, b[1], 64);
-    if (old) _tile_stored(1, old[1], 64);
-    _tile_zero(1);
-    _tile_dpbssd(1, 4, 7);
-    _tile_loadd(5, a[1], a_stride);
-    if (old) _tile_stored(2, old[2], 64);
-    _tile_zero(2);
-    _tile_dpbssd(2, 5, 6);
-    if (old) _tile_stored(3, old[3], 64);
-    _tile_zero(3);
-    _tile_dpbssd(3, 5, 7);
-    for (uint32_t i = 1; i < n; i++) {
-        _tile_loadd(4, a[0] + i * SPLIT_COLS, a_stride);
-        _tile_loadd(6, b[0] + i * b_step, 64);
-        _tile_dpbssd(0, 4, 6);
-        _tile_loadd(7, b[1] + i * b_step, 64);
-        _tile_dpbssd(1, 4, 7);
-        _tile_loadd(5, a[1] + i * SPLIT_COLS, a_stride);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(3, 5, 7);
-    }
-}
-
-// The sums of the last pass.
-static inline void tile_store_split(int32_t (*to)[16][16])
-{
-    _tile_stored(0, to[0], 64);
-    _tile_stored(1, to[1], 64);
-    _tile_stored(2, to[2], 64);
-    _tile_stored(3, to[3], 64);
-}
-
-// Row t of one tile's sums put together, as floats.
-static inline lanes_16 v_split_sums(int32_t (*sums)[16][16], uint32_t t)
-{
-    const __m512i top = _mm512_slli_epi32(_mm512_load_si512(sums[0][t]), 2 * SPLIT_BITS);
-    const __m512i mid = _mm512_slli_epi32(
-        _mm512_add_epi32(_mm512_load_si512(sums[1][t]), _mm512_load_si512(sums[2][t])), SPLIT_BITS);
-    const __m512i all = _mm512_add_epi32(_mm512_add_epi32(top, mid), _mm512_load_si512(sums[3][t]));
-    return _mm512_cvtepi32_ps(all);
-}
-
-// Sixteen pairs at a and at b: quads of their upper and of their lower parts.
-static inline void split_quads(const int16_t *a, const int16_t *b, int8_t *high, int8_t *low)
-{
-    const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
-    const __m512i mask = _mm512_set1_epi16((1 << SPLIT_BITS) - 1);
-    const __m512i order =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
-    const __m512i h =
-        _mm512_packs_epi16(_mm512_srai_epi16(x, SPLIT_BITS), _mm512_srai_epi16(y, SPLIT_BITS));
-    const __m512i l = _mm512_packs_epi16(_mm512_and_si512(x, mask), _mm512_and_si512(y, mask));
-    _mm512_store_si512(high, _mm512_shuffle_epi8(h, order));
-    _mm512_store_si512(low, _mm512_shuffle_epi8(l, order));
-}
-
 #else
 
 #include <math.h>
@@ -278,50 +200,6 @@ static inline void tile_product(uint32_t sum, const void *q, const void *w)
 static inline void tile_store(uint32_t sum, void *to)
 {
     memcpy(to, tile_registers.sums[sum], sizeof tile_registers.sums[sum]);
-}
-
-static inline void tiles_begin_split(void) {}
-
-static inline void tile_add_split(const int8_t *a, size_t a_stride, const int8_t *b,
-                                  int32_t (*sums)[16])
-{
-    for (int r = 0; r < 16; r++)
-        for (int c = 0; c < 16; c++)
-            for (int i = 0; i < SPLIT_COLS; i++)
-                sums[r][c] += a[(size_t)r * a_stride + (size_t)i] * b[i / 4 * 64 + c * 4 + i % 4];
-}
-static inline void tile_store_split(int32_t (*to)[16][16])
-{
-    memcpy(to, tile_registers.sums, sizeof tile_registers.sums);
-}
-static inline void tile_multiply_split(const int8_t *const a[2], size_t a_stride,
-                                       const int8_t *const b[2], size_t b_step, uint32_t n,
-                                       int32_t (*old)[16][16])
-{
-    if (old) tile_store_split(old);
-    memset(tile_registers.sums, 0, sizeof tile_registers.sums);
-    for (uint32_t i = 0; i < n; i++)
-        for (int j = 0; j < 4; j++)
-            tile_add_split(a[j / 2] + i * SPLIT_COLS, a_stride, b[j % 2] + i * b_step,
-                           tile_registers.sums[j]);
-}
-
-static inline lanes_16 v_split_sums(int32_t (*sums)[16][16], uint32_t t)
-{
-    lanes_16 v;
-    EACH_LANE(i)
-    v.f[i] = (float)(((int64_t)sums[0][t][i] << 2 * SPLIT_BITS) +
-                     ((int64_t)(sums[1][t][i] + sums[2][t][i]) << SPLIT_BITS) + sums[3][t][i]);
-    return v;
-}
-
-static inline void split_quads(const int16_t *a, const int16_t *b, int8_t *high, int8_t *low)
-{
-    for (int i = 0; i < 64; i++) {
-        const int16_t x = (i % 4 < 2 ? a : b)[i / 4 * 2 + i % 2];
-        high[i] = (int8_t)(x >> SPLIT_BITS);
-        low[i] = (int8_t)(x & ((1 << SPLIT_BITS) - 1));
-    }
 }
 
 #endif

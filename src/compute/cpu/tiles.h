@@ -68,20 +68,3 @@ struct weight_tile {
 // to a chunk of `to`, which begins with that tile.
 void tiles_arrange(const struct act_groups *g, uint32_t group, uint32_t n_rows,
                    const struct act_tiles *to);
-
-// ---- attention ----------------------------------------------------------------------------------
-// Integers of up to 14 bits as high * 2^SPLIT_BITS + low, both in bytes, low not negative. Of a product of two
-// such integers the sums of the four products of their parts are exact, and so is what they add up to.
-
-enum { SPLIT_BITS = 6, SPLIT_COLS = 64 };
-
-// One block of keys and of weights as bytes: [0] the upper parts, [1] the lower.
-struct attend_split {
-    _Alignas(64) int8_t
-        q[2][(Q_TILE + 16) * MAX_HEAD_DIM]; // [Q_TILE][head_dim]; tiles may read on behind it
-    int8_t k[2][MAX_HEAD_DIM / SPLIT_COLS][PAGE_TOKENS / 16][16][16][4];
-    int8_t v[2][MAX_HEAD_DIM / 16][KEY_BLOCK / 4][16][4];
-    int8_t probs[2][Q_TILE + 16][KEY_BLOCK];
-};
-
-static_assert((int)KEY_BLOCK == (int)SPLIT_COLS, "a tile of weights is a block of keys");

@@ -67,6 +67,10 @@ static void refuses_what_cannot_be(void **state)
     refuse((struct engine_settings){.n_ctx = 2048, .kv_bytes = 1 << 20}, ERR_MEMORY,
            "--kv-memory of 0.00 GiB");
     refuse((struct engine_settings){.kv_type = "q3"}, ERR_INPUT, "\"q3\"");
+    refuse((struct engine_settings){.device = "cpu", .kv_type = "f16"}, ERR_UNSUPPORTED,
+           "leave --kv-type out, or say q8_0");
+    refuse((struct engine_settings){.device = "ref", .kv_type = "q8_0"}, ERR_UNSUPPORTED,
+           "leave --kv-type out, or say f32 or f16");
     refuse((struct engine_settings){.device = "abacus"}, ERR_NOT_FOUND, "abacus");
     refuse((struct engine_settings){.chat_template = STR("{% if %}")}, ERR_FORMAT, "template");
 }

@@ -55,7 +55,7 @@ static void real_open(struct real *r, const char *device, uint32_t n_threads)
                                       .n_layers = r->config.n_layers,
                                       .n_kv_heads = r->config.n_kv_heads,
                                       .head_dim = r->config.head_dim,
-                                      .type = KV_F16},
+                                      .type = r->backend->class->kv_type},
                                .name = "KV pages"};
     if (!r->backend->class->alloc(r->backend, &d, &r->kv, &e)) fail_msg("%s", e.msg);
 }

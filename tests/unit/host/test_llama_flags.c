@@ -72,6 +72,33 @@ static void values_that_mean_something_else(void **state)
     assert_string_equal(cmdline_flag(&p.words, "model"), "b"); // the last one counts
 }
 
+// Keys and values have one type, and what no device would start with is not passed on.
+static void types_of_keys_and_values(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *keys, *values, *want;
+        enum llama_note note; // of the keys
+    } cases[] = {{"q8_0", "q8_0", "q8_0", NOTE_DIFFERENT}, {"q8_0", "f16", "q8_0", NOTE_DIFFERENT},
+                 {"f16", "q8_0", "q8_0", NOTE_DIFFERENT},  {"q4_0", "q4_0", "q8_0", NOTE_LOST},
+                 {"f16", "f16", NULL, NOTE_DIFFERENT},     {"bf16", "f16", NULL, NOTE_DIFFERENT},
+                 {"f32", "f32", NULL, NOTE_LOST}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct llama_plan p;
+        struct err e = {0};
+        assert_true(
+            translate(&p, &e, ARGS("-ctk", cases[i].keys, "--cache-type-v", cases[i].values)));
+        const char *got = cmdline_flag(&p.words, "kv-type");
+        assert_true(cases[i].want == NULL ? got == NULL
+                                          : got != NULL && strcmp(got, cases[i].want) == 0);
+        assert_true(has_note(&p, "-ctk", cases[i].note));
+    }
+    struct llama_plan p;
+    struct err e = {0};
+    assert_true(translate(&p, &e, ARGS("-ctk", "q8_0", "-ctk", "f16"))); // the last one counts
+    assert_null(cmdline_flag(&p.words, "kv-type"));
+}
+
 // llama-server listens for everybody without a key; ours does so only when it is told.
 static void a_public_address_without_a_key(void **state)
 {
@@ -168,6 +195,7 @@ int main(void)
         cmocka_unit_test(the_usual_unit),
         cmocka_unit_test(every_flag_is_known),
         cmocka_unit_test(values_that_mean_something_else),
+        cmocka_unit_test(types_of_keys_and_values),
         cmocka_unit_test(a_public_address_without_a_key),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(flags_win_over_the_environment),

@@ -23,7 +23,8 @@ done
 unset SUBMIND_INSIDE DBUS_SESSION_BUS_ADDRESS
 /usr/lib/systemd/systemd --user --log-target=console >"${MANAGER_LOG:-/dev/null}" 2>&1 &
 manager=$!
-trap 'kill $manager; wait $manager' EXIT
+command=
+trap 'kill $command $manager 2>/dev/null; wait $manager' EXIT
 trap 'exit 130' INT TERM
 for _ in $(seq 100); do
     systemctl --user list-units >/dev/null 2>&1 && break
@@ -31,4 +32,5 @@ for _ in $(seq 100); do
 done
 systemctl --user list-units >/dev/null 2>&1 || exit 77
 "$@" &
-wait $!
+command=$!
+wait $command

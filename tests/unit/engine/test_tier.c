@@ -527,14 +527,22 @@ static void a_disk_is_asked_for_a_few_pages_at_once(void **state)
     expect(&r, &job);
     rig_close(&r);
     s.page_delay_us = 1000;
-    for (int near = 0; near < 2; near++) {
-        rig_open(&r, &s);                                   // reads all headers
-        const bool out = near == 0 && push_out_of_memory(); // else a file system in memory
+    bool out = true;
+    uint32_t far_most = UINT32_MAX;
+    // What the system reads ahead of the first pages may be in memory before the others are looked at, so that these
+    // are near: not each time.
+    for (int k = 0; k < 6 && out && far_most > 2; k++) {
+        rig_open(&r, &s);           // reads all headers
+        out = push_out_of_memory(); // or the file system is in memory
         assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
-        if (out) assert_in_range(atomic_load(&r.n_coming_most), 1, 2);
-        if (near == 1) assert_true(atomic_load(&r.n_coming_most) > 2);
+        far_most = atomic_load(&r.n_coming_most);
         rig_close(&r);
     }
+    if (out) assert_in_range(far_most, 1, 2);
+    rig_open(&r, &s);
+    assert_int_equal(expect(&r, &job).status.cache.n_disk, TRUNK);
+    assert_true(atomic_load(&r.n_coming_most) > 2);
+    rig_close(&r);
 }
 
 // What was never measured is tried; when it is seen to be slower, the rest is computed, and the next

@@ -24,6 +24,7 @@ enum { HEAD_LANES = 8 };
 
 typedef float head_lanes __attribute__((vector_size(32)));
 typedef int32_t head_ints __attribute__((vector_size(32)));
+typedef uint32_t head_words __attribute__((vector_size(32)));
 
 static inline uint32_t rotated_cols(uint32_t n)
 {
@@ -138,7 +139,7 @@ static inline float head_top(const head_lanes *v, uint32_t n, uint32_t sum_cols)
 }
 
 // Thirty-two integers within 127 to bytes.
-static inline void head_narrow(const head_ints v[4], int8_t *q)
+static inline void head_narrow(const head_words v[4], int8_t *q)
 {
 #if defined(__AVX2__) // gcc 12 does it lane by lane otherwise
     const __m256i a = _mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]);
@@ -151,13 +152,13 @@ static inline void head_narrow(const head_ints v[4], int8_t *q)
 #endif
 }
 
-// v times `inverse` to nearest integers within 127; returns their sum.
-static inline int32_t head_round(const head_lanes *v, uint32_t n, float inverse, int8_t *q)
+// v times `inverse` to nearest integers within 127; returns their sum. Of what is no number anything may come.
+static inline uint32_t head_round(const head_lanes *v, uint32_t n, float inverse, int8_t *q)
 {
     const float shift = 12582912.0f; // 3 * 2^22: added and taken off, rounds to nearest even
-    head_ints sum = {0};
+    head_words sum = {0};
     for (uint32_t i = 0; i < n; i += 4 * HEAD_LANES, v += 4) {
-        head_ints bits[4];
+        head_words bits[4];
         for (uint32_t j = 0; j < 4; j++) {
             const head_lanes x = v[j] * inverse + shift;
             memcpy(&bits[j], &x, sizeof x);
@@ -166,7 +167,7 @@ static inline int32_t head_round(const head_lanes *v, uint32_t n, float inverse,
         }
         head_narrow(bits, q + i);
     }
-    int32_t total = 0;
+    uint32_t total = 0;
     for (uint32_t i = 0; i < HEAD_LANES; i++) total += sum[i];
     return total;
 }
@@ -187,6 +188,6 @@ static inline float head_quantize_query(const float *x, uint32_t n, uint32_t sum
     head_lanes v[MAX_HEAD_DIM / HEAD_LANES];
     head_rotate(x, n, v);
     const float max = head_top(v, n, sum_cols);
-    *bias = -KEY_BIAS * head_round(v, n, max > 0 ? most / max : 0, q);
+    *bias = (int32_t)(0u - KEY_BIAS * head_round(v, n, max > 0 ? most / max : 0, q));
     return max / most;
 }

@@ -2,9 +2,9 @@
 // weighted values are exact sums of 8-bit products (attend_bytes_avx2.h) until the float operations of kernels.h,
 // which are the same for one q vector or many.
 //
-// Smaller integers than those of kernels.h let sums of 16 bits hold more products. Of q the four columns of eight
-// that meet in one add up to QUERY_SUM at most; of a block's weights those of the sixteen keys of a page,
-// PROB_SUM. Rounding may add a half each.
+// Smaller integers than those of kernels.h keep sums of 16 bits exact. Neighbours in q (0 and 1, 2 and 3 ..) add up to
+// QUERY_SUM at most; of a block's weights those of the sixteen keys of a page that meet in one sum,
+// PROB_SUM. Rounding may add a half each. A second term has a scale of its own, found as the first one's.
 #include "compute/cpu/attend_avx2.h"
 
 #if defined(__AVX2__) // nothing on machines of another kind

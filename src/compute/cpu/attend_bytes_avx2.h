@@ -1,8 +1,8 @@
 // The innermost loops of attention with AVX2: eight sums of 8-bit products in registers. vpmaddubsw adds two
-// products in 16 bits, and before vpmaddwd widens them more are added there: four of a score, since q is
-// limited for it (255 * 128 = 32,640), the sixteen of a page of values that a lane meets, since their weights are
-// (127 * 256 = 32,512). So the sums are exact. What bounds the loops is the number of instructions (many_avx2.h):
-// 9.8 and 12 products each. In assembly, because gcc 12 copies and spills the sums.
+// products in 16 bits: of a score, since q is limited for it (255 * 128 = 32,640). Of values all sixteen of a page
+// that a lane meets are added there before vpmaddwd widens them, since their weights are limited
+// (127 * 254 = 32,258). So the sums are exact. What bounds the loops is the number of instructions (many_avx2.h):
+// 8.5 and 12 products each. In assembly, because gcc 12 copies and spills the sums.
 #pragma once
 
 #include "compute/cpu/kernels.h"
@@ -18,8 +18,8 @@ enum {
 typedef __m256i bytes_sums[BYTES_SUMS];
 
 // What the assembly reads, for the compiler's knowledge.
-struct bytes_ones {
-    _Alignas(32) int16_t i[16];
+struct bytes_weights {
+    uint8_t b[3 * KEY_BLOCK + PAGE_TOKENS];
 };
 
 // clang-format off
@@ -62,10 +62,6 @@ static inline __attribute__((always_inline)) void bytes_score(const uint8_t *k, 
     BYTES_WEIGHT(p, 1) times(v, "s2") times("32" v, "s3")                                      \
     BYTES_WEIGHT(p, 2) times(v, "s4") times("32" v, "s5")                                      \
     BYTES_WEIGHT(p, 3) times(v, "s6") times("32" v, "s7")
-
-struct bytes_weights {
-    uint8_t b[3 * KEY_BLOCK + PAGE_TOKENS];
-};
 
 // s[2 i + h], sums of 16 bits: a page's weights of the vectors at p times the columns at v, whose next four
 // keys lie `stride` bytes further on.

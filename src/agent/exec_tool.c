@@ -164,16 +164,20 @@ static bool make_argv(const struct exec_tool *x, const struct command *c, const 
                       struct words *argv, struct err *e)
 {
     struct buf program = {0};
+    struct words named = {0};
     struct sandbox_ask ask = {.settings = x->s.sandbox,
                               .write = &c->rule->write,
                               .hide = x->s.hide,
+                              .named = &named,
                               .environment = x->s.environment,
                               .dir = x->s.settings->dir != NULL ? x->s.settings->dir : "/",
                               .network = c->rule->network,
                               .off = c->rule->no_sandbox};
-    bool ok = process_find(&program, c->argv.p[0], path, e) && sandbox_prefix(&ask, argv, e) &&
+    bool ok = process_find(&program, c->argv.p[0], path, e) &&
+              words_put(&named, buf_view(&program), e) && sandbox_prefix(&ask, argv, e) &&
               words_put(argv, argv->n > 0 ? buf_view(&program) : str_from(c->argv.p[0]), e);
     for (size_t i = 1; ok && i < c->argv.n; i++) ok = words_put(argv, str_from(c->argv.p[i]), e);
+    words_free(&named);
     buf_free(&program);
     return ok;
 }

@@ -65,17 +65,23 @@ static bool make_argv(const struct mcp_spec *spec, const struct mcp_place *p, co
                       const char *dir, struct words *argv, struct err *e)
 {
     struct buf command = {0}, program = {0};
+    struct words named = {0};
     struct sandbox_ask ask = {.settings = p->sandbox,
                               .write = &spec->write,
                               .hide = p->hide,
+                              .named = &named,
                               .environment = p->environment,
                               .dir = dir,
                               .network = spec->network,
                               .off = spec->no_sandbox};
     bool ok = secrets_expand(p->secrets, str_from(spec->command), p->environment, &command, e) &&
               process_find(&program, buf_cstr(&command), path, e) &&
-              sandbox_prefix(&ask, argv, e) && words_put(argv, buf_view(&program), e);
+              words_put(&named, buf_view(&program), e);
+    for (size_t i = 0; ok && i < spec->args.n; i++)
+        ok = words_put(&named, str_from(spec->args.p[i]), e);
+    ok = ok && sandbox_prefix(&ask, argv, e) && words_put(argv, buf_view(&program), e);
     for (size_t i = 0; ok && i < spec->args.n; i++) ok = put_expanded(p, spec->args.p[i], argv, e);
+    words_free(&named);
     buf_free(&command);
     buf_free(&program);
     return ok;

@@ -159,12 +159,35 @@ static bool put_hidden(const char *path, struct words *out, struct err *e)
     return ok;
 }
 
+// A program below /tmp stays in sight, and a file that it is given, each with the folder in /tmp that it came in:
+// a script is nothing without the modules beside it.
+static bool put_named(const struct words *list, struct words *out, struct err *e)
+{
+    static const char *const own[] = {"/tmp/", "/var/tmp/"};
+    bool ok = true;
+    for (size_t i = 0; list != NULL && i < list->n; i++)
+        for (size_t k = 0; ok && k < sizeof own / sizeof own[0]; k++) {
+            const size_t n = strlen(own[k]);
+            if (strncmp(list->p[i], own[k], n) != 0) continue;
+            const char *name = list->p[i] + n;
+            const size_t n_name = strcspn(name, "/");
+            struct buf folder = {0};
+            struct stat st;
+            buf_put(&folder, list->p[i], n + n_name);
+            // "." and ".." are no folders in /tmp
+            if (strspn(name, ".") < n_name && stat(buf_cstr(&folder), &st) == 0)
+                ok = put_bind("--ro-bind", buf_cstr(&folder), out, e);
+            buf_free(&folder);
+        }
+    return ok;
+}
+
 static bool put_all(const struct sandbox_ask *ask, const char *program, struct words *out,
                     struct err *e)
 {
     const struct sandbox_settings *s = ask->settings;
     const struct words *const hidden[] = {&s->hide, ask->hide};
-    bool ok = put_base(program, out, e);
+    bool ok = put_base(program, out, e) && put_named(ask->named, out, e);
     // A workspace below /tmp would be gone with it.
     ok = ok && put_bind("--ro-bind", ask->dir, out, e);
     ok = ok && put_writable(&s->write, out, e) && put_writable(ask->write, out, e);

@@ -1,5 +1,5 @@
 // What stands in front of a command so that it runs in bubblewrap: the system read-only, /tmp its
-// own, only the listed paths writable, no network unless allowed, no other process to be seen.
+// own but for what the command line names there, only the listed paths writable, no network unless allowed, no other process to be seen.
 #pragma once
 
 #include "agent/allow.h"
@@ -23,6 +23,7 @@ struct sandbox_ask { // borrowed
     const struct sandbox_settings *settings;
     const struct words *write;      // beside the settings'; may be NULL
     const struct words *hide;       // beside the settings'; may be NULL
+    const struct words *named;      // the program and what its user gave it; may be NULL
     const char *const *environment; // ours: PATH says where bwrap is, HOME what hides
     const char *dir;                // the working directory, absolute
     bool network, off;

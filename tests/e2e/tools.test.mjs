@@ -2,7 +2,7 @@
 // reference servers over both transports, and one with bad manners), secrets, what reaches the record.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -142,6 +142,16 @@ test('the memory server keeps what it is told from one run to the next, where it
     config({});
     const third = await run(dir, [['memory__create_entities', { entities: [{ ...parcel, name: 'other' }] }]]);
     assert.match(third.outputs[0], /^Error: .*(EROFS|read-only)/i);
+});
+
+test('a server below /tmp, of which its sandbox has its own, is there with what lies beside it', async () => {
+    const folder = path.join(scratch, 'served');
+    mkdirSync(folder);
+    copyFileSync(path.join(here, 'mcp_server.mjs'), path.join(folder, 'beside.mjs'));
+    writeFileSync(path.join(folder, 'server.mjs'), "import './beside.mjs';\n");
+    const r = await run(workspace({ odd: node(path.join(folder, 'server.mjs')) }), []);
+    assert.equal(r.json?.outcome, 'done', r.err);
+    assert.ok(names(r).some((name) => name.startsWith('odd__')), names(r).join(' '));
 });
 
 test('a server with bad manners: pages, chatter, its own requests, markers, errors', async () => {

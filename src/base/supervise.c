@@ -81,11 +81,11 @@ static void become(const struct supervise_spec *s, const int fds[3], int report_
     setsid(); // a group to signal, and no terminal to ask for passwords
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     default_signals();
-    set_limits(&s->limits);
     bool ok = fcntl(report_fd, F_SETFD, FD_CLOEXEC) == 0;
     for (int i = 0; ok && i < 3; i++) ok = dup2(fds[i], i) == i;
     ok = ok && close_range(FD_FIRST_FREE, ~0u, CLOSE_RANGE_CLOEXEC) == 0;
     ok = ok && (s->dir == NULL || chdir(s->dir) == 0);
+    set_limits(&s->limits); // last: they are the program's, not ours
     if (ok) execve(s->program, (char *const *)(uintptr_t)s->argv, (char *const *)(uintptr_t)s->env);
     int error = errno;
     ssize_t ignored = write(report_fd, &error, sizeof error);

@@ -31,7 +31,7 @@ struct shape {
 
 static const struct shape shapes[] = {
     {4, 2, 128, true, true},  {8, 1, 64, false, true}, {3, 3, 32, false, false},
-    {10, 2, 96, true, false}, {2, 1, 256, true, true},
+    {10, 2, 96, true, false}, {2, 1, 256, true, true}, {51, 1, 32, false, true}, // more than a tile
 };
 
 // One sequence's data: [N_POS] rows.

@@ -1,5 +1,6 @@
-// The CPU backend: weights in place from the map, int16 arithmetic (kernels.h), KV pages of 32 tokens
-// in 16 bits a value, one run of the thread pool per step. Nothing is allocated in a step.
+// The CPU backend: weights repacked at load where the kernels want that (repack.h), in place from the map
+// otherwise; products of integers (kernels.h), KV pages of 32 tokens in 8 bits a value, one run of the
+// thread pool per step. Nothing is allocated in a step.
 //
 // Invariant: work is shared out by output (rows, weight rows, heads), never by what is summed, so the
 // thread count and the batch change nothing in a result.

@@ -295,8 +295,7 @@ static bool fit_acts(struct acts *a, uint32_t n_rows, uint32_t n_blocks)
     const size_t n = (size_t)n_rows * n_blocks;
     return grow((void **)&a->q, n * BLOCK_K * sizeof *a->q) &&
            grow((void **)&a->sums, n * BLOCK_K / 16 * sizeof *a->sums) &&
-           grow((void **)&a->scales, n * sizeof *a->scales) &&
-           grow((void **)&a->split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof *a->split);
+           grow((void **)&a->scales, n * sizeof *a->scales);
 }
 
 static bool fit_groups(struct act_groups *g, uint32_t n_rows, uint32_t n_blocks)
@@ -336,7 +335,6 @@ static void free_acts(struct acts *a)
     free(a->q);
     free(a->sums);
     free(a->scales);
-    free(a->split);
 }
 
 static void free_groups(struct act_groups *g)

@@ -42,22 +42,20 @@ static void quantize_groups(struct cpu_worker *w, const struct op_linear *o, uin
                       &w->tiles);
 }
 
-// x[n] as row r of w->acts; split where only few rows follow, see kernels.h.
-static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint32_t r, bool few)
+// x[n] as row r of w->acts.
+static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint32_t r)
 {
     const struct acts *a = &w->acts;
     int16_t *q = a->q + (size_t)r * a->k_pad;
     w->cpu->k->quantize(x, n, q, a->sums + (size_t)r * (a->k_pad / 16),
                         a->scales + (size_t)r * (a->k_pad / BLOCK_K));
-    if (few && w->cpu->k->split) w->cpu->k->split(q, a->k_pad, a->split + (size_t)r * a->k_pad);
 }
 
 static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
 {
     uint32_t first, end;
     threads_share(n_rows, cpu_row_unit(w->cpu, n_rows), w->i, w->n, &first, &end);
-    for (uint32_t r = first; r < end; r++)
-        quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r, n_rows <= ROW_BATCH);
+    for (uint32_t r = first; r < end; r++) quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r);
 }
 
 // Weight rows [first, end) of m, one at a time.
@@ -279,7 +277,7 @@ static void prepare_few(struct cpu_worker *w, const struct op_linear *o,
         x[r] = to;
     }
     if (n_packed > 0) k->quantize_group(x, n_rows, n_cols, &w->groups, 0);
-    for (uint32_t r = 0; r < n_rows && n_packed < o->n; r++) quantize_row(w, x[r], n_cols, r, true);
+    for (uint32_t r = 0; r < n_rows && n_packed < o->n; r++) quantize_row(w, x[r], n_cols, r);
 }
 
 // Panels, or rows as many, of all weights of o together; of gate and up, which go in pairs, of one.

@@ -34,7 +34,6 @@ const struct cpu_kernels cpu_kernels_amx = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = avx512_quantize_group,
     .packed_dot = avx512_packed_dot,
     .tile_open = tile_open,

@@ -32,7 +32,6 @@ const struct cpu_kernels cpu_kernels_avxvnni = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = quantize_group,
     .packed_dot = packed_dot,
     .quantize_head = avx2_quantize_head,

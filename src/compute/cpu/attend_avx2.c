@@ -476,7 +476,7 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .swiglu = avx2_swiglu,
     .scan = {avx2_find_above, avx2_sum_exp},
     .peak = avx2_peak,
-    .peak_name = "vpmaddwd, int16 products into int32",
+    .peak_name = "vpmaddubsw and vpaddw, int8 products into int16",
 };
 
 #endif

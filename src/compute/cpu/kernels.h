@@ -166,8 +166,9 @@ struct cpu_kernels {
     void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
     void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
     struct topk_scan scan;
-    // The table's own multiply instruction n_rounds times over, in registers: returns the products of
-    // two weights that were added up. The ceiling of `bench ops`.
+    // The most products that the table's instructions can make and add up, n_rounds times over, in registers:
+    // returns how many were made. The ceiling of `bench ops`; what a format or a sum wants besides is the
+    // kernel's loss.
     uint64_t (*peak)(uint32_t n_rounds);
     const char *peak_name;
 };

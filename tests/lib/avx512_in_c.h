@@ -105,9 +105,10 @@ IN_C_OP(__m512d, unpack_pd, (__m512d a, __m512d b, int up),
 IN_C_FLOATS(shuffle_f32x4, (__m512 a, __m512 b, int order),
             (i < 8 ? a : b)[(order >> i / 4 * 2 & 3) * 4 + i % 4])
 IN_C_FLOATS(permute_ps, (__m512 a, int order), a[i / 4 * 4 + (order >> i % 4 * 2 & 3)])
-IN_C_OP(__mmask16, cmp_ge, (__m512 a, __m512 b),
-        LANES(i, 16) r |= (__mmask16)((a[i] >= b[i]) << i);)
-IN_C_OP(__mmask16, cmp_gt, (__m512 a, __m512 b), LANES(i, 16) r |= (__mmask16)((a[i] > b[i]) << i);)
+IN_C_OP(__mmask16, cmp_ps, (__m512 a, __m512 b, int how), {
+    assert(how == _CMP_GE_OQ || how == _CMP_GT_OQ);
+    LANES(i, 16) r |= (__mmask16)((how == _CMP_GE_OQ ? a[i] >= b[i] : a[i] > b[i]) << i);
+})
 
 // ---- integers -------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ IN_C_INTS(lanes_i32, dpbusd_epi32, (__m512i s, __m512i a, __m512i b),
 #undef _mm512_castsi512_ps
 #define _mm512_castsi512_ps(a) ((__m512)(a))
 #undef _mm512_cmp_ps_mask
-#define _mm512_cmp_ps_mask(a, b, how) ((how) == _CMP_GE_OQ ? in_c_cmp_ge(a, b) : in_c_cmp_gt(a, b))
+#define _mm512_cmp_ps_mask(a, b, how) in_c_cmp_ps(a, b, how)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps in_c_cvtepi32_ps
 #undef _mm512_cvtepi8_epi32

@@ -223,7 +223,8 @@ static void do_op(struct cpu_worker *w, const struct op *op)
     if (n == 0) return;
     if (w->partition && (alone || w->partition != n)) cpu_sync(w);
     threads_share(n, op->kind == OP_TOPK ? 1 : cpu_row_unit(w->cpu, n), w->i, w->n, &first, &end);
-    w->partition = n;
+    w->partition =
+        op->kind == OP_TOPK ? UINT32_MAX : n; // its rows are shared out as no other op's are
     switch (op->kind) {
     case OP_EMBED: cpu_embed(w, &op->embed, first, end); break;
     case OP_RMS_NORM: do_norm(w, &op->rms_norm, first, end); break;

@@ -216,7 +216,7 @@ static uint32_t find_units(const struct op_attention *o, const struct batch *b,
 }
 
 // The keys and values from `key` on into the second-level cache while the block before is worked on:
-// a unit is 16 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
+// a unit is some 8 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
 static void prefetch_block(const struct op_attention *o, const struct batch *b,
                            const struct batch_seq *seq, uint32_t kv_head, uint32_t key,
                            uint32_t n_keys)

@@ -1,12 +1,15 @@
 // LINEAR: the input's rows are quantised (shared out by row), then workers take panels of weight rows
 // one by one, of all weights of the op, so that a slow core delays nobody. Weights that were repacked
 // at load have their own form of activations and of panels (repack.h).
+#include <assert.h>
 #include <string.h>
 
 #include "compute/cpu/cpu.h"
 
 // What a worker takes at once: one panel when many rows make it dear, more when it is a short dot.
 enum { ROWS_AT_ONCE = 2 * PANEL_ROWS };
+static_assert((int)TOKEN_BLOCK <= CHUNK_ROWS && (int)PACKED_ROWS <= CHUNK_ROWS,
+              "a worker's results hold them");
 // The same for packed panels: some 64 KB when memory is the limit; what stays in a core's cache
 // beside the activations of a pass when many rows use it again and again.
 // What any worker takes at once of many rows leaves each some turns, so that they end together.

@@ -19,10 +19,10 @@ enum { MANY_ROWS = 12, MANY_GROUP = 4, MANY_GROUPS = MANY_ROWS / MANY_GROUP };
 // address in a register for each such operand, beside the pointer's own, and of those there are not enough: it
 // is told of any memory.
 #if defined(__clang__)
-#define MANY_READS(what, p)
+#define MANY_MEMORY(what, p)
 #define MANY_CLOBBERS "memory"
 #else
-#define MANY_READS(what, p) , "m"(*(const struct what *)(p))
+#define MANY_MEMORY(what, p) , "m"(*(const struct what *)(p))
 #define MANY_CLOBBERS
 #endif
 struct many_weights {
@@ -60,15 +60,15 @@ struct many_bias {
 #define MANY_SUMS_4  [s0] "=&v"(s[0]), [s1] "=&v"(s[1]), [s2] "=&v"(s[2]), [s3] "=&v"(s[3])
 #define MANY_SUMS_8  MANY_SUMS_4, [s4] "=&v"(s[4]), [s5] "=&v"(s[5]), [s6] "=&v"(s[6]), [s7] "=&v"(s[7])
 #define MANY_SUMS_12 MANY_SUMS_8, [s8] "=&v"(s[8]), [s9] "=&v"(s[9]), [s10] "=&v"(s[10]), [s11] "=&v"(s[11])
-#define MANY_ACTS(i)    [a##i] "r"(a[i]) MANY_READS(many_acts, a[i])
-#define MANY_ACTS_4     [w] "r"(w) MANY_READS(many_weights, w), MANY_ACTS(0)
+#define MANY_ACTS(i)    [a##i] "r"(a[i]) MANY_MEMORY(many_acts, a[i])
+#define MANY_ACTS_4     [w] "r"(w) MANY_MEMORY(many_weights, w), MANY_ACTS(0)
 #define MANY_ACTS_8     MANY_ACTS_4, MANY_ACTS(1)
 #define MANY_ACTS_12    MANY_ACTS_8, MANY_ACTS(2)
-#define MANY_BIAS(i)    [b##i] "r"(bias[i]) MANY_READS(many_bias, bias[i])
+#define MANY_BIAS(i)    [b##i] "r"(bias[i]) MANY_MEMORY(many_bias, bias[i])
 #define MANY_BIAS_4     MANY_BIAS(0)
 #define MANY_BIAS_8     MANY_BIAS_4, MANY_BIAS(1)
 #define MANY_BIAS_12    MANY_BIAS_8, MANY_BIAS(2)
-#define MANY_MORE       MANY_READS(many_weights, w + sizeof(struct many_weights))
+#define MANY_MORE       MANY_MEMORY(many_weights, w + sizeof(struct many_weights))
 
 #define MANY_ASM(n) \
     if (!bias) \

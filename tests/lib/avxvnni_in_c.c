@@ -4,14 +4,15 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-typedef int32_t vnni_sums __attribute__((vector_size(32)));
+typedef uint32_t vnni_sums __attribute__((vector_size(32)));
 typedef uint8_t vnni_unsigned __attribute__((vector_size(32)));
 typedef int8_t vnni_signed __attribute__((vector_size(32)));
 
 static inline __m256i in_c_dpbusd(__m256i sum, __m256i a, __m256i b)
 {
     vnni_sums s = (vnni_sums)sum;
-    for (int i = 0; i < 32; i++) s[i / 4] += ((vnni_unsigned)a)[i] * ((vnni_signed)b)[i];
+    for (int i = 0; i < 32; i++)
+        s[i / 4] += (uint32_t)(((vnni_unsigned)a)[i] * ((vnni_signed)b)[i]);
     return (__m256i)s;
 }
 

@@ -356,7 +356,8 @@ static void twin_open(struct sequence *t, const struct shape *s, const struct se
         t->pages[i] = i < shared / PAGE ? trunk->pages[i] : first_page + i - shared / PAGE;
 }
 
-// Prompts up to SPLIT, one after the other, then decode steps: of all together, or of number `only`.
+// Prompts up to SPLIT, one after the other, then decode steps: of all together, each step beginning with another, or
+// of number `only`.
 static void decode_twins(const char *device, uint32_t n_threads, const struct shape *s,
                          const struct rope *r, struct sequence *twins, int only)
 {
@@ -369,8 +370,10 @@ static void decode_twins(const char *device, uint32_t n_threads, const struct sh
     for (uint32_t pos = SPLIT; pos < N_POS; pos++) {
         struct part parts[N_TWINS];
         uint32_t n = 0;
-        for (int i = 0; i < N_TWINS; i++)
+        for (uint32_t j = 0; j < N_TWINS; j++) {
+            const int i = (int)((pos + j) % N_TWINS);
             if (only < 0 || only == i) parts[n++] = (struct part){&twins[i], pos, 1};
+        }
         step(&m, parts, n);
     }
     machine_close(&m);

@@ -90,7 +90,7 @@ static void fill_group(struct cpu *c, const struct batch *b, uint32_t first, uin
         const uint32_t s = c->seq_order[i];
         const uint32_t n = b->seqs[s].n_rows == 1 ? common_pages(b, head, &b->seqs[s]) : 0;
         if (n < KEY_PAGES || n < shared / 2) continue;
-        shared = n;
+        shared = n < shared ? n : shared; // of all in the group
         c->seq_order[i] = c->seq_order[first + g->n];
         c->seq_order[first + g->n++] = s;
     }

@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "engine/net.h"
 
-enum { MAX_SEQS = 64, WARM_ROWS = 512 };
+enum { MAX_SEQS = 64, MAX_PAIRS = 64, MAX_ROWS = 2048, MAX_TOKENS = 1 << 20, WARM_ROWS = 512 };
 
 struct bench {
     struct gguf *gguf;
@@ -73,9 +73,9 @@ static bool bench_open(struct bench *b, const char *path, const char *device, ui
                        uint32_t n_ctx, uint32_t n_own, uint32_t n_seqs, struct err *e)
 {
     const struct backend_settings bs = {
-        .device = device, .n_threads = n_threads, .max_rows = 2048, .max_out = MAX_SEQS};
+        .device = device, .n_threads = n_threads, .max_rows = MAX_ROWS, .max_out = MAX_SEQS};
     const struct net_settings ns = {
-        .n_ctx = n_ctx, .max_rows = 2048, .max_out = MAX_SEQS, .n_top = 20};
+        .n_ctx = n_ctx, .max_rows = MAX_ROWS, .max_out = MAX_SEQS, .n_top = 20};
     b->seed = 1;
     return gguf_open(&b->gguf, path, e) && arch_read(&b->config, b->gguf, false, e) &&
            backend_open(&b->backend, &bs, e) &&
@@ -95,7 +95,7 @@ static bool step(struct bench *b, uint32_t pos, uint32_t rows, uint32_t n_seqs, 
                  struct err *e)
 {
     static struct topk_row top[MAX_SEQS];
-    int32_t tokens[2048];
+    int32_t tokens[MAX_ROWS];
     struct batch_seq seqs[MAX_SEQS];
     uint32_t out[MAX_SEQS];
     for (uint32_t s = 0; s < n_seqs; s++) {
@@ -135,6 +135,10 @@ struct pair {
 
 static bool run_pair(struct bench *b, const struct pair *p, struct err *e)
 {
+    if (p->n_seqs > 1 &&
+        p->n_prompt % b->page_tokens != 0) // what stands on the last page is shared or nobody's
+        return err_set(e, ERR_INPUT, "a prompt of %u for %u sequences: take whole pages of %u",
+                       p->n_prompt, p->n_seqs, b->page_tokens);
     set_pages(b, p->n_prompt, p->n_seqs);
     const double prefill_ms = run(b, p->n_prompt, 0, b->max_rows, 1, e);
     if (prefill_ms < 0) return false;
@@ -154,7 +158,7 @@ static bool read_pair(const char *text, struct pair *p)
 {
     *p = (struct pair){.n_seqs = 1};
     return sscanf(text, "%u:%u:%u", &p->n_prompt, &p->n_decode, &p->n_seqs) >= 2 && p->n_seqs > 0 &&
-           p->n_seqs <= MAX_SEQS && (p->n_seqs == 1 || p->n_prompt % 32 == 0);
+           p->n_seqs <= MAX_SEQS && p->n_prompt <= MAX_TOKENS && p->n_decode <= MAX_TOKENS;
 }
 
 static uint32_t larger(uint32_t a, uint32_t b)
@@ -162,31 +166,53 @@ static uint32_t larger(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+static bool run_all(struct bench *b, const struct pair *pairs, int n_pairs, struct err *e)
+{
+    set_pages(b, 0, 1);
+    if (run(b, WARM_ROWS, 0, b->max_rows, 1, e) < 0) return false; // touches all memory once
+    for (int i = 0; i < n_pairs; i++)
+        if (!run_pair(b, &pairs[i], e)) return false;
+    return true;
+}
+
+static void bench_close(struct bench *b)
+{
+    if (b->kv) b->backend->class->free(b->backend, b->kv);
+    net_close(b->net);
+    if (b->backend) b->backend->class->close(b->backend);
+    gguf_close(b->gguf);
+    free(b->pages);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const standard[] = {"512:32", "4096:32"};
     struct bench b = {0};
     struct err e = {0};
-    if (argc < 2) {
-        fprintf(stderr, "use: bench_net MODEL [DEVICE [THREADS [PROMPT:DECODE ...]]]\n");
-        return 2;
-    }
     const char *const *texts = argc > 4 ? (const char *const *)argv + 4 : standard;
     const int n_pairs = argc > 4 ? argc - 4 : 2;
-    struct pair pairs[64];
+    struct pair pairs[MAX_PAIRS];
     uint32_t n_ctx = WARM_ROWS, n_own = 0, n_seqs = 1;
-    for (int i = 0; i < n_pairs && i < 64; i++) {
-        if (!read_pair(texts[i], &pairs[i])) return 2;
+    bool ok = argc > 1 && n_pairs <= MAX_PAIRS;
+    for (int i = 0; i < n_pairs && ok; i++) {
+        ok = read_pair(texts[i], &pairs[i]);
+        if (!ok) break;
         n_ctx = larger(n_ctx, pairs[i].n_prompt + pairs[i].n_decode);
         n_own = larger(n_own, pairs[i].n_decode);
         n_seqs = larger(n_seqs, pairs[i].n_seqs);
     }
+    if (!ok) {
+        fprintf(stderr,
+                "use: bench_net MODEL [DEVICE [THREADS [PROMPT:DECODE[:SEQUENCES] ...]]]\n"
+                "up to %d of these, of %d tokens and %d sequences\n",
+                MAX_PAIRS, MAX_TOKENS, MAX_SEQS);
+        return 2;
+    }
+    const char *device = argc > 2 ? argv[2] : "auto";
     const uint32_t n_threads = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 0;
-    bool ok =
-        bench_open(&b, argv[1], argc > 2 ? argv[2] : "auto", n_threads, n_ctx, n_own, n_seqs, &e);
-    set_pages(&b, 0, 1);
-    ok = ok && run(&b, WARM_ROWS, 0, b.max_rows, 1, &e) >= 0; // touches all memory once
-    for (int i = 0; i < n_pairs && i < 64 && ok; i++) ok = run_pair(&b, &pairs[i], &e);
+    ok = bench_open(&b, argv[1], device, n_threads, n_ctx, n_own, n_seqs, &e) &&
+         run_all(&b, pairs, n_pairs, &e);
     if (!ok) fprintf(stderr, "bench_net: %s\n", e.msg);
+    bench_close(&b);
     return ok ? 0 : 1;
 }

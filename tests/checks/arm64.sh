@@ -57,5 +57,5 @@ run max rows
 run max linear linear_Q4_K cpu:portable
 run cortex-a53 linear linear_IQ4_XS
 run max attend_kernels
-run max attention attention_is_right cpu:portable,cpu:dotprod # whose attention is i8mm's
+run max attention '' cpu:portable,cpu:dotprod # whose attention is i8mm's
 echo "aarch64: all equal"

@@ -105,9 +105,10 @@ IN_C_OP(__m512d, unpack_pd, (__m512d a, __m512d b, int up),
 IN_C_FLOATS(shuffle_f32x4, (__m512 a, __m512 b, int order),
             (i < 8 ? a : b)[(order >> i / 4 * 2 & 3) * 4 + i % 4])
 IN_C_FLOATS(permute_ps, (__m512 a, int order), a[i / 4 * 4 + (order >> i % 4 * 2 & 3)])
-IN_C_OP(__mmask16, cmp_ge, (__m512 a, __m512 b),
-        LANES(i, 16) r |= (__mmask16)((a[i] >= b[i]) << i);)
-IN_C_OP(__mmask16, cmp_gt, (__m512 a, __m512 b), LANES(i, 16) r |= (__mmask16)((a[i] > b[i]) << i);)
+IN_C_OP(__mmask16, cmp_ps, (__m512 a, __m512 b, int how), {
+    assert(how == _CMP_GE_OQ || how == _CMP_GT_OQ);
+    LANES(i, 16) r |= (__mmask16)((how == _CMP_GE_OQ ? a[i] >= b[i] : a[i] > b[i]) << i);
+})
 
 // ---- integers -------------------------------------------------------------------------------------
 
@@ -123,14 +124,14 @@ IN_C int32_t in_c_int(float x) // what is out of range, or no number, becomes th
 {
     return x >= -2147483648.0f && x < 2147483648.0f ? (int32_t)x : INT32_MIN;
 }
-IN_C int32_t in_c_quad(int32_t sum, __m512i a, __m512i b, int i)
+IN_C uint32_t in_c_quad(uint32_t sum, __m512i a, __m512i b, int i)
 {
-    LANES(j, 4) sum += ((lanes_u8)a)[4 * i + j] * ((lanes_i8)b)[4 * i + j];
+    LANES(j, 4) sum += (uint32_t)(((lanes_u8)a)[4 * i + j] * ((lanes_i8)b)[4 * i + j]);
     return sum;
 }
 IN_C_INTS(lanes_i8, set1_epi8, (char x), (int8_t)x)
 IN_C_INTS(lanes_i32, set1_epi32, (int x), x)
-IN_C_INTS(lanes_i32, add_epi32, (__m512i a, __m512i b), ((lanes_i32)a)[i] + ((lanes_i32)b)[i])
+IN_C_INTS(lanes_u32, add_epi32, (__m512i a, __m512i b), ((lanes_u32)a)[i] + ((lanes_u32)b)[i])
 IN_C_INTS(lanes_u32, maskz_add_epi32, (__mmask16 k, __m512i a, __m512i b),
           k >> i & 1 ? ((lanes_u32)a)[i] + ((lanes_u32)b)[i] : 0)
 IN_C_INTS(lanes_u32, slli_epi32, (__m512i a, int n), ((lanes_u32)a)[i] << n)
@@ -147,8 +148,8 @@ IN_C_INTS(lanes_u8, packus_epi16, (__m512i a, __m512i b),
           in_c_byte(((lanes_i16)(i % 16 < 8 ? a : b))[i / 16 * 8 + i % 8]))
 IN_C_INTS(lanes_i32, permutexvar_epi32, (__m512i order, __m512i a),
           ((lanes_i32)a)[((lanes_i32)order)[i] & 15])
-IN_C_INTS(lanes_i32, dpbusd_epi32, (__m512i s, __m512i a, __m512i b),
-          in_c_quad(((lanes_i32)s)[i], a, b, i))
+IN_C_INTS(lanes_u32, dpbusd_epi32, (__m512i s, __m512i a, __m512i b),
+          in_c_quad(((lanes_u32)s)[i], a, b, i))
 
 // ---- their names ------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ IN_C_INTS(lanes_i32, dpbusd_epi32, (__m512i s, __m512i a, __m512i b),
 #undef _mm512_castsi512_ps
 #define _mm512_castsi512_ps(a) ((__m512)(a))
 #undef _mm512_cmp_ps_mask
-#define _mm512_cmp_ps_mask(a, b, how) ((how) == _CMP_GE_OQ ? in_c_cmp_ge(a, b) : in_c_cmp_gt(a, b))
+#define _mm512_cmp_ps_mask(a, b, how) in_c_cmp_ps(a, b, how)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps in_c_cvtepi32_ps
 #undef _mm512_cvtepi8_epi32

@@ -4,7 +4,9 @@
 // vector has weighed, at most; 64 of them, rounded by half a step and independent of values of which all are as
 // likely, err by 8 * 0.29 / 1024 * 0.58 = 0.0013 of the largest value. ERROR is four of these deviations
 // (seen: 0.0035; 0.0039 with AVX2). And:
-//  - a vector has the same bits alone as in any company, whatever lies in slots that it does not see;
+//  - heads are rotated and rounded to the same bits by every table;
+//  - a vector has the same bits alone as in any company, whatever lies in slots that it does not see, and beside
+//    vectors that are no numbers;
 //  - integers at their limits do not saturate a sum;
 //  - what many keys weigh together is not lost beside one that weighs most.
 #include <math.h>
@@ -211,6 +213,36 @@ static void check_company(struct scene *s, const uint32_t *cuts, uint32_t n_cuts
     free(together);
 }
 
+// Every third vector from `first` on is made of no numbers: as each table leaves them, and anything.
+static void spoil_vectors(struct scene *s, uint32_t first)
+{
+    static const float garbage[] = {NAN, INFINITY, -INFINITY, 3e38f};
+    float x[MAX_HEAD_DIM];
+    for (uint32_t i = first; i < s->t.n; i += 3) {
+        for (uint32_t d = 0; d < s->dim; d++) x[d] = garbage[(d + i) % (1 + i % 4)];
+        s->t.q_scale[i] = s->k->quantize_query(x, s->dim, s->t.q + i * s->dim, &s->t.q_bias[i]);
+        if (i % 2) continue;
+        memset(s->t.q + i * s->dim, INT8_MIN, s->dim);
+        s->t.q_bias[i] = i % 4 ? INT32_MAX : INT32_MIN;
+        s->t.q_scale[i] = garbage[i / 2 % 4];
+    }
+}
+
+// The others have the bits that they have among numbers.
+static void check_bad_company(struct scene *s)
+{
+    const size_t n = (size_t)s->t.n * s->dim;
+    float *good = test_alloc(n * sizeof *good);
+    attend(s, 0, s->t.n);
+    memcpy(good, s->t.out, n * sizeof *good);
+    spoil_vectors(s, 1);
+    attend(s, 0, s->t.n);
+    for (uint32_t i = 0; i < s->t.n; i++)
+        if (i % 3 != 1)
+            assert_memory_equal(s->t.out + i * s->dim, good + i * s->dim, s->dim * sizeof *good);
+    free(good);
+}
+
 // Scores near each other, as usual, and so far apart that few keys count.
 static void check_sizes(const struct cpu_kernels *k)
 {
@@ -228,6 +260,7 @@ static void check_sizes(const struct cpu_kernels *k)
             for (uint32_t i = 0; i < s.t.n; i++) check_vector(&s, i, ERROR, "random heads");
             check_company(&s, NULL, 0);
             check_company(&s, cuts, 3);
+            check_bad_company(&s);
             scene_close(&s);
         }
 }
@@ -388,6 +421,34 @@ static void check_nothing(const struct cpu_kernels *k)
     scene_close(&s);
 }
 
+// ---- heads on their way in and out ------------------------------------------------------------------
+
+// As attend_heads.h says it, compiled for no instruction set in particular.
+static void check_heads(const struct cpu_kernels *k)
+{
+    const bool pairs = k->numerics >> 8 == 2; // AVX2's limit
+    for (uint32_t n = 32; n <= MAX_HEAD_DIM; n += 32)
+        for (int size = 0; size < 4; size++) {
+            float x[MAX_HEAD_DIM], back[2][MAX_HEAD_DIM];
+            int8_t q[2][MAX_HEAD_DIM];
+            int32_t bias[2];
+            random_seed(n + (uint32_t)size);
+            random_floats(x, n, size == 0 ? 1 : size == 1 ? 1e-20f : size == 2 ? 1e20f : 0);
+            x[n / 3] *= 40;
+            const float scale = k->quantize_head(x, n, q[0]), same = head_quantize(x, n, q[1]);
+            assert_memory_equal(&scale, &same, sizeof scale);
+            assert_memory_equal(q[0], q[1], n);
+            const float q_scale = k->quantize_query(x, n, q[0], &bias[0]);
+            const float q_same = head_quantize_query(x, n, pairs ? 2 : 1, 127, q[1], &bias[1]);
+            assert_memory_equal(&q_scale, &q_same, sizeof q_scale);
+            assert_memory_equal(q[0], q[1], n);
+            assert_int_equal(bias[0], bias[1]);
+            k->rotate_back(x, n, 0.3f, back[0]);
+            head_rotate_back(x, n, 0.3f, back[1]);
+            assert_memory_equal(back[0], back[1], n * sizeof *x);
+        }
+}
+
 // ---- all tables ---------------------------------------------------------------------------------
 
 static void each_table(void (*check)(const struct cpu_kernels *k))
@@ -400,6 +461,12 @@ static void each_table(void (*check)(const struct cpu_kernels *k))
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) check(&cpu_kernels_avx512_in_c);
 #endif
+}
+
+static void heads_have_one_form(void **state)
+{
+    (void)state;
+    each_table(check_heads);
 }
 
 static void vectors_attend_as_defined_and_as_alone(void **state)
@@ -435,6 +502,7 @@ static void nothing_weighs_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(heads_have_one_form),
         cmocka_unit_test(vectors_attend_as_defined_and_as_alone),
         cmocka_unit_test(scores_do_not_saturate),
         cmocka_unit_test(values_do_not_saturate),

@@ -31,7 +31,7 @@ struct shape {
 
 static const struct shape shapes[] = {
     {4, 2, 128, true, true},  {8, 1, 64, false, true}, {3, 3, 32, false, false},
-    {10, 2, 96, true, false}, {2, 1, 256, true, true},
+    {10, 2, 96, true, false}, {2, 1, 256, true, true}, {51, 1, 32, false, true}, // more than a tile
 };
 
 // One sequence's data: [N_POS] rows.
@@ -309,9 +309,8 @@ static void attention_is_right_and_exact(void **state)
 }
 
 // What a former owner left in a page's later slots must not matter, whatever it is.
-static void leftovers_do_not_matter(void **state)
+static void check_leftovers(const char *device)
 {
-    (void)state;
     const struct shape *s = &shapes[0];
     struct rope r;
     struct sequence a, b;
@@ -324,7 +323,7 @@ static void leftovers_do_not_matter(void **state)
     float *clean = test_alloc(45 * q_cols(s) * sizeof *clean);
     for (int dirty = 0; dirty < 2; dirty++) {
         struct machine m;
-        machine_open(&m, "cpu", 2, KV_Q8_0, s, &r);
+        machine_open(&m, device, 2, KV_Q8_0, s, &r);
         if (dirty) step(&m, &all, 1);
         step(&m, &first, 1);
         if (!dirty) memcpy(clean, a.out, 45 * q_cols(s) * sizeof *clean);
@@ -334,6 +333,13 @@ static void leftovers_do_not_matter(void **state)
     free(clean);
     sequence_close(&a);
     sequence_close(&b);
+}
+
+static void leftovers_do_not_matter(void **state)
+{
+    (void)state;
+    for (int d = 0; d < OPS_CPU_DEVICES; d++)
+        if (ops_can(ops_cpu_devices[d])) check_leftovers(ops_cpu_devices[d]);
 }
 
 enum { N_TWINS = 4, SPLIT = 160 };
@@ -350,7 +356,8 @@ static void twin_open(struct sequence *t, const struct shape *s, const struct se
         t->pages[i] = i < shared / PAGE ? trunk->pages[i] : first_page + i - shared / PAGE;
 }
 
-// Prompts up to SPLIT, one after the other, then decode steps: of all together, or of number `only`.
+// Prompts up to SPLIT, one after the other, then decode steps: of all together, each step beginning with another, or
+// of number `only`.
 static void decode_twins(const char *device, uint32_t n_threads, const struct shape *s,
                          const struct rope *r, struct sequence *twins, int only)
 {
@@ -363,8 +370,10 @@ static void decode_twins(const char *device, uint32_t n_threads, const struct sh
     for (uint32_t pos = SPLIT; pos < N_POS; pos++) {
         struct part parts[N_TWINS];
         uint32_t n = 0;
-        for (int i = 0; i < N_TWINS; i++)
+        for (uint32_t j = 0; j < N_TWINS; j++) {
+            const int i = (int)((pos + j) % N_TWINS);
             if (only < 0 || only == i) parts[n++] = (struct part){&twins[i], pos, 1};
+        }
         step(&m, parts, n);
     }
     machine_close(&m);
@@ -374,8 +383,6 @@ static void decode_twins(const char *device, uint32_t n_threads, const struct sh
 static void shared_pages_change_nothing(void **state)
 {
     (void)state;
-    static const char *const devices[] = {"cpu:amx", "cpu:avx512", "cpu:avxvnni", "cpu:avx2",
-                                          "cpu:portable"};
     const struct shape *s = &shapes[0];
     const size_t n = (size_t)N_POS * q_cols(s), n_prompt = SPLIT * q_cols(s);
     struct rope r;
@@ -387,12 +394,13 @@ static void shared_pages_change_nothing(void **state)
     twin_open(&twins[2], s, &twins[0], PAGE, 14); // too little to go with the others
     twin_open(&twins[3], s, &twins[0], 3 * PAGE, 20);
     float *alone = test_alloc(n * sizeof *alone);
-    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++) {
-        for (int i = 0; i < N_TWINS && ops_can(devices[d]); i++) {
-            decode_twins(devices[d], 1, s, &r, twins, i);
+    for (int d = 0; d < OPS_CPU_DEVICES; d++) {
+        const char *device = ops_cpu_devices[d];
+        for (int i = 0; i < N_TWINS && ops_can(device); i++) {
+            decode_twins(device, 1, s, &r, twins, i);
             memcpy(alone, twins[i].out, n * sizeof *alone);
             for (uint32_t n_threads = 1; n_threads <= 2; n_threads++) {
-                decode_twins(devices[d], n_threads, s, &r, twins, -1);
+                decode_twins(device, n_threads, s, &r, twins, -1);
                 assert_memory_equal(alone + n_prompt, twins[i].out + n_prompt,
                                     (n - n_prompt) * sizeof *alone);
             }

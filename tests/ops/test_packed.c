@@ -1,7 +1,7 @@
 // Packed weights (compute/cpu/repack.h): the tables that have kernels for them against the arithmetic as
 // that header states it, written out in C, bit for bit. Skipped where this machine runs none of them. What
-// is done with tiles for many rows (packed_tile.h) and with AVX-512 (lib/avx512_in_c.h) is checked everywhere,
-// the instructions themselves being written out in C where this machine has none.
+// is done with tiles for many rows (packed_tile.h), with AVX-512 (lib/avx512_in_c.h) and with AVX-VNNI is checked
+// everywhere, the instructions themselves being written out in C where this machine has none.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +17,8 @@
 #include "kernels/common/decode.h"
 #include "lib/ops_rig.h"
 
-extern const struct cpu_kernels cpu_kernels_avx512_in_c; // lib/attend_in_c.c
+extern const struct cpu_kernels cpu_kernels_avx512_in_c;  // lib/attend_in_c.c
+extern const struct cpu_kernels cpu_kernels_avxvnni_in_c; // lib/avxvnni_in_c.c
 
 enum { SKIP = 77, K = 1056, ROWS = 12, MANY_ROWS = 131 };
 
@@ -283,7 +284,7 @@ static void check_format(const struct cpu_kernels *k, enum fmt f, uint32_t n)
     free(x);
 }
 
-static const struct cpu_kernels *tables[OPS_CPU_DEVICES + 1];
+static const struct cpu_kernels *tables[OPS_CPU_DEVICES + 2];
 static int n_tables;
 
 static void equals_the_statement(void **state)
@@ -310,6 +311,8 @@ int main(void)
     if (__builtin_cpu_supports("avx2")) {
         printf("checked: %s\n", cpu_kernels_avx512_in_c.isa);
         tables[n_tables++] = &cpu_kernels_avx512_in_c;
+        printf("checked: %s in C\n", cpu_kernels_avxvnni_in_c.isa);
+        tables[n_tables++] = &cpu_kernels_avxvnni_in_c;
     }
 #endif
     if (n_tables == 0) {

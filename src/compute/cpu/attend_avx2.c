@@ -461,7 +461,6 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = avx2_quantize_group,
     .packed_dot = avx2_packed_dot,
     .tile_open = avx2_tile_open,
@@ -477,7 +476,7 @@ const struct cpu_kernels cpu_kernels_avx2 = {
     .swiglu = avx2_swiglu,
     .scan = {avx2_find_above, avx2_sum_exp},
     .peak = avx2_peak,
-    .peak_name = "vpmaddwd, int16 products into int32",
+    .peak_name = "vpmaddubsw and vpaddw, int8 products into int16",
 };
 
 #endif

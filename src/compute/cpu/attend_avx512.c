@@ -439,7 +439,6 @@ const struct cpu_kernels cpu_kernels_avx512 = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = avx512_quantize_group,
     .packed_dot = avx512_packed_dot,
     .tile_open = avx512_tile_open,

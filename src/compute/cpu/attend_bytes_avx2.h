@@ -44,7 +44,7 @@ static inline __attribute__((always_inline)) void bytes_score(const uint8_t *k, 
     __m256i x, t;
     __asm__ volatile(BYTES_SCORE("(%[q])", "s0", "s1") BYTES_SCORE("(%[q],%[n])", "s2", "s3")
                      BYTES_SCORE("(%[q],%[n],2)", "s4", "s5") BYTES_SCORE("(%[q3])", "s6", "s7")
-                     : BYTES_SUMS_ARE("+x"), [x] "=&x"(x), [t] "=&x"(t)
+                     : BYTES_SUMS_ARE("+&x"), [x] "=&x"(x), [t] "=&x"(t)
                      : [k0] "x"(k0), [k1] "x"(k1), [q] "r"(q), [q3] "r"(q3), [n] "r"(stride),
                        [ones] "x"(ones)
                      : "memory");

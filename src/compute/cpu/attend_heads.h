@@ -95,6 +95,7 @@ static inline void head_rotate(const float *x, uint32_t n, head_lanes *out)
 static inline void head_rotate_back(const float *x, uint32_t n, float by, float *out)
 {
     head_lanes v[MAX_HEAD_DIM / HEAD_LANES];
+    assert(n % HEAD_LANES == 0 && n <= MAX_HEAD_DIM);
     by /= sqrtf((float)rotated_cols(n));
     for (uint32_t i = 0; i < n; i += HEAD_LANES) v[i / HEAD_LANES] = head_load(x + i);
     head_mix(v, n);

@@ -1,5 +1,6 @@
-// The CPU backend: weights in place from the map, int16 arithmetic (kernels.h), KV pages of 32 tokens
-// in 16 bits a value, one run of the thread pool per step. Nothing is allocated in a step.
+// The CPU backend: weights repacked at load where the kernels want that (repack.h), in place from the map
+// otherwise; products of integers (kernels.h), KV pages of 32 tokens in 8 bits a value, one run of the
+// thread pool per step. Nothing is allocated in a step.
 //
 // Invariant: work is shared out by output (rows, weight rows, heads), never by what is summed, so the
 // thread count and the batch change nothing in a result.
@@ -222,7 +223,8 @@ static void do_op(struct cpu_worker *w, const struct op *op)
     if (n == 0) return;
     if (w->partition && (alone || w->partition != n)) cpu_sync(w);
     threads_share(n, op->kind == OP_TOPK ? 1 : cpu_row_unit(w->cpu, n), w->i, w->n, &first, &end);
-    w->partition = n;
+    w->partition =
+        op->kind == OP_TOPK ? UINT32_MAX : n; // its rows are shared out as no other op's are
     switch (op->kind) {
     case OP_EMBED: cpu_embed(w, &op->embed, first, end); break;
     case OP_RMS_NORM: do_norm(w, &op->rms_norm, first, end); break;
@@ -294,8 +296,7 @@ static bool fit_acts(struct acts *a, uint32_t n_rows, uint32_t n_blocks)
     const size_t n = (size_t)n_rows * n_blocks;
     return grow((void **)&a->q, n * BLOCK_K * sizeof *a->q) &&
            grow((void **)&a->sums, n * BLOCK_K / 16 * sizeof *a->sums) &&
-           grow((void **)&a->scales, n * sizeof *a->scales) &&
-           grow((void **)&a->split, (size_t)ROW_BATCH * n_blocks * BLOCK_K * sizeof *a->split);
+           grow((void **)&a->scales, n * sizeof *a->scales);
 }
 
 static bool fit_groups(struct act_groups *g, uint32_t n_rows, uint32_t n_blocks)
@@ -335,7 +336,6 @@ static void free_acts(struct acts *a)
     free(a->q);
     free(a->sums);
     free(a->scales);
-    free(a->split);
 }
 
 static void free_groups(struct act_groups *g)

@@ -58,7 +58,8 @@ struct cpu {
     uint32_t *seq_order;                // [n_rows]
     struct attend_group *attend_groups; // [n_rows]
     uint32_t n_groups;
-    atomic_uint next_item[2];                // items taken in this phase (even, odd); see cpu_sync
+    // Items taken in this phase (even, odd); see cpu_sync. A line of its own: what stands above is read with every item.
+    _Alignas(64) atomic_uint next_item[2];
     struct cpu_share shares[2][THREADS_MAX]; // the same by worker; see cpu_take_share
 };
 
@@ -69,7 +70,8 @@ struct cpu_worker {
     uint32_t i, n;
     uint32_t phase;           // barriers passed
     uint32_t n_empty;         // shares found empty in this phase, from the worker's own on
-    uint32_t partition;       // rows that unsynced row-wise ops were shared out over; 0 = none
+    uint32_t partition;       // rows that unsynced row-wise ops were shared out over; 0: none;
+                              // UINT32_MAX: in no way that an op after them could go on with
     struct acts acts;         // the LINEAR in progress: cpu->acts with its k_pad
     struct act_groups groups; // and cpu->groups with its n_blocks
     struct act_tiles tiles;

@@ -1,8 +1,8 @@
-// ATTENTION: workers take items of (kv head, some rows). All q heads of the kv head's group and all rows
-// of the item share a pass over the keys, block by absolute block. The rows are a tile of one sequence,
-// or the single rows of decoding sequences that begin with the same pages: what they share is then
-// read once for all of them, and what is their own follows one by one. A row meets the same blocks
-// in the same order either way.
+// ATTENTION: workers take items of (kv head, some rows). All q heads of the kv head's group (or a part of them,
+// where a tile does not hold all) and all rows of the item share a pass over the keys, block by absolute
+// block. The rows are a tile of one sequence, or the single rows of decoding sequences that begin with the
+// same pages: what they share is then read once for all of them, and what is their own follows one by
+// one. A row meets the same blocks in the same order either way.
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -56,12 +56,24 @@ static uint32_t common_pages(const struct batch *b, const struct batch_seq *x,
     return i;
 }
 
+// How the q heads of a kv head are shared out: n_parts of n_heads each, the last one perhaps of fewer.
+struct head_parts {
+    uint32_t n_parts, n_heads;
+};
+
+static struct head_parts head_parts(const struct op_attention *o)
+{
+    const uint32_t group = o->n_heads / o->n_kv_heads, n = (group + Q_TILE - 1) / Q_TILE;
+    return (struct head_parts){n, (group + n - 1) / n};
+}
+
 // Sequences that may join a group: as many as a tile holds, and few enough that no worker is idle.
 static uint32_t group_limit(const struct cpu *c, const struct batch *b,
                             const struct op_attention *o)
 {
-    const uint32_t fit = Q_TILE / (o->n_heads / o->n_kv_heads);
-    const uint32_t fair = b->n_seqs * o->n_kv_heads / c->n_threads;
+    const struct head_parts p = head_parts(o);
+    const uint32_t fit = Q_TILE / p.n_heads;
+    const uint32_t fair = b->n_seqs * o->n_kv_heads * p.n_parts / c->n_threads;
     const uint32_t n = fit < fair ? fit : fair;
     return n > 0 ? n : 1;
 }
@@ -78,7 +90,7 @@ static void fill_group(struct cpu *c, const struct batch *b, uint32_t first, uin
         const uint32_t s = c->seq_order[i];
         const uint32_t n = b->seqs[s].n_rows == 1 ? common_pages(b, head, &b->seqs[s]) : 0;
         if (n < KEY_PAGES || n < shared / 2) continue;
-        shared = n;
+        shared = n < shared ? n : shared; // of all in the group
         c->seq_order[i] = c->seq_order[first + g->n];
         c->seq_order[first + g->n++] = s;
     }
@@ -103,29 +115,36 @@ struct item {
     uint32_t row0, n_rows; // of the one sequence; or 0 and 1 of each
     uint32_t shared;       // keys that all have in common, whole blocks; 0 for one sequence
     uint32_t kv_head;
+    uint32_t head0, n_heads; // q heads, all of kv_head's group
 };
 
 // Item number i of the batch, long ones first within a sequence; false when there are no more.
-static bool find_item(const struct cpu *c, uint32_t tile_rows, uint32_t n_kv_heads, uint32_t i,
+static bool find_item(const struct cpu *c, const struct op_attention *o, uint32_t i,
                       struct item *out)
 {
+    const struct head_parts p = head_parts(o);
+    const uint32_t group = o->n_heads / o->n_kv_heads, tile_rows = Q_TILE / p.n_heads;
+    const uint32_t n_slices = o->n_kv_heads * p.n_parts; // of a tile of rows
     for (uint32_t k = 0; k < c->n_groups; k++) {
         const struct attend_group *g = &c->attend_groups[k];
         const uint32_t *order = c->seq_order + g->first;
         const uint32_t n_rows = c->batch->seqs[order[0]].n_rows;
         const uint32_t n_tiles = (n_rows + tile_rows - 1) / tile_rows;
-        if (i >= n_tiles * n_kv_heads) {
-            i -= n_tiles * n_kv_heads;
+        if (i >= n_tiles * n_slices) {
+            i -= n_tiles * n_slices;
             continue;
         }
-        const uint32_t row0 = (n_tiles - 1 - i / n_kv_heads) * tile_rows, left = n_rows - row0;
+        const uint32_t row0 = (n_tiles - 1 - i / n_slices) * tile_rows, left = n_rows - row0;
+        const uint32_t kv_head = i % n_slices / p.n_parts, head = i % p.n_parts * p.n_heads;
         *out = (struct item){.seqs = c->batch->seqs,
                              .order = order,
                              .n_seqs = g->n,
                              .row0 = row0,
                              .n_rows = left < tile_rows ? left : tile_rows,
                              .shared = g->shared,
-                             .kv_head = i % n_kv_heads};
+                             .kv_head = kv_head,
+                             .head0 = kv_head * group + head,
+                             .n_heads = group - head < p.n_heads ? group - head : p.n_heads};
         return true;
     }
     return false;
@@ -147,17 +166,22 @@ static uint32_t item_row(const struct item *it, uint32_t r)
     return it->row0 + r % it->n_rows;
 }
 
-// Vector v of the tile is head v % group of row v / group, so that heads of a row stand together.
+// Where vector v of the tile lies in d, which has q's form: head v % n_heads of row v / n_heads, so that heads of
+// a row stand together.
+static float *item_vector(const struct op_attention *o, const struct item *it, const struct dbuf *d,
+                          uint32_t v)
+{
+    const uint32_t r = v / it->n_heads, row = item_seq(it, r)->row0 + item_row(it, r);
+    return hostbuf_row(d, row) + (it->head0 + v % it->n_heads) * o->head_dim;
+}
+
 static void load_queries(struct cpu_worker *w, const struct op_attention *o, const struct item *it)
 {
     struct attend_tile *t = &w->s->tile;
-    const uint32_t group = o->n_heads / o->n_kv_heads;
-    t->n = item_rows(it) * group;
+    t->n = item_rows(it) * it->n_heads;
     t->head_dim = o->head_dim;
     for (uint32_t v = 0; v < t->n; v++) {
-        const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
-        const uint32_t head = it->kv_head * group + v % group;
-        const float *q = hostbuf_row(o->q, row) + head * o->head_dim;
+        const float *q = item_vector(o, it, o->q, v);
         const float scale =
             w->cpu->k->quantize_query(q, o->head_dim, t->q + v * o->head_dim, &t->q_bias[v]);
         t->q_scale[v] = scale * o->scale * 1.44269504f; // softmax by powers of two
@@ -171,14 +195,12 @@ static void load_queries(struct cpu_worker *w, const struct op_attention *o, con
 static void store_rows(struct cpu_worker *w, const struct op_attention *o, const struct item *it)
 {
     const struct attend_tile *t = &w->s->tile;
-    const uint32_t group = o->n_heads / o->n_kv_heads;
     for (uint32_t v = 0; v < t->n; v++) {
-        const uint32_t row = item_seq(it, v / group)->row0 + item_row(it, v / group);
-        float *out = hostbuf_row(o->out, row) + (it->kv_head * group + v % group) * o->head_dim;
         float s[8];
         for (int i = 0; i < 8; i++) s[i] = t->sum[v][i] + t->sum[v][i + 8];
         const float sum = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-        w->cpu->k->rotate_back(t->out + v * o->head_dim, o->head_dim, 1.0f / sum, out);
+        w->cpu->k->rotate_back(t->out + v * o->head_dim, o->head_dim, 1.0f / sum,
+                               item_vector(o, it, o->out, v));
     }
 }
 
@@ -194,7 +216,7 @@ static uint32_t find_units(const struct op_attention *o, const struct batch *b,
 }
 
 // The keys and values from `key` on into the second-level cache while the block before is worked on:
-// a unit is 16 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
+// a unit is some 8 KB at a distance of all layers from the next, which no hardware prefetcher foresees.
 static void prefetch_block(const struct op_attention *o, const struct batch *b,
                            const struct batch_seq *seq, uint32_t kv_head, uint32_t key,
                            uint32_t n_keys)
@@ -213,7 +235,6 @@ static void attend_keys(struct cpu_worker *w, const struct op_attention *o, cons
     struct attend_tile *t = &w->s->tile;
     const struct batch *b = w->cpu->batch;
     const struct batch_seq *seq = item_seq(it, first);
-    const uint32_t group = o->n_heads / o->n_kv_heads;
     for (; key < n_keys; key += KEY_BLOCK) {
         const uint32_t next = key + KEY_BLOCK;
         struct kv_unit units[KEY_PAGES];
@@ -225,10 +246,10 @@ static void attend_keys(struct cpu_worker *w, const struct op_attention *o, cons
         for (uint32_t r = first; r < end; r++) {
             const uint32_t n_seen = item_seq(it, r)->pos0 + item_row(it, r) + 1;
             const uint32_t n = n_seen > key ? n_seen - key : 0;
-            for (uint32_t v = r * group; v < (r + 1) * group; v++)
+            for (uint32_t v = r * it->n_heads; v < (r + 1) * it->n_heads; v++)
                 t->n_visible[v] = n < KEY_BLOCK ? n : KEY_BLOCK;
         }
-        w->cpu->k->attend(t, first * group, end * group, units, n_pages);
+        w->cpu->k->attend(t, first * it->n_heads, end * it->n_heads, units, n_pages);
     }
 }
 
@@ -249,9 +270,7 @@ static void do_item(struct cpu_worker *w, const struct op_attention *o,
 void cpu_attention(struct cpu_worker *w, const struct op_attention *o,
                    const struct op_rope_kv *rope)
 {
-    const uint32_t group = o->n_heads / o->n_kv_heads;
-    assert(group > 0 && group <= Q_TILE);
-    const uint32_t tile_rows = Q_TILE / group;
     struct item it;
-    while (find_item(w->cpu, tile_rows, o->n_kv_heads, cpu_take(w), &it)) do_item(w, o, rope, &it);
+    assert(!rope || head_parts(o).n_parts == 1); // who attends first makes the keys
+    while (find_item(w->cpu, o, cpu_take(w), &it)) do_item(w, o, rope, &it);
 }

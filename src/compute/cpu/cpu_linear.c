@@ -1,12 +1,15 @@
 // LINEAR: the input's rows are quantised (shared out by row), then workers take panels of weight rows
 // one by one, of all weights of the op, so that a slow core delays nobody. Weights that were repacked
 // at load have their own form of activations and of panels (repack.h).
+#include <assert.h>
 #include <string.h>
 
 #include "compute/cpu/cpu.h"
 
 // What a worker takes at once: one panel when many rows make it dear, more when it is a short dot.
 enum { ROWS_AT_ONCE = 2 * PANEL_ROWS };
+static_assert((int)TOKEN_BLOCK <= CHUNK_ROWS && (int)PACKED_ROWS <= CHUNK_ROWS,
+              "a worker's results hold them");
 // The same for packed panels: some 64 KB when memory is the limit; what stays in a core's cache
 // beside the activations of a pass when many rows use it again and again.
 // What any worker takes at once of many rows leaves each some turns, so that they end together.
@@ -42,22 +45,20 @@ static void quantize_groups(struct cpu_worker *w, const struct op_linear *o, uin
                       &w->tiles);
 }
 
-// x[n] as row r of w->acts; split where only few rows follow, see kernels.h.
-static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint32_t r, bool few)
+// x[n] as row r of w->acts.
+static void quantize_row(struct cpu_worker *w, const float *x, uint32_t n, uint32_t r)
 {
     const struct acts *a = &w->acts;
     int16_t *q = a->q + (size_t)r * a->k_pad;
     w->cpu->k->quantize(x, n, q, a->sums + (size_t)r * (a->k_pad / 16),
                         a->scales + (size_t)r * (a->k_pad / BLOCK_K));
-    if (few && w->cpu->k->split) w->cpu->k->split(q, a->k_pad, a->split + (size_t)r * a->k_pad);
 }
 
 static void quantize_rows(struct cpu_worker *w, const struct op_linear *o, uint32_t n_rows)
 {
     uint32_t first, end;
     threads_share(n_rows, cpu_row_unit(w->cpu, n_rows), w->i, w->n, &first, &end);
-    for (uint32_t r = first; r < end; r++)
-        quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r, n_rows <= ROW_BATCH);
+    for (uint32_t r = first; r < end; r++) quantize_row(w, hostbuf_row(o->x, r), o->x->n_cols, r);
 }
 
 // Weight rows [first, end) of m, one at a time.
@@ -279,7 +280,7 @@ static void prepare_few(struct cpu_worker *w, const struct op_linear *o,
         x[r] = to;
     }
     if (n_packed > 0) k->quantize_group(x, n_rows, n_cols, &w->groups, 0);
-    for (uint32_t r = 0; r < n_rows && n_packed < o->n; r++) quantize_row(w, x[r], n_cols, r, true);
+    for (uint32_t r = 0; r < n_rows && n_packed < o->n; r++) quantize_row(w, x[r], n_cols, r);
 }
 
 // Panels, or rows as many, of all weights of o together; of gate and up, which go in pairs, of one.

@@ -1,10 +1,10 @@
 // What the CPU backend computes with: one table of kernels per instruction set, and the data they
 // share. All tables follow the same arithmetic:
 //
-// Linear. A row of activations is quantised once, in blocks of 256 columns, to int16 of at most
-// ACT_MAX with one f32 scale a block. Weights become int16 too: the integers of the format, times
-// its integer scales for K-quants (13 bits at most), so that a block of a weight row times a block of
-// activations is an exact int32 sum, whatever the order. Floating point enters once a (sub-)block,
+// Linear, of weights that are not packed (those that are: repack.h). A row of activations is quantised once, in
+// blocks of 256 columns, to int16 of at most ACT_MAX with one f32 scale a block. Weights become int16 too:
+// the integers of the format, times its integer scales for K-quants (13 bits at most), so that a block of a
+// weight row times a block of activations is an exact int32 sum, whatever the order. Floating point enters once a (sub-)block,
 // in the order of k:   t = (float)sum * d;  acc = fma(t, activation scale, acc)
 // and for formats with minimums then:   t = (float)min_sum * dmin;  acc = fma(-t, scale, acc)
 // One row or many, alone or in a panel of 16 weight rows: the same operations per element, hence
@@ -48,10 +48,9 @@ enum {
 
 // Quantised activations. k_pad: columns rounded up to BLOCK_K, the rest is zero.
 struct acts {
-    int16_t *q;     // [rows][k_pad]
-    int16_t *sums;  // [rows][k_pad / 16]: sums of 16 neighbours, for minimums (16 * 2047 < 2^15)
-    float *scales;  // [rows][k_pad / BLOCK_K]
-    int16_t *split; // [ROW_BATCH][k_pad]: q in another order, for the kernels that want it
+    int16_t *q;    // [rows][k_pad]
+    int16_t *sums; // [rows][k_pad / 16]: sums of 16 neighbours, for minimums (16 * 2047 < 2^15)
+    float *scales; // [rows][k_pad / BLOCK_K]
     uint32_t k_pad;
 };
 
@@ -121,6 +120,8 @@ struct weight_tile;
 struct cpu_kernels {
     const char *isa;
     uint32_t numerics; // differs wherever results may
+    // Weights that are not packed, of int16: quantize, panel_expand, panel_dot, row_dot. A table with packed_dot is
+    // not asked for formats that are packed; one that keeps_panels, not for rows of floats.
     // x[n] to q[k_pad], sums and scales.
     void (*quantize)(const float *x, uint32_t n, int16_t *q, int16_t *sums, float *scales);
     // Block i_block of n_rows <= PANEL_ROWS weight rows (the rest becomes zero) of n_k columns.
@@ -150,8 +151,6 @@ struct cpu_kernels {
     bool limits_pairs;
     // F32, F16 and BF16 weights are expanded to panels once, at load; panel_dot serves one row too.
     bool keeps_panels;
-    // NULL, or what fills acts.split: n of q in the table's own order within each 32.
-    void (*split)(const int16_t *q, uint32_t n, int16_t *to);
     // A head of k or v, rotated, to q[n]; returns the scale.
     float (*quantize_head)(const float *x, uint32_t n, int8_t *q);
     // The same of q, with q_bias.
@@ -167,8 +166,9 @@ struct cpu_kernels {
     void (*rms_norm)(const float *x, const float *w, float *out, uint32_t n, float eps);
     void (*swiglu)(const float *gate, const float *up, float *out, uint32_t n);
     struct topk_scan scan;
-    // The table's own multiply instruction n_rounds times over, in registers: returns the products of
-    // two weights that were added up. The ceiling of `bench ops`.
+    // The most products that the table's instructions can make and add up, n_rounds times over, in registers:
+    // returns how many were made. The ceiling of `bench ops`; what a format or a sum wants besides is the
+    // kernel's loss.
     uint64_t (*peak)(uint32_t n_rounds);
     const char *peak_name;
 };

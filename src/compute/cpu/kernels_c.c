@@ -202,12 +202,19 @@ static void score_block(struct attend_tile *t, uint32_t first, uint32_t end,
         for (uint32_t key = 0; key < n_pages * PAGE_TOKENS; key++) {
             const struct kv_unit *u = &units[key / PAGE_TOKENS];
             const uint32_t slot = key % PAGE_TOKENS;
-            int32_t sum = t->q_bias[i];
+            uint32_t sum = (uint32_t)t->q_bias[i]; // which is anything where q is no number
             for (uint32_t d = 0; d < t->head_dim; d++)
-                sum += q[d] * u->k[(d / 4 * PAGE_TOKENS + slot) * 4 + d % 4];
-            t->scores[i * KEY_BLOCK + key] = (float)sum * u->k_scales[slot] * t->q_scale[i];
+                sum += (uint32_t)(q[d] * u->k[(d / 4 * PAGE_TOKENS + slot) * 4 + d % 4]);
+            t->scores[i * KEY_BLOCK + key] =
+                (float)(int32_t)sum * u->k_scales[slot] * t->q_scale[i];
         }
     }
+}
+
+// An integer of at most PROB_MAX; 0 where x is no number.
+static uint8_t to_byte(float x)
+{
+    return (uint8_t)(x > 0 ? x : 0);
 }
 
 // s[n], weights times values' scales of which `top` is the largest, to one or two terms of vector i.
@@ -223,14 +230,14 @@ static void put_terms(struct attend_tile *t, uint32_t i, const float *s, uint32_
     uint8_t *q = t->term[0].q[at];
     memset(q, 0, KEY_BLOCK);
     for (uint32_t k = 0; k < n; k++) {
-        q[k] = (uint8_t)(two ? s[k] * inverse : rintf(s[k] * inverse));
+        q[k] = to_byte(two ? s[k] * inverse : rintf(s[k] * inverse));
         all += q[k];
     }
     if (!two && all > 0) t->term[0].scale[at] = total / (float)all;
     if (!two) return;
     uint8_t *low = t->term[1].q[add_term(&t->term[1], i, step / PROB_MAX, 1)];
     memset(low, 0, KEY_BLOCK);
-    for (uint32_t k = 0; k < n; k++) low[k] = (uint8_t)((s[k] * inverse - (float)q[k]) * PROB_MAX);
+    for (uint32_t k = 0; k < n; k++) low[k] = to_byte((s[k] * inverse - (float)q[k]) * PROB_MAX);
 }
 
 // Scores are in units of log 2.

@@ -1,10 +1,12 @@
-// Linear layers with AVX2: weights are unpacked to int16 (one row to the stack for few rows of
-// activations, 16 interleaved rows for many) and multiplied by vpmaddwd, 16 products an instruction,
-// two instructions a cycle on Zen 3. The float operations per element are those of kernels.h, in both
+// Linear layers with AVX2 of weights that are not packed (repack.h): they are unpacked to int16 (one row to the
+// stack for few rows of activations, 16 interleaved rows for many; floats once, at load) and multiplied by
+// vpmaddwd, 16 products an instruction, two instructions a cycle on Zen 3. The float operations per element are those of kernels.h, in both
 // forms, so that a row's result does not depend on its company.
 #include "compute/cpu/linear_avx2.h"
 
 #if defined(__AVX2__) // nothing on machines of another kind
+
+#include <assert.h>
 
 #include "compute/cpu/tile_avx2.h"
 #include "compute/cpu/unpack.h"
@@ -18,7 +20,8 @@ enum { PREFETCH_BYTES = 4096 };
 
 // ---- quantising -----------------------------------------------------------------------------
 
-float avx2_quantize_vector(const float *x, uint32_t n, int16_t *q, int limit)
+// n values (a multiple of 8) to int16 of at most limit; returns the scale.
+static float quantize_vector(const float *x, uint32_t n, int16_t *q, int limit)
 {
     __m256 m = _mm256_setzero_ps();
     for (uint32_t i = 0; i < n; i += 8) m = _mm256_max_ps(m, lanes_abs(_mm256_loadu_ps(x + i)));
@@ -45,135 +48,13 @@ void avx2_quantize(const float *x, uint32_t n, int16_t *q, int16_t *sums, float 
             memcpy(padded, from, cols * sizeof *from);
             from = padded;
         }
-        scales[i] = avx2_quantize_vector(from, BLOCK_K, q, ACT_MAX);
+        scales[i] = quantize_vector(from, BLOCK_K, q, ACT_MAX);
         for (int g = 0; g < 16; g++)
             sums[g] = (int16_t)lanes_sum_i32(_mm256_madd_epi16(load_i(q + g * 16), ones));
     }
 }
 
 // ---- unpacking ------------------------------------------------------------------------------
-
-INLINE void widen_i8(__m128i bytes, int16_t *to)
-{
-    store_i(to, _mm256_cvtepi8_epi16(bytes));
-}
-
-INLINE void widen_scaled(__m256i bytes, __m256i scale, int16_t *to)
-{
-    const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
-    const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
-    store_i(to, _mm256_mullo_epi16(low, scale));
-    store_i(to + 16, _mm256_mullo_epi16(high, scale));
-}
-
-INLINE float half_to_float(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return _cvtsh_ss(h);
-}
-
-INLINE void unpack_q8_0(const uint8_t *p, uint32_t cols, struct row_block *out)
-{
-    for (uint32_t g = 0; g < cols / 32; g++, p += sizeof(struct block_Q8_0)) {
-        out->d[g] = half_to_float(p);
-        widen_i8(_mm_loadu_si128((const __m128i *)(const void *)(p + 2)), out->w + g * 32);
-        widen_i8(_mm_loadu_si128((const __m128i *)(const void *)(p + 18)), out->w + g * 32 + 16);
-    }
-}
-
-INLINE void unpack_q4_0(const uint8_t *p, uint32_t cols, struct row_block *out)
-{
-    const __m128i low4 = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
-    for (uint32_t g = 0; g < cols / 32; g++, p += sizeof(struct block_Q4_0)) {
-        const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(p + 2));
-        const __m128i low = _mm_and_si128(b, low4);
-        const __m128i high = _mm_and_si128(_mm_srli_epi16(b, 4), low4);
-        out->d[g] = half_to_float(p);
-        widen_i8(_mm_sub_epi8(low, eight), out->w + g * 32);
-        widen_i8(_mm_sub_epi8(high, eight), out->w + g * 32 + 16);
-    }
-}
-
-// The eight 6-bit scales into bytes 0..7 of the result and the minimums into 8..15.
-INLINE __m128i unpack_scales(const uint8_t *s)
-{
-    uint32_t a, b, c;
-    memcpy(&a, s, 4);
-    memcpy(&b, s + 4, 4);
-    memcpy(&c, s + 8, 4);
-    const uint32_t scales_high = (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u);
-    const uint32_t mins_high = (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u);
-    return _mm_setr_epi32((int)(a & 0x3f3f3f3fu), (int)scales_high, (int)(b & 0x3f3f3f3fu),
-                          (int)mins_high);
-}
-
-// scales holds int16s; every lane becomes number i of them.
-INLINE __m256i spread_i16(__m256i scales_twice, int i)
-{
-    return _mm256_shuffle_epi8(scales_twice, _mm256_set1_epi16((short)((2 * i + 1) << 8 | 2 * i)));
-}
-
-INLINE void unpack_q45_k(const uint8_t *p, bool five, struct row_block *out)
-{
-    const __m256i low4 = _mm256_set1_epi8(15), bit5 = _mm256_set1_epi8(16);
-    const uint8_t *low = five ? p + 48 : p + 16;
-    const __m256i high = five ? load_i(p + 16) : _mm256_setzero_si256();
-    const __m128i packed = unpack_scales(p + 4);
-    const __m256i scales = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(packed));
-    const __m128i mins = _mm_cvtepu8_epi16(_mm_srli_si128(packed, 8));
-    out->d[0] = half_to_float(p);
-    out->dmin = half_to_float(p + 2);
-    _mm_store_si128((__m128i *)(void *)out->min, _mm_unpacklo_epi16(mins, mins));
-    _mm_store_si128((__m128i *)(void *)(out->min + 8), _mm_unpackhi_epi16(mins, mins));
-    for (int j = 0; j < 4; j++) {
-        const __m256i b = load_i(low + j * 32);
-        __m256i x = _mm256_and_si256(b, low4);
-        __m256i y = _mm256_and_si256(_mm256_srli_epi16(b, 4), low4);
-        if (five) {
-            const __m256i hx = _mm256_srli_epi16(high, 2 * j);
-            const __m256i hy = _mm256_srli_epi16(high, 2 * j + 1);
-            x = _mm256_or_si256(x, _mm256_and_si256(_mm256_slli_epi16(hx, 4), bit5));
-            y = _mm256_or_si256(y, _mm256_and_si256(_mm256_slli_epi16(hy, 4), bit5));
-        }
-        widen_scaled(x, spread_i16(scales, 2 * j), out->w + j * 64);
-        widen_scaled(y, spread_i16(scales, 2 * j + 1), out->w + j * 64 + 32);
-    }
-}
-
-// 32 weights of Q6_K, their first 16 with scale i, the others with scale i + 1 of scales_twice.
-INLINE void store_q6(__m256i q, __m256i scales_twice, int i, int16_t *to)
-{
-    const __m256i centre = _mm256_set1_epi16(32);
-    const __m256i a = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(q));
-    const __m256i b = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(q, 1));
-    store_i(to, _mm256_mullo_epi16(_mm256_sub_epi16(a, centre), spread_i16(scales_twice, i)));
-    store_i(to + 16,
-            _mm256_mullo_epi16(_mm256_sub_epi16(b, centre), spread_i16(scales_twice, i + 1)));
-}
-
-INLINE void unpack_q6_k(const uint8_t *p, struct row_block *out)
-{
-    const __m256i low4 = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(0x30);
-    out->d[0] = half_to_float(p + 208);
-    for (int h = 0; h < 2; h++) {
-        const __m256i l0 = load_i(p + h * 64), l1 = load_i(p + h * 64 + 32);
-        const __m256i high = load_i(p + 128 + h * 32);
-        const __m128i s = _mm_loadl_epi64((const __m128i *)(const void *)(p + 192 + h * 8));
-        const __m256i scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(s));
-        int16_t *w = out->w + h * 128;
-        const __m256i h0 = _mm256_and_si256(_mm256_slli_epi16(high, 4), pair);
-        const __m256i h1 = _mm256_and_si256(_mm256_slli_epi16(high, 2), pair);
-        const __m256i h2 = _mm256_and_si256(high, pair);
-        const __m256i h3 = _mm256_and_si256(_mm256_srli_epi16(high, 2), pair);
-        const __m256i q2 = _mm256_and_si256(_mm256_srli_epi16(l0, 4), low4);
-        const __m256i q3 = _mm256_and_si256(_mm256_srli_epi16(l1, 4), low4);
-        store_q6(_mm256_or_si256(_mm256_and_si256(l0, low4), h0), scales, 0, w);
-        store_q6(_mm256_or_si256(_mm256_and_si256(l1, low4), h1), scales, 2, w + 32);
-        store_q6(_mm256_or_si256(q2, h2), scales, 4, w + 64);
-        store_q6(_mm256_or_si256(q3, h3), scales, 6, w + 96);
-    }
-}
 
 INLINE void unpack_floats(enum fmt f, const uint8_t *p, uint32_t cols, struct row_block *out)
 {
@@ -192,7 +73,7 @@ INLINE void unpack_floats(enum fmt f, const uint8_t *p, uint32_t cols, struct ro
     }
     if (i < cols) decode_row(f, p + fmt_row_bytes(f, i), x + i, cols - i);
     if (cols < BLOCK_K) memset(x + cols, 0, (BLOCK_K - cols) * sizeof *x);
-    out->d[0] = avx2_quantize_vector(x, BLOCK_K, out->w, WEIGHT_MAX);
+    out->d[0] = quantize_vector(x, BLOCK_K, out->w, WEIGHT_MAX);
 }
 
 INLINE void unpack(enum fmt f, const uint8_t *p, uint32_t cols, struct row_block *out)
@@ -201,11 +82,6 @@ INLINE void unpack(enum fmt f, const uint8_t *p, uint32_t cols, struct row_block
     case FMT_F32:
     case FMT_F16:
     case FMT_BF16: unpack_floats(f, p, cols, out); break;
-    case FMT_Q8_0: unpack_q8_0(p, cols, out); break;
-    case FMT_Q4_0: unpack_q4_0(p, cols, out); break;
-    case FMT_Q4_K: unpack_q45_k(p, false, out); break;
-    case FMT_Q5_K: unpack_q45_k(p, true, out); break;
-    case FMT_Q6_K: unpack_q6_k(p, out); break;
     default: unpack_rare(f, p, cols, out); break;
     }
 }
@@ -240,6 +116,7 @@ void avx2_panel_expand(enum fmt f, const uint8_t *rows, size_t row_bytes, uint32
     const uint32_t cols = block_cols(n_k, i_block);
     const size_t offset = fmt_row_bytes(f, (size_t)i_block * BLOCK_K);
     struct row_block b[PANEL_ROWS];
+    assert(is_rare(f) || fmt_info[f].block == 1);
     if (cols < BLOCK_K || n_rows < PANEL_ROWS) memset(b, 0, sizeof b);
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = rows + r * row_bytes + offset;
@@ -343,33 +220,6 @@ INLINE float dot_subs(const struct row_block *w, const int16_t *q, uint32_t cols
     return acc;
 }
 
-// Eight blocks of Q8_0 without a stop in memory. Their scales come as one register: stored one by one
-// and loaded together they would stall (no store forwarding).
-INLINE void dot_q8_0(const uint8_t *p, const struct acts *a, uint32_t block, uint32_t n_rows,
-                     float *acc)
-{
-    enum { BYTES = sizeof(struct block_Q8_0) };
-    int16_t h[8];
-    for (int s = 0; s < 8; s++) memcpy(&h[s], p + s * BYTES, sizeof h[s]);
-    const __m256 d =
-        _mm256_cvtph_ps(_mm_setr_epi16(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]));
-    for (uint32_t i = 0; i < n_rows; i++) {
-        const int16_t *q = a->q + (size_t)i * a->k_pad + block * BLOCK_K;
-        const float scale = a->scales[i * (a->k_pad / BLOCK_K) + block];
-        __m256i v[8];
-        float t[8];
-        for (int s = 0; s < 8; s++) {
-            const __m128i *b = (const __m128i *)(const void *)(p + s * BYTES + 2);
-            const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(b));
-            const __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128(b + 1));
-            v[s] = _mm256_add_epi32(_mm256_madd_epi16(low, load_i(q + s * 32)),
-                                    _mm256_madd_epi16(high, load_i(q + s * 32 + 16)));
-        }
-        _mm256_storeu_ps(t, _mm256_mul_ps(_mm256_cvtepi32_ps(sum_each(v)), d));
-        for (int s = 0; s < 8; s++) acc[i] = chain(acc[i], t[s], scale);
-    }
-}
-
 INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                     uint32_t n_rows, float *out)
 {
@@ -380,11 +230,6 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
         const uint32_t cols = block_cols(n_k, b);
         const size_t n_bytes = fmt_row_bytes(f, cols);
         for (size_t i = 0; i < n_bytes; i += 64) __builtin_prefetch(row + PREFETCH_BYTES + i);
-        if (f == FMT_Q8_0 && cols == BLOCK_K) {
-            dot_q8_0(row, a, b, n_rows, acc);
-            row += n_bytes;
-            continue;
-        }
         unpack(f, row, cols, &w);
         row += n_bytes;
         for (uint32_t i = 0; i < n_rows; i++) {
@@ -405,85 +250,14 @@ INLINE void row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct a
     memcpy(out, acc, n_rows * sizeof *out);
 }
 
-// Each run of 32 int16: first those with even index, then the odd ones.
-INLINE void split_32(const int16_t *q, int16_t *to)
-{
-    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0,
-                                           1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-    const __m256i a = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_i(q), order), 0xd8);
-    const __m256i b = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_i(q + 16), order), 0xd8);
-    store_i(to, _mm256_permute2x128_si256(a, b, 0x20));
-    store_i(to + 16, _mm256_permute2x128_si256(a, b, 0x31));
-}
-
-void avx2_split(const int16_t *q, uint32_t n, int16_t *to)
-{
-    for (uint32_t i = 0; i < n; i += 32) split_32(q + i, to + i);
-}
-
-// Sum of two groups of 32 nibbles with their scales: b holds 16 pairs of neighbours (low byte even).
-INLINE __m256i two_groups(__m256i b, const int16_t *q, __m256i scale0, __m256i scale1)
-{
-    const __m256i low4 = _mm256_set1_epi16(15);
-    const __m256i even0 = _mm256_and_si256(b, low4);
-    const __m256i odd0 = _mm256_and_si256(_mm256_srli_epi16(b, 8), low4);
-    const __m256i even1 = _mm256_and_si256(_mm256_srli_epi16(b, 4), low4);
-    const __m256i odd1 = _mm256_srli_epi16(b, 12);
-    const __m256i sum0 = _mm256_add_epi32(_mm256_madd_epi16(even0, load_i(q)),
-                                          _mm256_madd_epi16(odd0, load_i(q + 16)));
-    const __m256i sum1 = _mm256_add_epi32(_mm256_madd_epi16(even1, load_i(q + 32)),
-                                          _mm256_madd_epi16(odd1, load_i(q + 48)));
-    return _mm256_add_epi32(_mm256_mullo_epi32(sum0, scale0), _mm256_mullo_epi32(sum1, scale1));
-}
-
-// Q4_K without widening: activations in the order that split_32 gives.
-INLINE void row_dot_q4_k(const uint8_t *row, uint32_t n_k, const struct acts *a, uint32_t n_rows,
-                         float *out)
-{
-    float acc[ROW_BATCH] = {0};
-    for (uint32_t b = 0; b * BLOCK_K < n_k; b++, row += sizeof(struct block_Q4_K)) {
-        for (size_t i = 0; i < sizeof(struct block_Q4_K); i += 64)
-            __builtin_prefetch(row + PREFETCH_BYTES + i);
-        const __m128i packed = unpack_scales(row + 4);
-        const __m256i scales = _mm256_cvtepu8_epi32(packed);
-        const __m128i min8 = _mm_cvtepu8_epi16(_mm_srli_si128(packed, 8));
-        const __m256i mins =
-            _mm256_set_m128i(_mm_unpackhi_epi16(min8, min8), _mm_unpacklo_epi16(min8, min8));
-        const float d = half_to_float(row), dmin = half_to_float(row + 2);
-        __m256i sum[ROW_BATCH], spread[8];
-        for (int j = 0; j < 8; j++)
-            spread[j] = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(j));
-        for (uint32_t i = 0; i < n_rows; i++) {
-            const int16_t *q = a->split + (size_t)i * a->k_pad + b * BLOCK_K;
-            sum[i] = _mm256_setzero_si256();
-            for (int j = 0; j < 4; j++)
-                sum[i] = _mm256_add_epi32(sum[i], two_groups(load_i(row + 16 + j * 32), q + j * 64,
-                                                             spread[2 * j], spread[2 * j + 1]));
-        }
-        for (uint32_t i = 0; i < n_rows; i++) {
-            const int16_t *sums = a->sums + (size_t)i * (a->k_pad / 16) + b * 16;
-            const float scale = a->scales[i * (a->k_pad / BLOCK_K) + b];
-            const int32_t min_sum = lanes_sum_i32(_mm256_madd_epi16(mins, load_i(sums)));
-            acc[i] = chain(acc[i], (float)lanes_sum_i32(sum[i]) * d, scale);
-            acc[i] = chain(acc[i], -((float)min_sum * dmin), scale);
-        }
-    }
-    memcpy(out, acc, n_rows * sizeof *out);
-}
-
 void avx2_row_dot(enum fmt f, const uint8_t *row, uint32_t n_k, const struct acts *a,
                   uint32_t n_rows, float *out)
 {
-    if (f == FMT_Q4_K) {
-        if (n_rows == 1)
-            row_dot_q4_k(row, n_k, a, 1, out);
-        else
-            row_dot_q4_k(row, n_k, a, n_rows, out);
-        return;
-    }
+    assert(is_rare(f));
     switch (f) {
 #define FMT(id, name, gguf, block, bytes)                \
     case FMT_##id:                                       \
+        if (!is_rare(FMT_##id)) break;                   \
         if (n_rows == 1)                                 \
             row_dot(FMT_##id, row, n_k, a, 1, out);      \
         else                                             \

@@ -15,7 +15,16 @@ enum { MANY_ROWS = 12, MANY_GROUP = 4, MANY_GROUPS = MANY_ROWS / MANY_GROUP };
 
 #if !defined(AVX512_IN_C)
 
-// What the assembly reads, for the compiler's knowledge.
+// What the assembly reads, for the compiler's knowledge: after a comma, or instead of all. clang (14 and 19) has an
+// address in a register for each such operand, beside the pointer's own, and of those there are not enough: it
+// is told of any memory.
+#if defined(__clang__)
+#define MANY_MEMORY(what, p)
+#define MANY_CLOBBERS "memory"
+#else
+#define MANY_MEMORY(what, p) , "m"(*(const struct what *)(p))
+#define MANY_CLOBBERS
+#endif
 struct many_weights {
     int8_t b[PACK_QUADS / 2 * PANEL_ROWS * 4];
 };
@@ -51,23 +60,25 @@ struct many_bias {
 #define MANY_SUMS_4  [s0] "=&v"(s[0]), [s1] "=&v"(s[1]), [s2] "=&v"(s[2]), [s3] "=&v"(s[3])
 #define MANY_SUMS_8  MANY_SUMS_4, [s4] "=&v"(s[4]), [s5] "=&v"(s[5]), [s6] "=&v"(s[6]), [s7] "=&v"(s[7])
 #define MANY_SUMS_12 MANY_SUMS_8, [s8] "=&v"(s[8]), [s9] "=&v"(s[9]), [s10] "=&v"(s[10]), [s11] "=&v"(s[11])
-#define MANY_ACTS(i)    [a##i] "r"(a[i]), "m"(*(const struct many_acts *)a[i])
-#define MANY_ACTS_4     [w] "r"(w), "m"(*(const struct many_weights *)w), MANY_ACTS(0)
+#define MANY_ACTS(i)    [a##i] "r"(a[i]) MANY_MEMORY(many_acts, a[i])
+#define MANY_ACTS_4     [w] "r"(w) MANY_MEMORY(many_weights, w), MANY_ACTS(0)
 #define MANY_ACTS_8     MANY_ACTS_4, MANY_ACTS(1)
 #define MANY_ACTS_12    MANY_ACTS_8, MANY_ACTS(2)
-#define MANY_BIAS(i)    [b##i] "r"(bias[i]), "m"(*(const struct many_bias *)bias[i])
+#define MANY_BIAS(i)    [b##i] "r"(bias[i]) MANY_MEMORY(many_bias, bias[i])
 #define MANY_BIAS_4     MANY_BIAS(0)
 #define MANY_BIAS_8     MANY_BIAS_4, MANY_BIAS(1)
 #define MANY_BIAS_12    MANY_BIAS_8, MANY_BIAS(2)
-#define MANY_MORE       "m"(*(const struct many_weights *)(w + sizeof(struct many_weights)))
+#define MANY_MORE       MANY_MEMORY(many_weights, w + sizeof(struct many_weights))
 
 #define MANY_ASM(n) \
     if (!bias) \
-        __asm__(MANY_ZERO_##n MANY_ALL(n) : MANY_SUMS_##n, [x] "=&v"(x) : MANY_ACTS_##n, MANY_MORE); \
+        __asm__(MANY_ZERO_##n MANY_ALL(n) : MANY_SUMS_##n, [x] "=&v"(x) : MANY_ACTS_##n MANY_MORE : MANY_CLOBBERS); \
     else if (half) \
-        __asm__(MANY_TAKE_##n MANY_HALF(n) : MANY_SUMS_##n, [x] "=&v"(x) : MANY_ACTS_##n, MANY_BIAS_##n); \
+        __asm__(MANY_TAKE_##n MANY_HALF(n) : MANY_SUMS_##n, [x] "=&v"(x) \
+                : MANY_ACTS_##n, MANY_BIAS_##n : MANY_CLOBBERS); \
     else \
-        __asm__(MANY_TAKE_##n MANY_ALL(n) : MANY_SUMS_##n, [x] "=&v"(x) : MANY_ACTS_##n, MANY_MORE, MANY_BIAS_##n)
+        __asm__(MANY_TAKE_##n MANY_ALL(n) : MANY_SUMS_##n, [x] "=&v"(x) \
+                : MANY_ACTS_##n MANY_MORE, MANY_BIAS_##n : MANY_CLOBBERS)
 
 // s[i] = bias of row i + w times row i: eight quads, or four where `half`. a[g] is where rows 4 g .. 4 g + 3
 // lie, bias[g] (bias may be NULL) where their first sums. n is 4, 8 or 12. All but pointers are constants after inlining.

@@ -13,6 +13,8 @@ enum { PEAK_COLS = 64 }; // a tile's width: products of weights have half of it
 static uint64_t peak(uint32_t n_rounds)
 {
     int8_t zeros[TILE_ROWS * PEAK_COLS] = {0};
+    // gcc 12 does not know that a tile's load reads it
+    __asm__ volatile("" : : "r"(zeros) : "memory");
     tiles_begin(PEAK_COLS / 4);
     _tile_loadd(4, zeros, PEAK_COLS);
     _tile_loadd(6, zeros, PEAK_COLS);
@@ -34,7 +36,6 @@ const struct cpu_kernels cpu_kernels_amx = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = avx512_quantize_group,
     .packed_dot = avx512_packed_dot,
     .tile_open = tile_open,

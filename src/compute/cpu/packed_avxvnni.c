@@ -7,21 +7,15 @@
 #include "compute/cpu/attend_avx2.h"
 #include "compute/cpu/linear_avx2.h"
 #include "compute/cpu/packed_256.h"
+#include "compute/cpu/peak_x86.h"
 
-enum { SUMS = 12 }; // independent, to hide the instruction's latency
+#define ZERO(s) "vpxor %%ymm" #s ", %%ymm" #s ", %%ymm" #s "\n\t"
+#define ADD(s)  "%{vex%} vpdpbusd %[x], %[w], %%ymm" #s "\n\t"
 
 static uint64_t peak(uint32_t n_rounds)
 {
-    __m256i sum[SUMS], w = _mm256_set1_epi8(3), x = _mm256_set1_epi8(5);
-    for (int i = 0; i < SUMS; i++) sum[i] = _mm256_setzero_si256();
-    for (uint32_t r = 0; r < n_rounds; r++) {
-        __asm__ volatile("" : "+x"(w), "+x"(x)); // the products are new each round
-#pragma GCC unroll 12
-        for (int i = 0; i < SUMS; i++) sum[i] = _mm256_dpbusd_avx_epi32(sum[i], w, x);
-    }
-    for (int i = 1; i < SUMS; i++) sum[0] = _mm256_add_epi32(sum[0], sum[i]);
-    __asm__ volatile("" : : "x"(sum[0]));
-    return (uint64_t)n_rounds * SUMS * 32;
+    PEAK_RUN(ZERO, ADD, n_rounds, _mm256_set1_epi8(3), _mm256_set1_epi8(5));
+    return (uint64_t)n_rounds * PEAK_SUMS * 32;
 }
 
 const struct cpu_kernels cpu_kernels_avxvnni = {
@@ -32,7 +26,6 @@ const struct cpu_kernels cpu_kernels_avxvnni = {
     .panel_dot = avx2_panel_dot,
     .row_dot = avx2_row_dot,
     .keeps_panels = true,
-    .split = avx2_split,
     .quantize_group = quantize_group,
     .packed_dot = packed_dot,
     .quantize_head = avx2_quantize_head,

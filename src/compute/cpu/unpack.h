@@ -8,6 +8,22 @@
 #include "compute/cpu/kernels.h"
 #include "kernels/common/decode.h"
 
+// Neither floats nor packed (repack.h).
+static inline bool is_rare(enum fmt f)
+{
+    switch (f) {
+    case FMT_F32:
+    case FMT_F16:
+    case FMT_BF16:
+    case FMT_Q8_0:
+    case FMT_Q4_0:
+    case FMT_Q4_K:
+    case FMT_Q5_K:
+    case FMT_Q6_K: return false;
+    default: return true;
+    }
+}
+
 enum { MIN_MAX = 4095 }; // 16 sums of at most 16 * ACT_MAX, times this, stay below 2^31
 
 // Sub-blocks of 32 with a float minimum each (min: where in the sub-block's bytes).

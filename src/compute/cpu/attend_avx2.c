@@ -455,7 +455,7 @@ uint32_t avx2_find_above(const float *x, uint32_t from, uint32_t n, float bound)
 
 const struct cpu_kernels cpu_kernels_avx2 = {
     .isa = "AVX2",
-    .numerics = 0x203,
+    .numerics = 0x205,
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,

@@ -433,7 +433,7 @@ void avx512_attend(struct attend_tile *t, uint32_t first, uint32_t end, const st
 
 const struct cpu_kernels cpu_kernels_avx512 = {
     .isa = AVX512_NAME,
-    .numerics = 0x301,
+    .numerics = 0x302,
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,

@@ -319,7 +319,7 @@ static uint64_t c_peak(uint32_t n_rounds)
 
 const struct cpu_kernels cpu_kernels_c = {
     .isa = "portable",
-    .numerics = 0x101,
+    .numerics = 0x102,
     .quantize = c_quantize,
     .panel_expand = c_panel_expand,
     .panel_dot = c_panel_dot,

@@ -30,7 +30,7 @@ static uint64_t peak(uint32_t n_rounds)
 
 const struct cpu_kernels cpu_kernels_amx = {
     .isa = "AMX",
-    .numerics = 0x301, // the bits of AVX-512
+    .numerics = 0x302, // the bits of AVX-512
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,

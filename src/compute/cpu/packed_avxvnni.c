@@ -20,7 +20,7 @@ static uint64_t peak(uint32_t n_rounds)
 
 const struct cpu_kernels cpu_kernels_avxvnni = {
     .isa = "AVX-VNNI",
-    .numerics = 0x204, // the bits of AVX2 but for Q8_0
+    .numerics = 0x206, // the bits of AVX2 but for Q8_0
     .quantize = avx2_quantize,
     .panel_expand = avx2_panel_expand,
     .panel_dot = avx2_panel_dot,

@@ -93,7 +93,9 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
                           struct serve_settings *out, struct engine_settings *es, struct err *e)
 {
     if (s->n_args > 0)
-        return err_set(e, ERR_INPUT, "unexpected \"%s\"; serve takes flags only", s->args[0]);
+        return err_set(e, ERR_INPUT,
+                       "unexpected \"%s\"; serve takes flags only: a model is named by --model",
+                       s->args[0]);
     if (s->given.cache_quota && (s->cache_quota == 0 || s->cache_quota > 100))
         return err_set(e, ERR_INPUT, "--cache-quota takes 1 to 100 percent, not %u",
                        s->cache_quota);

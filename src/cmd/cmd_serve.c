@@ -135,7 +135,11 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
         return err_errno(e, ERR_INPUT, "--workspace: cannot read the folder %.300s", s->workspace);
     if (s->cache_dir == NULL) {
         options_home(&f->cache_dir, "XDG_CACHE_HOME", ".cache");
-        if (f->cache_dir.n > 0) es->cache_dir = buf_cstr(&f->cache_dir);
+        if (f->cache_dir.n > 0)
+            es->cache_dir = buf_cstr(&f->cache_dir);
+        else
+            log_warn("cache", "nothing is kept on disk: neither HOME nor XDG_CACHE_HOME is set "
+                              "(--cache-dir takes a folder)");
     }
     if (s->chat_template_file == NULL) return true;
     if (!file_read(&f->chat_template, s->chat_template_file, MAX_TEMPLATE, e))

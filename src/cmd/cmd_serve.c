@@ -128,6 +128,11 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
     };
     read_manager(out);
     options_sampling(s, &out->sampling);
+    if (s->model == NULL &&
+        !s->given.temperature) { // drawn by chance, so small a model talks nonsense
+        out->sampling.has_temperature = true;
+        out->sampling.temperature = 0;
+    }
     if (s->reasoning != NULL && !read_reasoning(s->reasoning, &out->reasoning, e)) return false;
     if (s->api_key_file != NULL && !read_keys(s->api_key_file, f, out, e)) return false;
     if (!options_engine(s, es, e)) return false;

@@ -344,7 +344,7 @@ static int help(void)
     printf("usage: submind runs [flags] [NAME]          what sub-minds did, newest first\n"
            "       submind runs show ID|last            one run: stages, tool calls, report\n"
            "       submind runs follow [ID|NAME]        a run while it goes on; its exit code\n\n");
-    options_help(C_RUNS);
+    options_help(C_RUNS, "runs");
     return 0;
 }
 

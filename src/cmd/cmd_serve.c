@@ -166,7 +166,7 @@ int cmd_serve(int argc, char **argv)
     if (!options_parse(&s, C_SERVE, argc, argv, &e)) return cmd_fail("serve", &e);
     if (s.help) {
         printf("usage: submind serve [flags]\n\nServes a model over the OpenAI API.\n\n");
-        options_help(C_SERVE);
+        options_help(C_SERVE, "serve");
         return 0;
     }
     if (s.verbose) log_set_level(LOG_DEBUG);

@@ -32,7 +32,7 @@ static bool parse(struct settings *s, const char *command, const char *usage, in
     }
     if (!s->help) return true;
     printf("usage: submind %s\n\n", usage);
-    options_help(C_SUBMINDS);
+    options_help(C_SUBMINDS, command);
     *code = 0;
     return false;
 }

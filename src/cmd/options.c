@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cmd/default_model.h"
+#include "cmd/help_text.h"
 #include "cmd/hint.h"
 #include "cmd/model_path.h"
 #include "host/llama_flags.h"
@@ -232,14 +233,17 @@ bool options_row(size_t i, struct option_row *out)
     return true;
 }
 
-void options_help(enum command_bit command)
+void options_help(enum command_bit bit, const char *command)
 {
     for (size_t i = 0; i < N_SETTINGS; i++) {
         const struct setting *t = &settings_table[i];
-        if ((t->commands & command) == 0) continue;
+        if ((t->commands & bit) == 0) continue;
         char flag[64];
+        struct buf text = {0};
         snprintf(flag, sizeof flag, "--%s %s", t->name, t->arg);
-        printf("  %-30s %s\n", flag, t->help);
+        help_text(&text, t->help, t->commands, command);
+        help_print(flag, buf_cstr(&text));
+        buf_free(&text);
     }
 }
 

@@ -128,8 +128,10 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
     };
     read_manager(out);
     options_sampling(s, &out->sampling);
-    if (s->model == NULL &&
-        !s->given.temperature) { // drawn by chance, so small a model talks nonsense
+    if (s->model == NULL)
+        log_info("serve", "no --model: the built-in one answers, which knows little but the demo's "
+                          "chores; submind pull fetches a real one");
+    if (s->model == NULL && !s->given.temperature) { // by chance, so small a model talks nonsense
         out->sampling.has_temperature = true;
         out->sampling.temperature = 0;
     }

@@ -24,6 +24,23 @@ static struct size_text size_text_up(uint64_t n)
     return size_text(n < 1u << 30 ? (n + mib - 1) / mib * mib : n + (1u << 30) / 100);
 }
 
+struct hint_text {
+    char z[64];
+};
+// What would fit instead, in the words of the flag that asked for more.
+static struct hint_text hint_text(const struct plan_input *in, uint64_t left)
+{
+    struct hint_text t = {"take a smaller model"};
+    const uint64_t pages = left / in->page_bytes, mib = 1u << 20;
+    if (in->kv_bytes > 0 && left >= mib)
+        snprintf(t.z, sizeof t.z, "--kv-memory %lluM is the most",
+                 (unsigned long long)(left / mib));
+    else if (in->kv_bytes == 0 && pages > 1) // one page more than a request fills
+        snprintf(t.z, sizeof t.z, "--ctx %llu is the most",
+                 (unsigned long long)((pages - 1) * in->page_tokens));
+    return t;
+}
+
 static uint64_t wanted_pages(const struct plan_input *in, uint64_t least, uint64_t left)
 {
     uint64_t tokens = 2ull * in->n_ctx + (uint64_t)TOKENS_EACH * in->n_parallel;
@@ -53,10 +70,9 @@ bool plan_pages(const struct plan_input *in, uint32_t *n_pages, struct err *e)
     }
     return err_set(e, ERR_MEMORY,
                    "not enough memory: %s for weights and activations, %s for scratch and "
-                   "%s for %llu tokens of keys and values (--ctx is %u), %s are free; "
-                   "lower --ctx or --kv-memory, or take a smaller model",
+                   "%s for %llu tokens of keys and values (--ctx is %u), %s are free: %s",
                    size_text(in->network_bytes).z, size_text(in->scratch_bytes).z,
                    size_text(pages * in->page_bytes).z,
                    (unsigned long long)(pages * in->page_tokens), in->n_ctx,
-                   size_text(in->free_bytes).z);
+                   size_text(in->free_bytes).z, hint_text(in, left).z);
 }

@@ -26,7 +26,7 @@ static void warn_nothing_kept(const char *why)
              why);
 }
 
-// A bootstrap that has no room as a whole comes back in part, which is as if it did not.
+// A prompt that has no room as a whole comes back in part, and what others left goes for it.
 static void warn_little_room(const struct disk *d, const struct store_shape *shape,
                              uint64_t cap_bytes)
 {

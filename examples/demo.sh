@@ -173,10 +173,21 @@ title "What it cost."
 echo
 print_table
 
-title "The records: submind runs; submind runs show ID tells everything about one."
+title "The records: submind runs; submind runs show ID tells everything about one. The demo's own go when it ends."
 echo
 "$submind" runs --limit 0
 if [ "$failed" -gt 0 ]; then
     echo "$failed of these did not end as they should" >&2
     exit 1
 fi
+
+program=$submind
+[ "$(command -v submind 2>/dev/null)" = "" ] || program=submind
+title "From here, with a model that knows more than these chores:"
+cat <<END
+
+    $program doctor                                        is this machine ready?
+    $program pull hf:Qwen/Qwen3-4B-GGUF:Q4_K_M             or a larger one: doctor --model FILE says what fits
+    $program serve --model hf:Qwen/Qwen3-4B-GGUF:Q4_K_M    for any OpenAI client: http://127.0.0.1:8080/v1
+    $program run --workspace DIR "what to do"              a folder with AGENTS.md and submind.yaml: README.md
+END

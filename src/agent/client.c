@@ -141,7 +141,8 @@ static bool judge_failure(struct asking *a, const struct http_client *c,
     const char *url = http_client_url(c);
     switch (h->fail) {
     case HTTP_NO_CONNECTION:
-        return err_set(e, ERR_NO_SERVER, "no server at %.200s: %.150s", url, h->why);
+        return err_set(e, ERR_NO_SERVER, "no server at %.200s: %.150s; submind serve starts one",
+                       url, h->why);
     case HTTP_HANG_UP: err_set(e, ERR_IO, "the server at %.200s closed the connection", url); break;
     case HTTP_DEADLINE: err_set(e, ERR_TIMEOUT, "out of time"); break;
     case HTTP_CANCELLED: err_set(e, ERR_CANCELLED, "cancelled"); break;

@@ -11,6 +11,15 @@
 
 #include "base/map_guard.h"
 
+static bool is_file(const struct stat *st, const char *path, struct err *e)
+{
+    if (S_ISREG(st->st_mode)) return true;
+    return err_set(e, ERR_IO,
+                   S_ISDIR(st->st_mode) ? "%s is a folder; name a file in it"
+                                        : "%s is not a regular file",
+                   path);
+}
+
 bool file_map(struct file_map *out, const char *path, struct err *e)
 {
     struct stat st;
@@ -21,10 +30,7 @@ bool file_map(struct file_map *out, const char *path, struct err *e)
         err_errno(e, ERR_IO, "cannot stat %s", path);
         goto fail;
     }
-    if (!S_ISREG(st.st_mode)) {
-        err_set(e, ERR_IO, "%s is not a regular file", path);
-        goto fail;
-    }
+    if (!is_file(&st, path, e)) goto fail;
     struct file_map m = {.n = (size_t)st.st_size, .fd = fd};
     if (m.n > 0) {
         void *p = mmap(NULL, m.n, PROT_READ, MAP_SHARED, fd, 0);
@@ -113,7 +119,7 @@ bool file_read_text(struct buf *out, const char *path, size_t max_bytes, size_t 
     if (fd < 0)
         return err_errno(e, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "cannot open %s", path);
     bool ok = fstat(fd, &st) == 0 || err_errno(e, ERR_IO, "cannot stat %s", path);
-    if (ok && !S_ISREG(st.st_mode)) ok = err_set(e, ERR_IO, "%s is not a regular file", path);
+    ok = ok && is_file(&st, path, e);
     if (ok)
         ok = total != NULL ? read_start(out, fd, path, max_bytes, e)
                            : read_fd(out, fd, path, max_bytes, e);

@@ -157,19 +157,26 @@ static void set_caution(struct bench_report *r, const json_t *limits)
                  r->runs == 1 ? "" : "s", ENOUGH_RUNS);
 }
 
+bool bench_is_earlier(struct str earlier, struct err *e)
+{
+    json_error_t why = {0};
+    json_t *root = json_loadb(earlier.p, earlier.n, 0, &why);
+    const bool ok = json_is_object(json_object_get(root, "servers"));
+    json_decref(root);
+    return ok || err_set(e, ERR_FORMAT, "it is no JSON of bench seed: %.200s", why.text);
+}
+
 bool bench_compare(struct bench_report *r, struct str earlier,
                    struct bench_change out[BENCH_CHANGES_MAX], size_t *n, struct err *e)
 {
-    json_error_t why;
-    json_t *root = json_loadb(earlier.p, earlier.n, 0, &why);
+    if (!bench_is_earlier(earlier, e)) return false;
+    json_t *root = json_loadb(earlier.p, earlier.n, 0, NULL);
     const json_t *servers = json_object_get(root, "servers");
     *n = 0;
     for (size_t c = 0; c < r->n; c++)
         compare_server(&r->columns[c], json_object_get(servers, r->columns[c].name), out, n);
-    const bool ok = json_is_object(servers);
     set_caution(r, json_object_get(root, "limits"));
     json_decref(root);
-    if (!ok) return err_set(e, ERR_FORMAT, "it is no JSON of bench seed: %.200s", why.text);
     if (*n == 0) return err_set(e, ERR_INPUT, "none of its servers has the name of one of these");
     return true;
 }

@@ -36,6 +36,8 @@ struct bench_change {
 };
 enum { BENCH_CHANGES_MAX = BENCH_COLUMNS_MAX * WORKLOAD_ROWS };
 
+// Whether the text is the JSON of an earlier run, before anything is measured: else ERR_FORMAT.
+bool bench_is_earlier(struct str earlier, struct err *e);
 // Servers of the same name in an earlier JSON. A change is one where the samples' ranges do not overlap and
 // the medians differ by more than 5 %. Sets r's caution. ERR_FORMAT when the text is no such JSON.
 bool bench_compare(struct bench_report *r, struct str earlier,

@@ -34,7 +34,7 @@ struct seed {
     size_t n, i; // i: the one that is measured
     uint64_t start_ns;
     struct bench_prompt prompt;
-    struct buf key;
+    struct buf key, earlier;
     struct bench_report report;
     struct bench_change changes[BENCH_CHANGES_MAX];
     size_t n_changes;
@@ -247,14 +247,33 @@ static bool measure_each(struct seed *b, struct err *e)
 
 // ---- the result ------------------------------------------------------------------------------------------
 
-static bool read_baseline(struct seed *b, struct err *e)
+static bool can_write(const char *path, struct err *e)
 {
-    struct buf text = {0};
-    if (b->s->baseline == NULL) return true;
-    bool ok = file_read(&text, b->s->baseline, MAX_BASELINE, e) &&
-              bench_compare(&b->report, buf_view(&text), b->changes, &b->n_changes, e);
-    buf_free(&text);
-    return ok || err_prefix(e, "--baseline %s: ", b->s->baseline);
+    char folder[4096] = ".";
+    const char *slash = strrchr(path, '/');
+    if (!file_make_parents(path, e)) return false;
+    if (slash != NULL) snprintf(folder, sizeof folder, "%.*s", (int)(slash - path) + 1, path);
+    return access(folder, W_OK | X_OK) == 0 ||
+           err_errno(e, ERR_IO, "cannot write to %.300s", folder);
+}
+
+// What would be found out after minutes of measuring otherwise.
+static bool open_files(struct seed *b, struct err *e)
+{
+    const struct settings *s = b->s;
+    if (s->baseline != NULL && !(file_read(&b->earlier, s->baseline, MAX_BASELINE, e) &&
+                                 bench_is_earlier(buf_view(&b->earlier), e)))
+        return err_prefix(e, "--baseline %s: ", s->baseline);
+    if (s->out != NULL && !can_write(s->out, e)) return err_prefix(e, "--out: ");
+    if (s->html != NULL && !can_write(s->html, e)) return err_prefix(e, "--html: ");
+    return true;
+}
+
+static bool compare(struct seed *b, struct err *e)
+{
+    return b->s->baseline == NULL ||
+           bench_compare(&b->report, buf_view(&b->earlier), b->changes, &b->n_changes, e) ||
+           err_prefix(e, "--baseline %s: ", b->s->baseline);
 }
 
 static bool write_files(struct seed *b, struct err *e)
@@ -292,6 +311,7 @@ static void release(struct seed *b)
 {
     bench_prompt_close(&b->prompt);
     buf_free(&b->key);
+    buf_free(&b->earlier);
     free(b);
 }
 
@@ -308,14 +328,15 @@ bool bench_seed(const struct settings *s, const atomic_int *cancel, struct err *
     b->report.workspace = s->workspace;
     bool ok = s->key_file == NULL || file_read(&b->key, s->key_file, MAX_KEY, e);
     while (b->key.n > 0 && b->key.p[b->key.n - 1] <= ' ') b->key.n--;
-    ok = ok && add_all(b, e) && bench_prompt_open(&b->prompt, s->workspace, e);
+    ok = ok && add_all(b, e) && open_files(b, e) && bench_prompt_open(&b->prompt, s->workspace, e);
     if (ok) look_at_machine(b);
     ok = ok && measure_limits(b, e);
     b->start_ns = clock_ns();
     struct err failed = {0};
     ok = ok && measure_each(b, &failed);
-    if (b->report.n > 0) {
-        ok = read_baseline(b, e) && write_files(b, e) && ok;
+    if (b->report.n > 0) { // whatever went wrong: what was measured is kept
+        const bool compared = compare(b, e);
+        ok = write_files(b, e) && compared && ok;
         print(b);
     }
     release(b);

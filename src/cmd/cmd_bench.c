@@ -60,7 +60,7 @@ static int help(void)
     for (size_t i = 0; i < N_BENCHMARKS; i++)
         printf("  %-5s %s\n", benchmarks[i].name, benchmarks[i].help);
     printf("\n");
-    options_help(C_BENCH);
+    options_help(C_BENCH, "bench");
     return 0;
 }
 

@@ -297,7 +297,7 @@ int cmd_bootstrap(int argc, char **argv)
     if (s.help) {
         printf("usage: submind bootstrap [flags]\n\nWhat a run of this workspace sends before its "
                "task, in the model's tokens, and what in it\nkeeps runs from sharing it.\n\n");
-        options_help(C_BOOTSTRAP);
+        options_help(C_BOOTSTRAP, "bootstrap");
         return 0;
     }
     struct view v = {.s = &s};

@@ -271,7 +271,7 @@ static int help(void)
     printf("usage: submind cache COMMAND [ARGUMENT] [flags]\n\n"
            "Looks into the prefix cache of a running server.\n\n");
     actions_help("cache");
-    options_help(C_CACHE);
+    options_help(C_CACHE, "cache");
     return 0;
 }
 

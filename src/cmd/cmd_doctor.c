@@ -44,7 +44,7 @@ int cmd_doctor(int argc, char **argv)
         printf(
             "usage: submind doctor [flags]\n\nLooks at this machine and says what is wrong, why it "
             "matters and how to put it right.\nEnds with 1 when there is a problem.\n\n");
-        options_help(C_DOCTOR);
+        options_help(C_DOCTOR, "doctor");
         return 0;
     }
     log_set_level(s.verbose ? LOG_DEBUG : LOG_WARN);

@@ -307,7 +307,7 @@ static int help(void)
 {
     printf("usage: submind inspect SUBJECT [--model FILE] [flags]\n\n");
     actions_help("inspect");
-    options_help(C_INSPECT);
+    options_help(C_INSPECT, "inspect");
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "cmd/actions.h"
 #include "cmd/cmd.h"
+#include "cmd/help_text.h"
 #include "cmd/options.h"
 
 static const struct command {
@@ -59,14 +60,17 @@ static void put_head(struct buf *out, const char *title, const char *help)
     buf_c(out, '\n');
 }
 
-static void put_flag(struct buf *out, const struct option_row *row)
+static void put_flag(struct buf *out, const struct option_row *row, const char *command)
 {
+    struct buf text = {0};
     buf_z(out, ".TP\n\\fB\\-\\-");
     put_roff(out, row->name);
     buf_z(out, "\\fR");
     if (*row->arg != '\0') buf_printf(out, " \\fI%s\\fR", row->arg);
     buf_c(out, '\n');
-    put_roff(out, row->help);
+    help_text(&text, row->help, row->commands, command);
+    put_roff(out, buf_cstr(&text));
+    buf_free(&text);
     buf_c(out, '\n');
 }
 
@@ -106,7 +110,7 @@ static void put_command_page(struct buf *out, const struct command *c)
               ".SH FLAGS\nEach can be given as an environment variable too: \\-\\-kv\\-memory as "
               "SUBMIND_KV_MEMORY; flags win.\n");
         for (size_t i = 0; options_row(i, &row); i++)
-            if (takes(c, &row)) put_flag(out, &row);
+            if (takes(c, &row)) put_flag(out, &row, c->name);
     }
     buf_z(out,
           ".SH EXIT STATUS\n0 done; 1 failed; 2 bad use; 3 no server, or it refused; 124 out of "
@@ -207,6 +211,15 @@ static void put_quoted(struct buf *out, const char *text, bool zsh)
     }
 }
 
+static void put_quoted_help(struct buf *out, const struct option_row *row, const char *command,
+                            bool zsh)
+{
+    struct buf text = {0};
+    help_text(&text, row->help, row->commands, command);
+    put_quoted(out, buf_cstr(&text), zsh);
+    buf_free(&text);
+}
+
 static void put_zsh(struct buf *out)
 {
     struct option_row row;
@@ -224,7 +237,7 @@ static void put_zsh(struct buf *out)
         for (size_t i = 0; options_row(i, &row); i++) {
             if (!takes(&commands[c], &row)) continue;
             buf_printf(out, "        '--%s[", row.name);
-            put_quoted(out, row.help, true);
+            put_quoted_help(out, &row, commands[c].name, true);
             buf_z(out, "]");
             if (*row.arg != '\0') buf_printf(out, ":%s:_files", row.arg);
             buf_z(out, "' \\\n");
@@ -262,7 +275,7 @@ static void put_fish(struct buf *out)
             if (!takes(&commands[c], &row)) continue;
             buf_printf(out, "complete -c submind -n '__fish_seen_subcommand_from %s' -l %s%s -d '",
                        commands[c].name, row.name, *row.arg == '\0' ? "" : " -r");
-            put_quoted(out, row.help, false);
+            put_quoted_help(out, &row, commands[c].name, false);
             buf_z(out, "'\n");
         }
     }

@@ -179,7 +179,7 @@ int cmd_pull(int argc, char **argv)
         printf("usage: submind pull hf:OWNER/REPO[:QUANT] | ollama:NAME[:TAG] | URL\n"
                "       submind pull --list\n\nFetches a model in parallel pieces and checks its "
                "hash; stopped, it goes on\nwhere it was.\n\n");
-        options_help(C_PULL);
+        options_help(C_PULL, "pull");
         return 0;
     }
     log_set_level(s.verbose ? LOG_DEBUG : LOG_WARN);

@@ -260,7 +260,7 @@ static int help(void)
         "(submind\n"
         "ls lists them). Exit codes: 0 done, 1 task failed, 2 bad use, 3 no server, 124 timeout,\n"
         "130 interrupted.\n\n");
-    options_help(C_RUN);
+    options_help(C_RUN, "run");
     return 0;
 }
 

@@ -306,7 +306,9 @@ static bool pick(struct following *f, struct err *e)
     }
     struct run_filter any = {
         .running = true, .limit = 1, .name = f->s->n_args > 1 ? f->s->args[1] : NULL};
-    if (!f->s->json) fputs("waiting for a run to start\n", stderr);
+    if (!f->s->json)
+        fprintf(stderr, "waiting for a run%s%s to start; Ctrl-C ends this\n",
+                any.name != NULL ? " of " : "", any.name != NULL ? any.name : "");
     while (f->id.n == 0 && atomic_load(&stopped) == 0) {
         if (!run_history_list(f->store, &any, take_id, &f->id, e)) return false;
         if (f->id.n == 0) clock_sleep_ms(POLL_MS);
@@ -344,7 +346,7 @@ static int help(void)
     printf("usage: submind runs [flags] [NAME]          what sub-minds did, newest first\n"
            "       submind runs show ID|last            one run: stages, tool calls, report\n"
            "       submind runs follow [ID|NAME]        a run while it goes on; its exit code\n\n");
-    options_help(C_RUNS);
+    options_help(C_RUNS, "runs");
     return 0;
 }
 

@@ -367,7 +367,7 @@ static int help(void)
            "       submind schedule remove [--dry-run] [NAME...]  the workspace's timers go\n"
            "       submind schedule run                           without systemd: stays and runs\n"
            "                                                      what is due\n\n");
-    options_help(C_SCHEDULE);
+    options_help(C_SCHEDULE, "schedule");
     return 0;
 }
 

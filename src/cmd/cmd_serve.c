@@ -93,7 +93,9 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
                           struct serve_settings *out, struct engine_settings *es, struct err *e)
 {
     if (s->n_args > 0)
-        return err_set(e, ERR_INPUT, "unexpected \"%s\"; serve takes flags only", s->args[0]);
+        return err_set(e, ERR_INPUT,
+                       "unexpected \"%s\"; serve takes flags only: a model is named by --model",
+                       s->args[0]);
     if (s->given.cache_quota && (s->cache_quota == 0 || s->cache_quota > 100))
         return err_set(e, ERR_INPUT, "--cache-quota takes 1 to 100 percent, not %u",
                        s->cache_quota);
@@ -126,6 +128,13 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
     };
     read_manager(out);
     options_sampling(s, &out->sampling);
+    if (s->model == NULL)
+        log_info("serve", "no --model: the built-in one answers, which knows little but the demo's "
+                          "chores; submind pull fetches a real one");
+    if (s->model == NULL && !s->given.temperature) { // by chance, so small a model talks nonsense
+        out->sampling.has_temperature = true;
+        out->sampling.temperature = 0;
+    }
     if (s->reasoning != NULL && !read_reasoning(s->reasoning, &out->reasoning, e)) return false;
     if (s->api_key_file != NULL && !read_keys(s->api_key_file, f, out, e)) return false;
     if (!options_engine(s, es, e)) return false;
@@ -133,7 +142,11 @@ static bool read_settings(const struct settings *s, struct serve_files *f,
         return err_errno(e, ERR_INPUT, "--workspace: cannot read the folder %.300s", s->workspace);
     if (s->cache_dir == NULL) {
         options_home(&f->cache_dir, "XDG_CACHE_HOME", ".cache");
-        if (f->cache_dir.n > 0) es->cache_dir = buf_cstr(&f->cache_dir);
+        if (f->cache_dir.n > 0)
+            es->cache_dir = buf_cstr(&f->cache_dir);
+        else
+            log_warn("cache", "nothing is kept on disk: neither HOME nor XDG_CACHE_HOME is set "
+                              "(--cache-dir takes a folder)");
     }
     if (s->chat_template_file == NULL) return true;
     if (!file_read(&f->chat_template, s->chat_template_file, MAX_TEMPLATE, e))
@@ -155,7 +168,7 @@ int cmd_serve(int argc, char **argv)
     if (!options_parse(&s, C_SERVE, argc, argv, &e)) return cmd_fail("serve", &e);
     if (s.help) {
         printf("usage: submind serve [flags]\n\nServes a model over the OpenAI API.\n\n");
-        options_help(C_SERVE);
+        options_help(C_SERVE, "serve");
         return 0;
     }
     if (s.verbose) log_set_level(LOG_DEBUG);

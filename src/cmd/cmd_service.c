@@ -235,7 +235,7 @@ static int help(void)
     printf("usage: submind service ACTION [flags]\n\n");
     actions_help("service");
     printf("install and switch take the flags of submind serve too.\n\n");
-    options_help(C_SERVICE);
+    options_help(C_SERVICE, "service");
     return 0;
 }
 

@@ -32,7 +32,7 @@ static bool parse(struct settings *s, const char *command, const char *usage, in
     }
     if (!s->help) return true;
     printf("usage: submind %s\n\n", usage);
-    options_help(C_SUBMINDS);
+    options_help(C_SUBMINDS, command);
     *code = 0;
     return false;
 }
@@ -96,8 +96,14 @@ int cmd_new(int argc, char **argv)
         return code;
     bool ok = s.n_args == 1 || err_set(&e, ERR_INPUT, "one name is needed: submind new NAME");
     ok = ok && make_new(dir_of(&s), s.args[0], &path, &e);
-    if (ok)
+    if (ok && s.json) {
+        struct buf json = {0};
+        buf_json(&json, buf_view(&path));
+        printf("{\"path\":%s}\n", buf_cstr(&json));
+        buf_free(&json);
+    } else if (ok) {
         printf("%s\nedit it, then: submind check; submind run %s\n", buf_cstr(&path), s.args[0]);
+    }
     buf_free(&path);
     return ok ? 0 : cmd_fail("new", &e);
 }
@@ -157,17 +163,34 @@ static bool check_one(const char *dir, const char *name, const struct workspace_
     return ok;
 }
 
+static void add_problem(struct buf *problems, const char *msg, bool json)
+{
+    if (!json) {
+        buf_printf(problems, "%s\n", msg);
+        return;
+    }
+    if (problems->n > 0) buf_c(problems, ',');
+    buf_json(problems, str_from(msg));
+}
+
 static size_t check_all(const char *dir, const char *const *names, size_t n,
-                        const struct workspace_config *c)
+                        const struct workspace_config *c, struct buf *problems, bool json)
 {
     size_t n_wrong = 0;
     for (size_t i = 0; i < n; i++) {
         struct err problem = {0};
         if (check_one(dir, names[i], c, &problem)) continue;
-        printf("%s\n", problem.msg);
+        add_problem(problems, problem.msg, json);
         n_wrong++;
     }
     return n_wrong;
+}
+
+// Nothing is wrong with that, but who wrote a first chore will not have meant it.
+static bool has_no_tool(const struct workspace_config *c)
+{
+    return c->exec.allow.n == 0 && c->files.read.n == 0 && c->http.allow.n == 0 &&
+           c->mcp_file == NULL && c->tools.n == 0;
 }
 
 int cmd_check(int argc, char **argv)
@@ -176,6 +199,7 @@ int cmd_check(int argc, char **argv)
     struct err e = {0};
     struct definition_names all = {0};
     struct workspace ws = {0};
+    struct buf problems = {0};
     int code = 0;
     if (!parse(&s, "check",
                "check [flags] [NAME...]     validates submind.yaml, its MCP servers and "
@@ -184,11 +208,22 @@ int cmd_check(int argc, char **argv)
         return code;
     if (!definition_list(&all, dir_of(&s), &e)) return cmd_fail("check", &e);
     bool well = workspace_open(&ws, dir_of(&s), &e) && tool_set_check(&ws.config, &e);
-    if (!well) printf("%s\n", e.msg);
+    if (!well) add_problem(&problems, e.msg, s.json);
     size_t n = s.n_args > 0 ? (size_t)s.n_args : all.n;
     const char *const *names = s.n_args > 0 ? s.args : (const char *const *)all.p;
-    well = check_all(dir_of(&s), names, n, well ? &ws.config : NULL) == 0 && well;
-    if (well) printf("%zu definition%s, all well\n", n, n == 1 ? "" : "s");
+    const struct workspace_config *config = well ? &ws.config : NULL;
+    well = check_all(dir_of(&s), names, n, config, &problems, s.json) == 0 && well;
+    if (s.json)
+        printf("{\"definitions\":%zu,\"problems\":[%s]}\n", n, buf_cstr(&problems));
+    else if (!well)
+        fputs(buf_cstr(&problems), stdout);
+    else
+        printf("%zu definition%s, all well\n%s", n, n == 1 ? "" : "s",
+               n > 0 && has_no_tool(config)
+                   ? "no tools: submind.yaml allows none, so they can only talk; a first one:\n"
+                     "  exec: {allow: [{run: [uptime, -p]}]}\n"
+                   : "");
+    buf_free(&problems);
     workspace_close(&ws);
     definition_names_free(&all);
     return well ? 0 : 2;

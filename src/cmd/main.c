@@ -5,6 +5,7 @@
 
 #include "base/map_guard.h"
 #include "cmd/cmd.h"
+#include "cmd/hint.h"
 
 static const struct {
     const char *name;
@@ -16,6 +17,20 @@ static const struct {
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+// No page of help behind it: it would push the one line that matters off the screen.
+static int unknown_command(const char *name)
+{
+    struct hint near = hint_of(name);
+    for (size_t i = 0; i < N_COMMANDS; i++) hint_offer(&near, commands[i].name);
+    fprintf(stderr, "submind: there is no command \"%.60s\"", name);
+    if (near.best != NULL)
+        fprintf(stderr, "; did you mean submind %s?", near.best);
+    else
+        fprintf(stderr, "; submind --help lists those that exist");
+    fputc('\n', stderr);
+    return 2;
+}
 
 static void usage(FILE *f)
 {
@@ -41,7 +56,7 @@ int main(int argc, char **argv)
     }
     bool asked =
         strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
-    if (!asked) fprintf(stderr, "submind: there is no command \"%s\"\n\n", name);
-    usage(asked ? stdout : stderr);
-    return asked && argc > 1 ? 0 : 2;
+    if (!asked) return unknown_command(name);
+    usage(stdout);
+    return argc > 1 ? 0 : 2;
 }

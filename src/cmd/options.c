@@ -9,7 +9,10 @@
 #include <string.h>
 
 #include "cmd/default_model.h"
+#include "cmd/help_text.h"
+#include "cmd/hint.h"
 #include "cmd/model_path.h"
+#include "host/llama_flags.h"
 
 enum setting_type { SETTING_STR, SETTING_U32, SETTING_F32, SETTING_SIZE, SETTING_FLAG };
 
@@ -150,6 +153,33 @@ static bool read_environment(struct settings *s, enum command_bit command, struc
     return true;
 }
 
+// Says what may have been meant: llama-server's flag where a server's were expected, one that is spelled nearly so,
+// one of another command.
+static bool unknown_flag(enum command_bit command, const char *word, struct err *e)
+{
+    const char *ours, *note;
+    char name[64] = "";
+    const size_t dashes = strspn(word, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word + dashes, "="), word + dashes);
+    if (command == C_SERVE && llama_flag_meaning(word, &ours, &note))
+        return err_set(
+            e, ERR_INPUT,
+            "%.60s is a flag of llama-server%s%s%s%s%s. Put submind llama-server in place "
+            "of submind serve: it takes all of them",
+            word, *ours != '\0' ? "; here it is --" : "", ours, *note != '\0' ? " (" : "", note,
+            *note != '\0' ? ")" : "");
+    struct hint near = hint_of(name);
+    bool elsewhere = false;
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        if ((settings_table[i].commands & command) != 0) hint_offer(&near, settings_table[i].name);
+        elsewhere = elsewhere || (dashes == 2 && strcmp(settings_table[i].name, name) == 0);
+    }
+    if (near.best != NULL)
+        return err_set(e, ERR_INPUT, "unknown flag %.60s; did you mean --%s?", word, near.best);
+    return err_set(e, ERR_INPUT, "unknown flag %.60s%s; --help lists those that exist", word,
+                   elsewhere ? " (other commands have it)" : "");
+}
+
 // One flag at argv[i]; *used is how many words it took.
 static bool parse_flag(struct settings *s, enum command_bit command, int argc, char **argv, int i,
                        int *used, struct err *e)
@@ -160,8 +190,7 @@ static bool parse_flag(struct settings *s, enum command_bit command, int argc, c
     size_t n = equals != NULL && equals > name ? (size_t)(equals - name) : strlen(name);
     const struct setting *t = word[1] == '-' ? find(command, name, n) : NULL;
     if (word[1] != '-' && word[1] != '\0' && word[2] == '\0') t = find(command, word + 1, 1);
-    if (t == NULL)
-        return err_set(e, ERR_INPUT, "unknown flag %s; --help lists those that exist", argv[i]);
+    if (t == NULL) return unknown_flag(command, argv[i], e);
     *used = 1;
     if (t->type == SETTING_FLAG) {
         if (equals != NULL) return err_set(e, ERR_INPUT, "--%s takes no value", t->name);
@@ -204,14 +233,17 @@ bool options_row(size_t i, struct option_row *out)
     return true;
 }
 
-void options_help(enum command_bit command)
+void options_help(enum command_bit bit, const char *command)
 {
     for (size_t i = 0; i < N_SETTINGS; i++) {
         const struct setting *t = &settings_table[i];
-        if ((t->commands & command) == 0) continue;
+        if ((t->commands & bit) == 0) continue;
         char flag[64];
+        struct buf text = {0};
         snprintf(flag, sizeof flag, "--%s %s", t->name, t->arg);
-        printf("  %-30s %s\n", flag, t->help);
+        help_text(&text, t->help, t->commands, command);
+        help_print(flag, buf_cstr(&text));
+        buf_free(&text);
     }
 }
 

@@ -20,9 +20,9 @@ enum command_bit {
     C_PULL = 128,
     C_RUNS = 1024,
     C_SUBMINDS = 2048, // new, check, ls
-    C_BOOTSTRAP = 8192,
     C_SCHEDULE = 4096,
-    C_MANUAL = 8192,
+    C_BOOTSTRAP = 8192,
+    C_MANUAL = 16384,                                 // man, completion
     C_ENGINE = C_SERVE | C_RUN | C_INSPECT | C_BENCH, // those that may load a model
     C_ALL = 0xffff,
 };
@@ -59,8 +59,8 @@ struct option_row {
 };
 // The i-th; false behind the last one.
 bool options_row(size_t i, struct option_row *out);
-// Prints the flags of a command with their help to standard output.
-void options_help(enum command_bit command);
+// Prints the flags of a command with their help to standard output. Several commands may have one bit.
+void options_help(enum command_bit bit, const char *command);
 // "512M", "8G", "1048576", "1.5g" -> bytes.
 bool options_size(const char *text, size_t *out);
 // The engine's part of the settings. model_path falls back to the built-in model.

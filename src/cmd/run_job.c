@@ -216,6 +216,7 @@ static void run_attempt(struct run_job *j, struct run_store *store, uint64_t dea
     a.wish.arg = &a;
     make_prompt(&a);
     if (ready && server_find(&a.server, &a.wish, &a.is_private, &e)) {
+        if (a.is_private && !s->s->quiet) run_session_tell_model(s);
         struct run_settings rs = settings_of(&a, deadline_ns);
         run_loop(&rs, &j->result);
     } else {

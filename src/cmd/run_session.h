@@ -25,6 +25,8 @@ struct run_session {
 bool run_session_open(struct run_session *out, const struct settings *s, const atomic_int *cancel,
                       struct err *e);
 void run_session_close(struct run_session *r);
+// Once a command, on standard error: a private server answers with the built-in model because nobody named one.
+void run_session_tell_model(const struct run_session *r);
 // Which server a run of this definition (NULL: a task given by hand) asks.
 struct server_wish run_session_wish(const struct run_session *r, const struct definition *d,
                                     uint64_t deadline_ns);

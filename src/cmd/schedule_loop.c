@@ -291,7 +291,7 @@ bool schedule_loop_run(const struct schedule_loop *s, struct err *e)
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
     read_definitions(&l);
-    printf("%zu sub-minds with a schedule in %s\n", l.n, s->place.workspace);
+    printf("%zu sub-mind%s with a schedule in %s\n", l.n, l.n == 1 ? "" : "s", s->place.workspace);
     fflush(stdout);
     while (atomic_load(&stopped) == 0) {
         read_definitions(&l);

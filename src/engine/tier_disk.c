@@ -19,6 +19,26 @@ struct disk {
     atomic_bool stop;
 };
 
+// One warning, with what can be done about it; the server works without.
+static void warn_nothing_kept(const char *why)
+{
+    log_warn("cache", "nothing is kept on disk: %s (--cache-dir takes another folder, or off)",
+             why);
+}
+
+// A prompt that has no room as a whole comes back in part, and what others left goes for it.
+static void warn_little_room(const struct disk *d, const struct store_shape *shape,
+                             uint64_t cap_bytes)
+{
+    const uint64_t tokens = cap_bytes / store_record_bytes(shape) * shape->n_ids;
+    if (tokens >= d->cfg.about.n_ctx) return;
+    log_warn("cache",
+             "on disk there is room for %llu tokens (%llu MB), a request may have %u: --cache-disk "
+             "gives more, --cache-dir takes another disk",
+             (unsigned long long)tokens, (unsigned long long)(cap_bytes / 1000000),
+             d->cfg.about.n_ctx);
+}
+
 static void open_store(struct disk *d, struct hash128 weights)
 {
     const struct fingerprint_about *a = &d->cfg.about;
@@ -30,7 +50,7 @@ static void open_store(struct disk *d, struct hash128 weights)
     struct store *store;
     struct err e = {0}, why = {0};
     if (!fingerprint_of(weights, a, &s.shape.family, &e) || !store_open(&store, &s, &why, &e)) {
-        log_warn("cache", "nothing is kept on disk: %s", e.msg);
+        warn_nothing_kept(e.msg);
         return;
     }
     struct store_figures f;
@@ -41,6 +61,7 @@ static void open_store(struct disk *d, struct hash128 weights)
              f.writer               ? ""
              : why.code == ERR_NONE ? " (read only: another process writes)"
                                     : " (read only)");
+    if (f.writer) warn_little_room(d, &s.shape, f.cap_bytes);
     if (why.code != ERR_NONE) log_warn("cache", "pages are read but not saved: %s", why.msg);
     loop_attach(d->cfg.loop, store);
 }
@@ -77,7 +98,7 @@ bool disk_open(struct disk **out, const struct disk_settings *s, struct err *e)
     atomic_init(&d->stop, false);
     *out = d;
     if (!store_make_dir(d->dir, &why))
-        log_warn("cache", "nothing is kept on disk: %s", why.msg);
+        warn_nothing_kept(why.msg);
     else if (fingerprint_recall(d->dir, s->gguf, &weights))
         open_store(d, weights);
     else if (gguf_file_bytes(s->gguf) <= FEW_BYTES)

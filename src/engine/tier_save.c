@@ -227,7 +227,12 @@ void tier_saved(struct tier *t, uint32_t slot)
         pthread_mutex_lock(&t->lock);
         const struct err e = t->write_error;
         pthread_mutex_unlock(&t->lock);
-        if (!t->write_warned) log_warn("cache", "pages are not saved for now: %s", e.msg);
+        if (!t->write_warned)
+            log_warn(
+                "cache",
+                "pages are not saved for now: %s (make room there, or --cache-dir takes another "
+                "folder)",
+                e.msg);
         t->write_warned = t->missed = true;
         tier_slot_give(t, slot);
     }

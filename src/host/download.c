@@ -248,7 +248,8 @@ static bool may_retry(struct fetch *f, struct connection_of *c, CURLcode code)
     if (c->why == WHY_DISK) return false;
     if (status == 401 || status == 403)
         return err_set(&f->error, ERR_AUTH,
-                       "%s asks for a token or refuses it (%ld); accept the model's terms on its "
+                       "%s asks for a token or refuses it (%ld): the name may be wrong (the hub "
+                       "answers so for what it does not have), or accept the model's terms on its "
                        "page, then set HF_TOKEN or --token-file",
                        url, status);
     if (status == 404 || status == 410)
@@ -540,10 +541,14 @@ bool download_text(const char *url, const char *token, const atomic_int *cancel,
     if (cancel != NULL && atomic_load(cancel) != 0) return err_set(e, ERR_CANCELLED, "stopped");
     if (status == 401 || status == 403)
         return err_set(e, ERR_AUTH,
-                       "%s asks for a token or refuses it (%ld); accept the model's terms on its "
+                       "%s asks for a token or refuses it (%ld): the name may be wrong (the hub "
+                       "answers so for what it does not have), or accept the model's terms on its "
                        "page, then set HF_TOKEN or --token-file",
                        url, status);
     if (status == 404) return err_set(e, ERR_NOT_FOUND, "%s is not there (404)", url);
-    return err_set(e, ERR_IO, "%s: %s (status %ld)", url,
-                   words[0] != '\0' ? words : curl_easy_strerror(code), status);
+    if (status != 0) return err_set(e, ERR_IO, "%s: status %ld; try again later", url, status);
+    return err_set(
+        e, ERR_IO,
+        "%s: %s; is this machine on the network? --hub names another hub, http_proxy a proxy", url,
+        words[0] != '\0' ? words : curl_easy_strerror(code));
 }

@@ -58,6 +58,16 @@ static const struct row *find(struct str name)
     return NULL;
 }
 
+bool llama_flag_meaning(const char *word, const char **ours, const char **note)
+{
+    const struct str name = str_from(word);
+    const struct row *r = find(str_sub(name, 0, str_find(name, STR("="), 0)));
+    if (r == NULL) return false;
+    *ours = r->target;
+    *note = r->note;
+    return true;
+}
+
 static bool takes_value(const struct row *r, const char *next)
 {
     switch (r->kind) {

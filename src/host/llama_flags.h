@@ -28,6 +28,9 @@ struct llama_plan {
 bool llama_translate(struct llama_plan *out, const char *const *args, size_t n,
                      const char *(*environment)(void *arg, const char *name), void *arg,
                      struct arena *a, struct err *e);
+// Whether `word` ("-c", "--ctx-size=4096") is a flag of llama-server. *ours is the name of the flag that takes its
+// place ("ctx"), *note what is told of it; both may be empty, neither is the caller's.
+bool llama_flag_meaning(const char *word, const char **ours, const char **note);
 // Where other machines are let in without a key, as llama-server does by itself, ours has to be told so: adds
 // or removes that flag, after the address has been changed.
 void llama_settle_public(struct llama_plan *p);

@@ -113,7 +113,8 @@ static bool take(struct reader *r, void *out, size_t n, const char *what, struct
 {
     if (n > left(r))
         return err_set(e, ERR_FORMAT,
-                       "%s is cut short: %s needs %zu bytes at offset %zu, the file has %zu",
+                       "%s is cut short: %s needs %zu bytes at offset %zu, the file has %zu; fetch "
+                       "it again",
                        r->part->path, what, n, r->pos, r->part->n);
     memcpy(out, r->part->p + r->pos, n);
     r->pos += n;
@@ -251,6 +252,7 @@ static bool read_header(struct reader *r, uint64_t *n_tensors, uint64_t *n_kv, s
     const char *path = r->part->path;
     char magic[4];
     uint32_t version = 0;
+    if (r->part->n == 0) return err_set(e, ERR_FORMAT, "%s is empty; fetch it again", path);
     if (r->part->n < sizeof magic || memcmp(r->part->p, "GGUF", sizeof magic) != 0)
         return err_set(e, ERR_FORMAT, "%s is not a GGUF file: it does not begin with 'GGUF'", path);
     if (!take(r, magic, sizeof magic, "the magic", e)) return false;
@@ -264,14 +266,14 @@ static bool read_header(struct reader *r, uint64_t *n_tensors, uint64_t *n_kv, s
     if (!take(r, n_kv, sizeof *n_kv, "the key count", e)) return false;
     if (*n_tensors > MAX_TENSORS || *n_tensors > left(r) / MIN_TENSOR_BYTES)
         return err_set(e, ERR_FORMAT,
-                       "%s states %" PRIu64 " tensors, more than the limit of %d or than "
-                       "a file of %zu bytes can hold",
-                       path, *n_tensors, MAX_TENSORS, r->part->n);
+                       "%s states %" PRIu64 " tensors and holds %zu bytes: it is cut short or "
+                       "damaged; fetch it again (%d tensors is the limit)",
+                       path, *n_tensors, r->part->n, MAX_TENSORS);
     if (*n_kv > MAX_KV || *n_kv > left(r) / MIN_KV_BYTES)
         return err_set(e, ERR_FORMAT,
-                       "%s states %" PRIu64 " keys, more than the limit of %d or than "
-                       "a file of %zu bytes can hold",
-                       path, *n_kv, MAX_KV, r->part->n);
+                       "%s states %" PRIu64 " keys and holds %zu bytes: it is cut short or "
+                       "damaged; fetch it again (%d keys is the limit)",
+                       path, *n_kv, r->part->n, MAX_KV);
     return true;
 }
 

@@ -317,7 +317,9 @@ bool explain_put(const struct explain_input *in, struct buf *out, struct err *e)
     struct sides s = {0};
     struct buf advice = {0};
     bool ok = make_sides(in, &s, e);
-    const bool differs = ok && s.has_other && in->probe->reason != CACHE_WHOLE;
+    // Where the cached text ends inside a page, what is shown of it is the same as ours up to there.
+    const bool differs =
+        ok && s.has_other && in->probe->reason != CACHE_WHOLE && in->probe->reason != CACHE_ENDS;
     if (differs) ok = find_changes(&s, e);
     if (ok) {
         const struct place p = place_find(in->p, buf_view(&s.ours), s.at);

@@ -43,9 +43,14 @@ static bool listen_on(struct listener *l, const struct addrinfo *a, struct err *
     if (fd < 0) return err_errno(e, ERR_IO, "cannot make a socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
-        bool taken = errno == EADDRINUSE;
-        err_errno(e, ERR_IO, "cannot listen%s",
-                  taken ? " (another server has this port; stop it or choose another --port)" : "");
+        const char *hint = "";
+        if (errno == EADDRINUSE)
+            hint = " (another server has this port; stop it or choose another --port)";
+        else if (errno == EACCES)
+            hint = " (ports below 1024 are not for every user; choose another --port)";
+        else if (errno == EADDRNOTAVAIL)
+            hint = " (no interface of this machine has this address; see --host)";
+        err_errno(e, ERR_IO, "cannot listen%s", hint);
         close(fd);
         return false;
     }

@@ -84,6 +84,10 @@ test('compared with an earlier run: noise and change are told apart', async () =
     const broken = await bench('cpu', ...quick, '--no-limits', '--baseline', earlier);
     assert.notEqual(broken.code, 0);
     assert.match(broken.err, /--baseline/);
+    const nowhere = await bench('cpu', ...quick, '--out', '/proc/nowhere/out.json');
+    assert.notEqual(nowhere.code, 0);
+    assert.match(nowhere.err, /--out: /);
+    assert.deepEqual([broken.out, nowhere.out], ['', ''], 'told before anything is measured');
 });
 
 test("the user's own bootstrap and tasks are what is sent", async () => {

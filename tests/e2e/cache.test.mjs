@@ -178,6 +178,16 @@ test('explain shows both sides where they part at the first token of a page', as
     assert.notEqual(e.culprit, undefined);
 });
 
+test('explain says of a text that ends inside a page that it ends', async () => {
+    const prompt = Array.from({ length: 4 * page }, (_, i) => 300 + i);
+    const n = 2 * page + page / 2;
+    await server.json('/submind/cache/warm', { prompt: prompt.slice(0, n) });
+    const e = await explain({ prompt });
+    assert.deepEqual([e.reason, e.hit_tokens], ['ends', n]);
+    assert.equal(e.culprit, undefined, 'nothing differs, so nobody is to blame');
+    assert.match(e.advice, /what is cached ends here/);
+});
+
 test('explain knows two conversations from a mistake', async () => {
     await drop();
     const turn = { ...ask(notes(100, 8), 'is it up?'), max_tokens: 16 };

@@ -198,11 +198,13 @@ test('without --server the one on port 8080 is used, but only if it serves model
     page.closeAllConnections();
     await new Promise((resolve) => page.close(resolve));
     assert.equal(beside.code, 0, beside.err);
+    assert.match(beside.err, /no server was found and no model named, so the built-in one answers/);
     assert.equal(readdirSync(runtime).filter((name) => name.endsWith('.log')).length, 1, 'a private one was started');
     const usual = await startServer('--port', '8080');
     try {
         const { code, err } = await run(flags);
         assert.equal(code, 0, err);
+        assert.doesNotMatch(err, /no model named/);
         assert.ok((await usual.metrics())['submind:prefill_tokens_total'] > 0, 'it took the request');
     } finally {
         await usual.stop();

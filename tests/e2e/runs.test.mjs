@@ -97,7 +97,14 @@ test('new, check and ls', async () => {
     assert.equal((await run(at, 'new', 'look')).code, 0);
     assert.match((await run(at, 'new', 'look')).err, /look\.md is there already/);
     assert.match((await run(at, 'new', 'No Name')).err, /is no name/);
-    assert.match((await run(at, 'check')).out, /^1 definition, all well/);
+    assert.match((await run(at, 'check')).out, /^1 definition, all well\n$/);
+    const bare = place({});
+    rmSync(path.join(bare.dir, 'submind.yaml'));
+    assert.equal((await run(bare, 'new', 'look')).code, 0);
+    assert.match((await run(bare, 'check')).out, /^1 definition, all well\nno tools: submind\.yaml allows none/);
+    assert.deepEqual(JSON.parse((await run(at, 'check', '--json')).out), { definitions: 1, problems: [] });
+    assert.match(JSON.parse((await run(at, 'new', '--json', 'two')).out).path, /subminds\/two\.md$/);
+    rmSync(path.join(at.dir, 'subminds/two.md'));
     writeFileSync(path.join(at.dir, 'subminds/a.md'), '---\nschedule: soon\n---\nx\n');
     writeFileSync(path.join(at.dir, 'subminds/b.md'), '---\non_failure: gone\n---\nx\n');
     writeFileSync(path.join(at.dir, 'subminds/c.md'), '---\nschedule: hourly\ndescription: See\n---\nx\n');
@@ -106,6 +113,8 @@ test('new, check and ls', async () => {
     assert.match(out, /subminds\/a\.md:2: schedule: "soon" is no time/);
     assert.match(out, /subminds\/b\.md:2: on_failure: there is no such sub-mind/);
     assert.equal(out.trim().split('\n').length, 2);
+    const { problems } = JSON.parse((await run(at, 'check', '--json')).out);
+    assert.deepEqual([problems.length, problems.join('\n')], [2, out.trim()]);
     assert.match((await run(at, 'check', 'c', 'look')).out, /^2 definitions, all well/);
     const wrong = {
         'tools: [exce]': /d\.md:2: tools: there is no tool "exce"; there is: exec, read_file, list_files, http_get, remember, report\n/,

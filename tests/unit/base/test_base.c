@@ -98,7 +98,10 @@ static void files_are_mapped_and_read_with_bounds(void **state)
     assert_non_null(strstr(e.msg, path));
     e = (struct err){0};
     assert_false(file_map(&m, "/tmp", &e));
-    assert_non_null(strstr(e.msg, "not a regular file"));
+    assert_non_null(strstr(e.msg, "/tmp is a folder; name a file in it"));
+    e = (struct err){0};
+    assert_false(file_map(&m, "/dev/null", &e));
+    assert_non_null(strstr(e.msg, "/dev/null is not a regular file"));
 }
 
 // Expected values: XXH3 of the empty input, as the xxHash specification prints them.

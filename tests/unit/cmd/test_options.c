@@ -38,7 +38,13 @@ static void bad_input_is_named(void **state)
     } bad[] = {
         {WORD("--port"), WORD("eighty"), "--port takes a whole number"},
         {WORD("--port"), WORD("-1"), "--port takes a whole number"},
-        {WORD("--nonsense"), WORD("1"), "unknown flag --nonsense"},
+        {WORD("--nonsense"), WORD("1"), "unknown flag --nonsense; --help lists"},
+        {WORD("--paralel=4"), WORD("1"), "unknown flag --paralel=4; did you mean --parallel?"},
+        {WORD("--cache-dri"), WORD("x"), "did you mean --cache-dir?"},
+        {WORD("--model-file"), WORD("x"), "did you mean --model?"},
+        {WORD("-c"), WORD("4096"), "-c is a flag of llama-server; here it is --ctx (each"},
+        {WORD("--ctx-size=4096"), WORD("x"), "Put submind llama-server in place"},
+        {WORD("--mlock"), WORD("x"), "of llama-server (give the unit LimitMEMLOCK="},
         {WORD("--port"), WORD("65536"),
          "--port takes a whole number from 0 to 65535, not \"65536\""},
         {WORD("--temperature"), WORD("-1"), "--temperature takes a number from 0 to 2, not \"-1\""},
@@ -46,7 +52,7 @@ static void bad_input_is_named(void **state)
         {WORD("--repeat-penalty"), WORD("0"), "a number from 0.01 to 10, not \"0\""},
         {WORD("--kv-memory"), WORD("8Q"), "--kv-memory takes a size"},
         {WORD("--temperature"), WORD("nan"), "--temperature takes a number"},
-        {WORD("--max-turns"), WORD("1"), "unknown flag --max-turns"}, // belongs to run
+        {WORD("--max-turns"), WORD("1"), "unknown flag --max-turns (other commands have it)"},
         {WORD("--verbose=1"), WORD("x"), "--verbose takes no value"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

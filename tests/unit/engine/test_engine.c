@@ -65,7 +65,7 @@ static void refuses_what_cannot_be(void **state)
     refuse((struct engine_settings){.n_parallel = 1000}, ERR_INPUT, "--parallel is 1000");
     refuse((struct engine_settings){.n_ctx = 3}, ERR_INPUT, "--ctx is 3");
     refuse((struct engine_settings){.n_ctx = 2048, .kv_bytes = 1 << 20}, ERR_MEMORY,
-           "--kv-memory of 0.00 GiB");
+           "--kv-memory of 1 MiB");
     refuse((struct engine_settings){.kv_type = "q3"}, ERR_INPUT, "\"q3\"");
     refuse((struct engine_settings){.device = "cpu", .kv_type = "f16"}, ERR_UNSUPPORTED,
            "leave --kv-type out, or say q8_0");

@@ -563,14 +563,16 @@ static const struct {
     const char *message; // a part of it
 } wrong[] = {
     {wrong_magic, ERR_FORMAT, "a.gguf is not a GGUF file: it does not begin with 'GGUF'"},
-    {nothing, ERR_FORMAT, "a.gguf is not a GGUF file"},
+    {nothing, ERR_FORMAT, "a.gguf is empty; fetch it again"},
     {only_magic, ERR_FORMAT,
      "a.gguf is cut short: the version needs 4 bytes at offset 4, the file has 4"},
     {big_endian, ERR_UNSUPPORTED, "a.gguf is a big-endian GGUF file"},
     {version_1, ERR_UNSUPPORTED, "a.gguf has GGUF version 1, supported are 2 and 3"},
     {version_4, ERR_UNSUPPORTED, "a.gguf has GGUF version 4"},
-    {too_many_tensors, ERR_FORMAT, "a.gguf states 18446744073709551615 tensors"},
-    {too_many_keys, ERR_FORMAT, "a.gguf states 1073741824 keys, more than the limit of 65536"},
+    {too_many_tensors, ERR_FORMAT,
+     "a.gguf states 18446744073709551615 tensors and holds 24 bytes: it is cut short or damaged; "
+     "fetch"},
+    {too_many_keys, ERR_FORMAT, "a.gguf states 1073741824 keys and holds 24 bytes"},
     {many_keys_for_the_size, ERR_FORMAT, "a.gguf states 1000 keys"},
     {key_too_long, ERR_FORMAT, "the length of a key at offset 24 is 18446744073709551615"},
     {key_empty, ERR_FORMAT, "an empty key at offset 32"},
@@ -778,7 +780,7 @@ static void refuses_what_is_no_file(void **state)
 {
     (void)state;
     expect_refusal("/nonexistent/model.gguf", ERR_NOT_FOUND, "cannot open /nonexistent/model.gguf");
-    expect_refusal("/tmp", ERR_IO, "/tmp is not a regular file");
+    expect_refusal("/tmp", ERR_IO, "/tmp is a folder");
 }
 
 // Whatever allocation fails, opening says so and leaves nothing behind (the leak check of the

@@ -21,6 +21,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 // About 20 us of looking on a 3 GHz core: longer than the gap between the ops of a decode step,
 // shorter than a scheduler tick. With fewer cores than workers spinning only delays the others.
 enum { SPIN_ROUNDS = 600 };
@@ -153,7 +155,10 @@ bool threads_open(struct threads **out, uint32_t n, struct err *e)
 {
     const uint32_t n_cores = threads_core_count();
     if (n == 0) n = n_cores;
-    if (n > THREADS_MAX) n = THREADS_MAX;
+    if (n > THREADS_MAX) {
+        log_warn("threads", "%u threads wanted, %d are the most", n, THREADS_MAX);
+        n = THREADS_MAX;
+    }
     struct threads *t = aligned_alloc(64, (sizeof *t + 63) / 64 * 64);
     if (!t) return err_set(e, ERR_MEMORY, "no memory for a pool of %u threads", n);
     *t = (struct threads){.n = n, .n_spin = n <= n_cores ? SPIN_ROUNDS : 0};

@@ -128,8 +128,7 @@ void run_session_tell_model(const struct run_session *r)
     static atomic_flag told = ATOMIC_FLAG_INIT; // several runs of a command go on at once
     if (r->private_only || atomic_flag_test_and_set(&told)) return;
     fputs("no server was found and no model named, so the built-in one answers, which knows little "
-          "but "
-          "the demo's chores\n(submind serve --model NAME, or model: in submind.yaml, brings a "
+          "but the demo's chores\n(submind serve --model NAME, or model: in submind.yaml, brings a "
           "real one)\n",
           stderr);
 }

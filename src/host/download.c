@@ -546,7 +546,10 @@ bool download_text(const char *url, const char *token, const atomic_int *cancel,
                        "page, then set HF_TOKEN or --token-file",
                        url, status);
     if (status == 404) return err_set(e, ERR_NOT_FOUND, "%s is not there (404)", url);
-    if (status != 0) return err_set(e, ERR_IO, "%s: status %ld; try again later", url, status);
+    if (status != 0)
+        return err_set(e, ERR_IO, "%s: status %ld; %s", url, status,
+                       status >= 500 || status == 429 ? "try again later"
+                                                      : "is the address right?");
     return err_set(
         e, ERR_IO,
         "%s: %s; is this machine on the network? --hub names another hub, http_proxy a proxy", url,

@@ -108,7 +108,7 @@ static bool starts_attention(const struct cpu_worker *w, const struct op *ops, u
     for (uint32_t i = 0; i < b->n_seqs; i++)
         if (b->seqs[i].n_rows != 1) return false;
     if (r->n_heads / r->n_kv_heads > Q_TILE)
-        return false; // several would make the keys of a kv head
+        return false; // several workers would share a kv head, and each make its new keys
     return known && known->freqs == r->freqs && known->n_rot == r->n_rot &&
            known->mscale == r->mscale && a->q == r->q && a->kv == r->kv && a->layer == r->layer &&
            a->n_heads == r->n_heads && a->n_kv_heads == r->n_kv_heads && a->out != r->q &&
